@@ -1,0 +1,111 @@
+//! An answer: the prediction for a request, or the reason why there is none.
+
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Number of classes of arrival delay.
+pub const N_CLASSES: usize = 4;
+
+/// A class of arrival delay, as people read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassLabel {
+    /// Short name.
+    pub name: &'static str,
+    /// The interval of minutes it stands for.
+    pub minutes: &'static str,
+}
+
+/// The classes of `Prediction`, 0 … 3. The one list of labels: model, report and pages use it.
+pub const CLASS_LABELS: [ClassLabel; N_CLASSES] = [
+    ClassLabel { name: "Early", minutes: "15+ minutes early" },
+    ClassLabel { name: "Slightly early", minutes: "0–15 minutes early" },
+    ClassLabel { name: "Slightly late", minutes: "0–30 minutes late" },
+    ClassLabel { name: "Very late", minutes: "30+ minutes late" },
+];
+
+/// What became of a request; the response topic and the answers' collection hold these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// It was scored.
+    Scored(Box<Prediction>),
+    /// It could not be scored.
+    Rejected(Rejection),
+}
+
+impl Answer {
+    /// The request that is answered.
+    pub fn uuid(&self) -> Uuid {
+        match self {
+            Self::Scored(prediction) => prediction.UUID,
+            Self::Rejected(rejection) => rejection.UUID,
+        }
+    }
+}
+
+/// The state of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Scored.
+    Ok,
+    /// Not scorable; `Reason` says why.
+    Rejected,
+}
+
+/// A scored request. Dates are text, `YYYY-MM-DD`: a date has no time zone to shift it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(non_snake_case, reason = "field names are the interface of the original system")]
+pub struct Prediction {
+    /// The request that is answered.
+    pub UUID: Uuid,
+    /// [`Status::Ok`].
+    pub status: Status,
+    /// Origin airport code.
+    pub Origin: String,
+    /// Destination airport code.
+    pub Dest: String,
+    /// `ATL-SFO`.
+    pub Route: String,
+    /// Carrier code.
+    pub Carrier: String,
+    /// Flight number, where known.
+    pub FlightNum: Option<String>,
+    /// Local date of departure.
+    pub FlightDate: NaiveDate,
+    /// 1 (Monday) … 7 (Sunday).
+    pub DayOfWeek: i32,
+    /// 1 … 366.
+    pub DayOfYear: i32,
+    /// 1 … 31.
+    pub DayOfMonth: i32,
+    /// Departure delay in minutes.
+    pub DepDelay: f64,
+    /// Distance in miles, from the request or the route; none when neither knows.
+    pub Distance: Option<f64>,
+    /// When the question was asked.
+    pub Timestamp: Option<String>,
+    /// When it was scored, ISO 8601.
+    pub AnsweredAt: String,
+    /// Index into [`CLASS_LABELS`].
+    pub Prediction: i32,
+    /// Probability of each class; sums to 1.
+    pub Probabilities: [f64; N_CLASSES],
+    /// Fields whose value the model has never seen; they were scored in the reserved category.
+    pub Unseen: Vec<String>,
+    /// SHA-256 of the model that answered, in hexadecimal.
+    pub ModelVersion: String,
+}
+
+/// A request that could not be scored but named itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(non_snake_case, reason = "field names are the interface of the original system")]
+pub struct Rejection {
+    /// The request that is answered.
+    pub UUID: Uuid,
+    /// [`Status::Rejected`].
+    pub status: Status,
+    /// What is wrong with the request; names the field.
+    pub Reason: String,
+}

@@ -1,0 +1,29 @@
+//! The two messages that cross process boundaries, and the names they travel under.
+//!
+//! A [`PredictionRequest`] goes from the web page to the streaming job; an [`Answer`] comes back
+//! through the response topic and the document store. Field names are those of the system that
+//! Tarmac replaces, so that its clients and dashboards go on working. This crate decides what a
+//! valid request is and must not know Kafka, MongoDB or DataFusion.
+
+mod answer;
+mod request;
+
+pub use answer::{Answer, ClassLabel, Prediction, Rejection, Status, CLASS_LABELS, N_CLASSES};
+pub use request::{parse_uuid, request_uuid, BadRequest, PredictionRequest, REQUEST_BYTES_MAX};
+
+/// Kafka topic that carries [`PredictionRequest`]s.
+pub const REQUEST_TOPIC: &str = "flight_delay_classification_request";
+/// Kafka topic that carries [`Answer`]s.
+pub const RESPONSE_TOPIC: &str = "flight_delay_classification_response";
+/// Suffix of the topic that keeps requests which cannot be scored, bytes unchanged.
+pub const DLQ_SUFFIX: &str = ".dlq";
+/// Database that holds all collections.
+pub const DATABASE: &str = "agile_data_science";
+/// Collection of [`Answer`]s, `_id` = UUID of the request.
+pub const ANSWERS: &str = "flight_delay_classification_response";
+/// Collection of mean distances per airport pair, `_id` = `ATL-SFO`.
+pub const DISTANCES: &str = "origin_dest_distances";
+/// Collection of airlines, `_id` = carrier code, field `Name`.
+pub const AIRLINES: &str = "airlines";
+/// Collection of airports, `_id` = airport code, field `Name`.
+pub const AIRPORTS: &str = "airports";

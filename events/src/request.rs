@@ -1,0 +1,223 @@
+//! A prediction request: what a valid one is, and how bytes become one.
+//!
+//! Decoding is strict in what scoring depends on and indifferent to the rest: day of week, month
+//! and year that older clients send are not read, because they follow from `FlightDate`.
+
+use chrono::{NaiveDate, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Largest message that is decoded, in bytes. A form fills less than 1 KiB; the rest is room for
+/// fields of other clients.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Longest carrier, airport or flight number, in bytes. Real codes have 2 to 4.
+const CODE_BYTES_MAX: usize = 8;
+/// Largest departure delay, in minutes: a week either way. BTS's largest is below two days.
+const DELAY_MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
+/// Largest distance, in miles: half the Earth's circumference.
+const DISTANCE_MILES_MAX: f64 = 12_451.0;
+
+/// One question: will this flight be late?
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(non_snake_case, reason = "field names are the interface of the original system")]
+pub struct PredictionRequest {
+    /// Departure delay in minutes, negative when early.
+    pub DepDelay: f64,
+    /// Carrier code, e.g. `AA`.
+    pub Carrier: String,
+    /// Local date of departure, `YYYY-MM-DD`.
+    pub FlightDate: NaiveDate,
+    /// Destination airport code.
+    pub Dest: String,
+    /// Origin airport code.
+    pub Origin: String,
+    /// Flight number, where known.
+    #[serde(default)]
+    pub FlightNum: Option<String>,
+    /// Distance in miles; looked up from the route where absent.
+    #[serde(default)]
+    pub Distance: Option<f64>,
+    /// Scheduled local departure, `HHMM`, where known.
+    #[serde(default)]
+    pub CRSDepTime: Option<i32>,
+    /// Scheduled local arrival, `HHMM`, where known.
+    #[serde(default)]
+    pub CRSArrTime: Option<i32>,
+    /// When the question was asked, ISO 8601. Kept as text: it is passed on, never computed with.
+    #[serde(default)]
+    pub Timestamp: Option<String>,
+    /// Names the request; the answer is kept under it.
+    pub UUID: Uuid,
+}
+
+/// Why a message is not a request. The text names the field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// The message exceeds [`REQUEST_BYTES_MAX`].
+    #[error("message of {0} bytes exceeds the limit of {REQUEST_BYTES_MAX}")]
+    TooLarge(usize),
+    /// Not JSON, or a field is missing or of the wrong type.
+    #[error("{0}")]
+    Malformed(String),
+    /// A field has a value that no flight can have.
+    #[error("{field}: {reason}")]
+    OutOfRange {
+        /// Name of the field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl PredictionRequest {
+    /// Decodes and checks one message. Pure; never panics, whatever the bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRequest> {
+        if bytes.len() > REQUEST_BYTES_MAX {
+            return Err(BadRequest::TooLarge(bytes.len()));
+        }
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            // serde would also accept an array, field by field
+            return Err(BadRequest::Malformed("message is not a JSON object".into()));
+        }
+        let mut request: Self = serde_path_to_error::deserialize(
+            &mut serde_json::Deserializer::from_slice(bytes),
+        )
+        .map_err(|e| match e.path().to_string().as_str() {
+            "." => BadRequest::Malformed(e.inner().to_string()),
+            path => BadRequest::Malformed(format!("{path}: {}", e.inner())),
+        })?;
+        request.check()?;
+        for code in [&mut request.Carrier, &mut request.Origin, &mut request.Dest] {
+            code.make_ascii_uppercase();
+        }
+        Ok(request)
+    }
+
+    /// Encodes the request as the JSON that [`decode`](Self::decode) reads.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a struct of plain fields always serialises")
+    }
+
+    /// The time of asking as clients write it: ISO 8601, UTC, milliseconds.
+    pub fn timestamp(now: chrono::DateTime<Utc>) -> String {
+        now.to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+
+    /// Checks values that JSON types cannot express.
+    pub fn check(&self) -> Result<(), BadRequest> {
+        check_code("Carrier", &self.Carrier)?;
+        check_code("Origin", &self.Origin)?;
+        check_code("Dest", &self.Dest)?;
+        if let Some(flight_number) = &self.FlightNum {
+            if !flight_number.is_empty() {
+                check_code("FlightNum", flight_number)?;
+            }
+        }
+        check_range("DepDelay", self.DepDelay, -DELAY_MINUTES_MAX, DELAY_MINUTES_MAX)?;
+        if let Some(distance) = self.Distance {
+            check_range("Distance", distance, 0.0, DISTANCE_MILES_MAX)?;
+        }
+        check_clock("CRSDepTime", self.CRSDepTime)?;
+        check_clock("CRSArrTime", self.CRSArrTime)
+    }
+}
+
+/// The UUID of a message that is otherwise no valid request, so that its sender can be told.
+pub fn request_uuid(bytes: &[u8]) -> Option<Uuid> {
+    if bytes.len() > REQUEST_BYTES_MAX {
+        return None;
+    }
+    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    parse_uuid(value.get("UUID")?.as_str()?)
+}
+
+/// A UUID from its text, in the one form that documents are kept under.
+pub fn parse_uuid(text: &str) -> Option<Uuid> {
+    if text.len() != 36 { None } else { Uuid::try_parse(text).ok() }
+}
+
+fn check_code(field: &'static str, code: &str) -> Result<(), BadRequest> {
+    let valid = (1..=CODE_BYTES_MAX).contains(&code.len())
+        && code.bytes().all(|b| b.is_ascii_alphanumeric());
+    if valid {
+        return Ok(());
+    }
+    let reason = format!("must be 1 to {CODE_BYTES_MAX} letters or digits");
+    Err(BadRequest::OutOfRange { field, reason })
+}
+
+fn check_range(field: &'static str, value: f64, min: f64, max: f64) -> Result<(), BadRequest> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(BadRequest::OutOfRange { field, reason: format!("{value} is not within {min} and {max}") })
+}
+
+fn check_clock(field: &'static str, hhmm: Option<i32>) -> Result<(), BadRequest> {
+    match hhmm {
+        Some(t) if !(0..=2400).contains(&t) || t % 100 > 59 => Err(BadRequest::OutOfRange {
+            field,
+            reason: format!("{t} is not a time of day as HHMM"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"DepDelay":290.0,"Carrier":"aa","FlightDate":"2016-12-25",
+        "Dest":"SFO","FlightNum":"1024","Origin":"ATL","Distance":2139.0,"DayOfYear":360,
+        "DayOfMonth":25,"DayOfWeek":6,"Timestamp":"2016-12-20T10:00:00.000Z",
+        "UUID":"0d7a4bd0-6d7e-4f2e-9a53-2f4f3f5e0a01"}"#;
+
+    #[test]
+    fn a_request_of_the_original_system_is_read_and_survives_a_round_trip() {
+        let request = PredictionRequest::decode(GOOD.as_bytes()).unwrap();
+        assert_eq!(request.Carrier, "AA");
+        assert_eq!(request.FlightDate.to_string(), "2016-12-25");
+        assert_eq!(PredictionRequest::decode(&request.encode()).unwrap(), request);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_message_is_named() {
+        for (from, to, want) in [
+            ("290.0", "\"late\"", "DepDelay: invalid type"),
+            ("290.0", "1e9", "DepDelay: 1000000000 is not within"),
+            ("290.0", "null", "DepDelay: invalid type"),
+            ("\"DepDelay\":290.0,", "", "missing field `DepDelay`"),
+            ("2016-12-25", "2016-13-25", "FlightDate: "),
+            ("\"ATL\"", "\"$ne\"", "Origin: must be 1 to 8 letters or digits"),
+            ("\"SFO\"", "\"\"", "Dest: must be 1 to 8 letters or digits"),
+            ("\"UUID\"", "\"Uuid\"", "missing field `UUID`"),
+            ("0d7a4bd0-", "xxxxxxxx-", "UUID: "),
+            ("2139.0", "-1", "Distance: -1 is not within"),
+            ("\"DayOfYear\":360", "\"CRSDepTime\":2561", "CRSDepTime: 2561 is not a time"),
+            ("}", "", "EOF while parsing"),
+            ("}", "} x", "trailing characters"),
+            ("{", "[{", "message is not a JSON object"),
+        ] {
+            let message = GOOD.replacen(from, to, 1);
+            let error = PredictionRequest::decode(message.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(want), "{error:?} should say {want:?}");
+        }
+    }
+
+    #[test]
+    fn a_large_message_is_refused_before_it_is_parsed() {
+        let message = vec![b' '; REQUEST_BYTES_MAX + 1];
+        assert_eq!(
+            PredictionRequest::decode(&message),
+            Err(BadRequest::TooLarge(REQUEST_BYTES_MAX + 1))
+        );
+    }
+
+    #[test]
+    fn the_sender_of_a_bad_request_is_known_when_it_gave_a_uuid() {
+        let message = GOOD.replace("290.0", "\"late\"");
+        assert!(request_uuid(message.as_bytes()).is_some());
+        assert_eq!(request_uuid(b"{\"UUID\":\"no\"}"), None);
+        assert_eq!(request_uuid(b"nonsense"), None);
+    }
+}

@@ -1,0 +1,32 @@
+-- reads: features
+-- makes: training
+-- grain: one row per flight that departed and arrived
+--
+-- Labels: 0 early by more than 15 minutes, 1 early by 15 or less, 2 late by less than 30, 3 later;
+-- intervals are closed on the left. Held out is a share of the flights by a hash of their identity
+-- ($holdout in 65,536ths), so a flight stays on its side whatever else is in the data.
+SELECT
+  flight_id AS row_key,
+  arrow_cast(
+    CASE
+      WHEN arr_delay_minutes < -15 THEN 0
+      WHEN arr_delay_minutes < 0 THEN 1
+      WHEN arr_delay_minutes < 30 THEN 2
+      ELSE 3
+    END,
+    'UInt8'
+  ) AS label,
+  (flight_id & 65535) < $holdout AS is_holdout,
+  dep_delay_minutes,
+  distance_miles,
+  day_of_month,
+  day_of_week,
+  day_of_year,
+  carrier,
+  origin,
+  dest,
+  route,
+  crs_dep_minutes,
+  crs_arr_minutes
+FROM features
+WHERE arr_delay_minutes IS NOT NULL AND dep_delay_minutes IS NOT NULL AND NOT never_arrived

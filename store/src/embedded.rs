@@ -1,0 +1,151 @@
+//! Documents in SQLite: a table a collection, the document as JSON text.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rusqlite::types::Value as SqlValue;
+use rusqlite::{Connection, params_from_iter};
+use serde_json::Value;
+
+use crate::{OnConflict, Query, document_id};
+
+/// How long a writer waits for another process that writes the same file.
+const BUSY_WAIT: Duration = Duration::from_secs(10);
+
+/// An open SQLite file.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    path: PathBuf,
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl Embedded {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open(path)?;
+            connection.busy_timeout(BUSY_WAIT)?;
+            // write-ahead log: the web server reads while the streaming job writes
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            Ok(connection)
+        };
+        let connection = open().with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        format!("embedded SQLite at {}", self.path.display())
+    }
+
+    pub(crate) async fn write(
+        &self,
+        collection: &str,
+        documents: &[Value],
+        how: OnConflict,
+    ) -> Result<()> {
+        let conflict = match how {
+            OnConflict::Keep => "NOTHING",
+            OnConflict::Replace => "UPDATE SET document = excluded.document",
+        };
+        let insert = format!(
+            "INSERT INTO \"{collection}\" (_id, document) VALUES (?1, ?2) \
+             ON CONFLICT (_id) DO {conflict}"
+        );
+        let create = create_table(collection);
+        let rows = documents
+            .iter()
+            .map(|d| Ok((document_id(d)?.to_owned(), d.to_string())))
+            .collect::<Result<Vec<_>>>()?;
+        self.with_connection(move |connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(&create)?;
+            {
+                let mut statement = transaction.prepare_cached(&insert)?;
+                for row in &rows {
+                    statement.execute((&row.0, &row.1))?;
+                }
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    pub(crate) async fn find(&self, collection: &str, query: &Query) -> Result<Vec<Value>> {
+        let mut sql = format!("SELECT document FROM \"{collection}\" WHERE TRUE");
+        let mut values = Vec::new();
+        for (field, value) in &query.equal {
+            sql.push_str(&format!(" AND {} = ?", column(field)));
+            values.push(sql_value(value));
+        }
+        sql.push_str(" ORDER BY ");
+        if let Some(field) = &query.sort {
+            sql.push_str(&format!("{}, ", column(field)));
+        }
+        sql.push_str(&format!("_id LIMIT {} OFFSET {}", query.limit, query.skip));
+        let create = create_table(collection);
+        let texts = self
+            .with_connection(move |connection| {
+                connection.execute_batch(&create)?;
+                let mut statement = connection.prepare_cached(&sql)?;
+                statement
+                    .query_map(params_from_iter(values), |row| row.get::<_, String>(0))?
+                    .collect::<rusqlite::Result<Vec<_>>>()
+            })
+            .await?;
+        texts
+            .iter()
+            .map(|text| serde_json::from_str(text).context("a stored document is not JSON"))
+            .collect()
+    }
+
+    pub(crate) async fn count(&self, collection: &str) -> Result<u64> {
+        let create = create_table(collection);
+        let sql = format!("SELECT count(*) FROM \"{collection}\"");
+        self.with_connection(move |connection| {
+            connection.execute_batch(&create)?;
+            connection.query_row(&sql, [], |row| row.get::<_, i64>(0))
+        })
+        .await
+        .map(i64::unsigned_abs)
+    }
+
+    /// Runs `work` where blocking is allowed.
+    async fn with_connection<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let connection = Arc::clone(&self.connection);
+        let done = tokio::task::spawn_blocking(move || {
+            // SQLite rolls back what a panicking thread left open, so the connection stays good
+            let mut connection =
+                connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            work(&mut connection)
+        });
+        done.await?.with_context(|| self.path.display().to_string())
+    }
+}
+
+fn create_table(collection: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS \"{collection}\" \
+         (_id TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID"
+    )
+}
+
+fn column(field: &str) -> String {
+    if field == "_id" { "_id".into() } else { format!("json_extract(document, '$.{field}')") }
+}
+
+fn sql_value(value: &Value) -> SqlValue {
+    match value {
+        Value::Bool(b) => SqlValue::Integer((*b).into()),
+        Value::Number(n) => match n.as_i64() {
+            Some(i) => SqlValue::Integer(i),
+            None => SqlValue::Real(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(s) => SqlValue::Text(s.clone()),
+        _ => SqlValue::Null,
+    }
+}

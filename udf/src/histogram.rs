@@ -1,0 +1,385 @@
+//! `tree_histogram(row_key, label, codes)`: counts classes per open node, feature and code.
+//!
+//! The forest so far travels inside the function, not as an argument: an argument would be
+//! expanded to an array for every batch. Each partition drops its rows down each tree to the open
+//! node they belong to and adds their bootstrap weight; states are arrays of integers, merged by
+//! addition, so neither order nor partitioning shows in the result.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, ListArray, UInt64Array};
+use datafusion::arrow::buffer::OffsetBuffer;
+use datafusion::arrow::datatypes::{
+    DataType, Field, FieldRef, Int64Type, UInt8Type, UInt16Type, UInt64Type,
+};
+use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility,
+};
+
+use crate::N_CLASSES;
+use crate::chance::{TREES_PER_HASH, bootstrap_weight, group_seed, row_hash};
+use crate::forest::Tree;
+
+/// Rows that are counted tree by tree before the next ones are looked at: their codes and hashes
+/// stay in the second-level cache while every tree reads them.
+const BLOCK_ROWS: usize = 4096;
+/// Rows after which 32-bit counters are emptied into 64-bit ones: a row weighs at most 8.
+const FLUSH_ROWS: usize = (u32::MAX / 8) as usize;
+
+/// What one query counts: the forest so far and some of its open nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pass {
+    /// Seed of the bootstrap.
+    pub seed: u64,
+    /// Number of codes of each feature.
+    pub n_codes: Vec<usize>,
+    /// The forest so far. Leaves that are not open stay leaves.
+    pub trees: Vec<Tree>,
+    /// Nodes to count, ascending by tree and node.
+    pub open: Vec<OpenNode>,
+}
+
+/// A leaf that may yet be split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenNode {
+    /// Position of its tree.
+    pub tree: usize,
+    /// Position in its tree.
+    pub node: usize,
+    /// The features it may choose from, ascending.
+    pub features: Vec<usize>,
+}
+
+impl Pass {
+    /// Counters that one open node needs.
+    pub fn n_counters(n_codes: &[usize], node: &OpenNode) -> usize {
+        node.features.iter().map(|&f| n_codes[f] * N_CLASSES).sum()
+    }
+
+    fn len(&self) -> usize {
+        self.open.iter().map(|node| Self::n_counters(&self.n_codes, node)).sum()
+    }
+}
+
+/// The aggregate function, made for one pass.
+#[derive(Debug, Clone)]
+pub struct TreeHistogram {
+    signature: Signature,
+    pass: Arc<Pass>,
+    walks: Arc<Vec<TreeWalk>>,
+}
+
+impl TreeHistogram {
+    /// The function that counts `pass`.
+    pub fn new(pass: Arc<Pass>) -> Self {
+        let walks = Arc::new(TreeWalk::of_pass(&pass));
+        Self { signature: Signature::any(3, Volatility::Immutable), pass, walks }
+    }
+
+    /// The function as SQL calls it.
+    pub fn into_udaf(self) -> AggregateUDF {
+        self.into()
+    }
+}
+
+impl PartialEq for TreeHistogram {
+    fn eq(&self, other: &Self) -> bool {
+        self.pass == other.pass
+    }
+}
+
+impl Eq for TreeHistogram {}
+
+impl std::hash::Hash for TreeHistogram {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.pass.seed.hash(state);
+        self.pass.open.len().hash(state);
+    }
+}
+
+fn counter_item() -> FieldRef {
+    Arc::new(Field::new_list_field(DataType::UInt64, false))
+}
+
+fn counters_type() -> DataType {
+    DataType::List(counter_item())
+}
+
+impl AggregateUDFImpl for TreeHistogram {
+    fn name(&self) -> &str {
+        "tree_histogram"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(counters_type())
+    }
+
+    fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(HistogramAccumulator::new(&self.pass, Arc::clone(&self.walks))))
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        Ok(vec![Arc::new(Field::new(format!("{}[counters]", args.name), counters_type(), true))])
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+}
+
+/// A tree made ready for walking: at each node a table from code to the next node.
+#[derive(Debug)]
+struct TreeWalk {
+    tree: usize,
+    n_levels: u32,
+    nodes: Vec<WalkNode>,
+    next: Vec<u16>,
+    /// Per node, the position in `counted` of an open node, or `CLOSED`.
+    slots: Vec<u16>,
+    counted: Vec<Counted>,
+}
+
+/// A node reads `next[offset + code * stride]`; a leaf has stride 0 and leads to itself.
+#[derive(Debug, Clone, Copy)]
+struct WalkNode {
+    feature: u32,
+    stride: u32,
+    offset: u32,
+}
+
+/// The features of an open node with where their counters begin.
+#[derive(Debug)]
+struct Counted(Vec<(usize, usize)>);
+
+const CLOSED: u16 = u16::MAX;
+
+impl TreeWalk {
+    fn of_pass(pass: &Pass) -> Vec<Self> {
+        let mut walks: Vec<Self> = Vec::new();
+        let mut offset = 0;
+        for open in &pass.open {
+            if walks.last().is_none_or(|walk| walk.tree != open.tree) {
+                walks.push(Self::new(open.tree, &pass.trees[open.tree], &pass.n_codes));
+            }
+            let walk = walks.last_mut().expect("one was pushed");
+            walk.slots[open.node] = walk.counted.len() as u16;
+            let mut features = Vec::new();
+            for &feature in &open.features {
+                features.push((feature, offset));
+                offset += pass.n_codes[feature] * N_CLASSES;
+            }
+            walk.counted.push(Counted(features));
+        }
+        walks
+    }
+
+    fn new(tree: usize, grown: &Tree, n_codes: &[usize]) -> Self {
+        let mut nodes = Vec::new();
+        let mut next = Vec::new();
+        let mut levels = vec![0; grown.nodes.len()];
+        for (i, node) in grown.nodes.iter().enumerate() {
+            let offset = next.len() as u32;
+            match &node.split {
+                Some(split) => {
+                    nodes.push(WalkNode { feature: split.feature as u32, stride: 1, offset });
+                    next.extend((0..n_codes[split.feature]).map(|code| {
+                        (split.left + usize::from(!split.goes_left(code as u16))) as u16
+                    }));
+                    levels[split.left] = levels[i] + 1;
+                    levels[split.left + 1] = levels[i] + 1;
+                }
+                None => {
+                    nodes.push(WalkNode { feature: 0, stride: 0, offset });
+                    next.push(i as u16);
+                }
+            }
+        }
+        Self {
+            tree,
+            n_levels: levels.into_iter().max().unwrap_or(0),
+            slots: vec![CLOSED; nodes.len()],
+            nodes,
+            next,
+            counted: Vec::new(),
+        }
+    }
+
+    /// The node that a row's codes fall to.
+    #[inline]
+    fn node(&self, codes: &[u16]) -> usize {
+        let mut node = 0;
+        for _ in 0..self.n_levels {
+            let walk = self.nodes[node];
+            let code = u32::from(codes[walk.feature as usize]);
+            node = usize::from(self.next[(walk.offset + code * walk.stride) as usize]);
+        }
+        node
+    }
+}
+
+/// The counters of one partition.
+#[derive(Debug)]
+struct HistogramAccumulator {
+    walks: Arc<Vec<TreeWalk>>,
+    n_features: usize,
+    /// A seed for each group of trees that share a hash.
+    seeds: Vec<u64>,
+    recent: Vec<u32>,
+    n_recent_rows: usize,
+    total: Vec<u64>,
+    hashes: Vec<u64>,
+    drawn: Vec<(u16, u8)>,
+}
+
+impl HistogramAccumulator {
+    fn new(pass: &Pass, walks: Arc<Vec<TreeWalk>>) -> Self {
+        let n_groups = pass.trees.len().div_ceil(TREES_PER_HASH);
+        Self {
+            walks,
+            n_features: pass.n_codes.len(),
+            seeds: (0..n_groups).map(|group| group_seed(pass.seed, group)).collect(),
+            recent: vec![0; pass.len()],
+            n_recent_rows: 0,
+            total: vec![0; pass.len()],
+            hashes: Vec::new(),
+            drawn: vec![(0, 0); BLOCK_ROWS],
+        }
+    }
+
+    /// Counts a block of rows into every tree. `codes` holds `n_features` codes a row.
+    fn count(&mut self, keys: &[i64], labels: &[u8], codes: &[u16]) {
+        self.n_recent_rows += keys.len();
+        if self.n_recent_rows > FLUSH_ROWS {
+            self.flush();
+            self.n_recent_rows = keys.len();
+        }
+        let walks = Arc::clone(&self.walks);
+        let mut hashed_group = None;
+        for walk in walks.iter() {
+            let group = walk.tree / TREES_PER_HASH;
+            if hashed_group != Some(group) {
+                let seed = self.seeds[group];
+                self.hashes.clear();
+                self.hashes.extend(keys.iter().map(|&key| row_hash(key, seed)));
+                hashed_group = Some(group);
+            }
+            let n_drawn = self.draw_rows(16 * (walk.tree % TREES_PER_HASH) as u32);
+            for &(row, weight) in &self.drawn[..n_drawn] {
+                let row = usize::from(row);
+                let codes = &codes[row * self.n_features..][..self.n_features];
+                let slot = walk.slots[walk.node(codes)];
+                if slot == CLOSED {
+                    continue;
+                }
+                let class = usize::from(labels[row]);
+                for &(feature, offset) in &walk.counted[usize::from(slot)].0 {
+                    let at = offset + usize::from(codes[feature]) * N_CLASSES + class;
+                    self.recent[at] += u32::from(weight);
+                }
+            }
+        }
+    }
+
+    /// Lists the rows of the block that are in a tree's sample, with their weights.
+    fn draw_rows(&mut self, lane_shift: u32) -> usize {
+        let mut n_drawn = 0;
+        for (row, hash) in self.hashes.iter().enumerate() {
+            let weight = bootstrap_weight((hash >> lane_shift) as u16);
+            self.drawn[n_drawn] = (row as u16, weight);
+            n_drawn += usize::from(weight > 0);
+        }
+        n_drawn
+    }
+
+    fn flush(&mut self) {
+        for (total, recent) in self.total.iter_mut().zip(&mut self.recent) {
+            *total += u64::from(std::mem::take(recent));
+        }
+        self.n_recent_rows = 0;
+    }
+
+    fn counters(&mut self) -> Vec<u64> {
+        self.flush();
+        std::mem::take(&mut self.total)
+    }
+
+    fn scalar(&mut self) -> ScalarValue {
+        let counters = self.counters();
+        let offsets = OffsetBuffer::from_lengths([counters.len()]);
+        let values = Arc::new(UInt64Array::from(counters));
+        ScalarValue::List(Arc::new(ListArray::new(counter_item(), offsets, values, None)))
+    }
+}
+
+/// Counts `rows` (keys, labels, codes) at once, without a query.
+pub fn count_rows(pass: &Pass, rows: &[ArrayRef]) -> Result<Vec<u64>> {
+    let mut accumulator = HistogramAccumulator::new(pass, Arc::new(TreeWalk::of_pass(pass)));
+    accumulator.update_batch(rows)?;
+    Ok(accumulator.counters())
+}
+
+impl Accumulator for HistogramAccumulator {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let (Some(keys), Some(labels), Some(codes)) = (
+            values[0].as_primitive_opt::<Int64Type>(),
+            values[1].as_primitive_opt::<UInt8Type>(),
+            values[2].as_fixed_size_list_opt(),
+        ) else {
+            return exec_err!("tree_histogram needs a BIGINT, a TINYINT UNSIGNED and codes");
+        };
+        let n_rows = keys.len();
+        let Some(all_codes) = codes.values().as_primitive_opt::<UInt16Type>() else {
+            return exec_err!("tree_histogram needs codes of 16 bits");
+        };
+        let has_nulls = keys.null_count() + labels.null_count() + codes.null_count() > 0;
+        if has_nulls || codes.value_length() as usize != self.n_features {
+            return exec_err!("tree_histogram needs {} codes a row and no null", self.n_features);
+        }
+        if labels.values().iter().any(|&label| usize::from(label) >= N_CLASSES) {
+            return exec_err!("tree_histogram needs labels below {N_CLASSES}");
+        }
+        let first = codes.value_offset(0) as usize;
+        let all_codes = &all_codes.values()[first..][..n_rows * self.n_features];
+        for start in (0..n_rows).step_by(BLOCK_ROWS) {
+            let end = n_rows.min(start + BLOCK_ROWS);
+            self.count(
+                &keys.values()[start..end],
+                &labels.values()[start..end],
+                &all_codes[start * self.n_features..end * self.n_features],
+            );
+        }
+        Ok(())
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.scalar()])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        for state in states[0].as_list::<i32>().iter().flatten() {
+            let counters = state.as_primitive::<UInt64Type>().values();
+            if counters.len() != self.total.len() {
+                return exec_err!("tree_histogram: partial states of different forests");
+            }
+            for (total, counter) in self.total.iter_mut().zip(counters) {
+                *total += counter;
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        Ok(self.scalar())
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.recent.len() * 4 + self.total.len() * 8 + BLOCK_ROWS * 16
+    }
+}
