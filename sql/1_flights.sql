@@ -9,8 +9,11 @@ WITH dates AS (
   SELECT
     *,
     COALESCE(
-      TRY_CAST(flight_date AS DATE),
-      CAST(TRY_CAST(flight_date AS TIMESTAMP) AS DATE),
+      -- an instant is cast by its UTC clock; a cast to DATE would take the day as it is written
+      CASE
+        WHEN flight_date LIKE '%T%' THEN CAST(TRY_CAST(flight_date AS TIMESTAMP) AS DATE)
+        ELSE TRY_CAST(flight_date AS DATE)
+      END,
       TRY_CAST(year || '-' || LPAD(month, 2, '0') || '-' || LPAD(day, 2, '0') AS DATE)
     ) AS date
   FROM raw_flights

@@ -79,13 +79,15 @@ impl PredictionRequest {
             // serde would also accept an array, field by field
             return Err(BadRequest::Malformed("message is not a JSON object".into()));
         }
-        let mut request: Self = serde_path_to_error::deserialize(
-            &mut serde_json::Deserializer::from_slice(bytes),
-        )
-        .map_err(|e| match e.path().to_string().as_str() {
-            "." => BadRequest::Malformed(e.inner().to_string()),
-            path => BadRequest::Malformed(format!("{path}: {}", e.inner())),
-        })?;
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let mut request: Self =
+            serde_path_to_error::deserialize(&mut json).map_err(|e| {
+                match e.path().to_string().as_str() {
+                    "." => BadRequest::Malformed(e.inner().to_string()),
+                    path => BadRequest::Malformed(format!("{path}: {}", e.inner())),
+                }
+            })?;
+        json.end().map_err(|e| BadRequest::Malformed(e.to_string()))?;
         request.check()?;
         for code in [&mut request.Carrier, &mut request.Origin, &mut request.Dest] {
             code.make_ascii_uppercase();

@@ -1,0 +1,81 @@
+//! Progress on a terminal as a bar, elsewhere as plain lines.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use jobs::progress::Progress;
+
+/// Shows what a job tells.
+pub struct Shown {
+    bar: Option<ProgressBar>,
+    /// The last line, so that none is repeated.
+    last: Mutex<String>,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("  {bar:30} {percent:>3} % {msg}");
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(0).with_style(style)
+        });
+        Self { bar, last: Mutex::new(String::new()) }
+    }
+}
+
+impl Shown {
+    /// Shows a step.
+    pub fn show(&self, progress: Progress) {
+        match (&self.bar, progress) {
+            (Some(bar), Progress::Stage(stage)) => bar.println(format!("  {stage}")),
+            (Some(bar), Progress::Bytes { done, total }) => {
+                bar.set_length(total);
+                bar.set_position(done);
+                bar.set_message("bytes read");
+            }
+            (Some(bar), Progress::Level { done, total }) => {
+                bar.set_length(total.into());
+                bar.set_position(done.into());
+                bar.set_message("levels grown");
+            }
+            (None, Progress::Stage(stage)) => self.line(stage.to_owned()),
+            (None, Progress::Bytes { done, total }) => {
+                // whole quarters only: a log needs no more
+                let quarters = 4 * done / total.max(1);
+                self.line(format!("{} % read", 25 * quarters));
+            }
+            (None, Progress::Level { done, total }) => {
+                self.line(format!("{done} of {total} levels grown"));
+            }
+        }
+    }
+
+    /// Removes the bar.
+    pub fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn line(&self, line: String) {
+        // a poisoned line is still a line
+        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *last != line {
+            say(&format!("  {line}"));
+            *last = line;
+        }
+    }
+}
+
+/// Says something to the person who started the program.
+#[expect(clippy::print_stderr, reason = "the one place that talks to the terminal")]
+pub fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Prints a result, for people or for a pipe.
+#[expect(clippy::print_stdout, reason = "the one place that writes results")]
+pub fn print(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,200 @@
+//! One function a command: opens what the job needs, runs it, and says what came of it.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
+use datafusion::prelude::SessionContext;
+use jobs::ingest::{Ingested, ingest};
+use jobs::kafka::{Sink, Source, Topics, create_topics};
+use jobs::lake::Lake;
+use jobs::progress::Progress;
+use jobs::publish::publish;
+use jobs::report::Report;
+use jobs::train::{TrainOptions, train};
+use jobs::{models, stream};
+use serde_json::json;
+use store::Store;
+
+use crate::cli::{Cli, Ingest, KafkaArgs, StoreArgs, Stream, Train, Web};
+use crate::progress::{Shown, print, say};
+use crate::session;
+
+/// A session and the data root, as the command line says.
+pub struct Opened {
+    /// The session.
+    pub ctx: SessionContext,
+    /// The data root.
+    pub lake: Lake,
+}
+
+/// Opens the session and the data root.
+pub fn open(cli: &Cli, options: &[(String, String)]) -> Result<Opened> {
+    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let n_threads = cli.threads.unwrap_or(n_cores).max(1);
+    let ctx = session::in_process(n_threads, cli.memory.saturating_mul(1024 * 1024))?;
+    let lake = Lake::open(&cli.data, options)?;
+    lake.register(&ctx);
+    Ok(Opened { ctx, lake })
+}
+
+/// Opens the store.
+pub async fn open_store(lake: &Lake, args: &StoreArgs) -> Result<Store> {
+    match &args.mongo {
+        Some(url) => Store::mongo(url, &args.database).await,
+        None => {
+            let path = lake.local_path("store.sqlite").context(
+                "the embedded store needs a local data root; give --mongo for this one",
+            )?;
+            Store::embedded(&path)
+        }
+    }
+}
+
+/// A name for a run's own directories, sortable by time.
+pub fn run_name(now: DateTime<Utc>) -> String {
+    format!("{}-{}", now.format("%Y%m%dT%H%M%S%3fZ"), std::process::id())
+}
+
+/// Ingests files.
+pub async fn run_ingest(opened: &Opened, args: &Ingest, now: DateTime<Utc>) -> Result<Ingested> {
+    let shown = Shown::default();
+    let started = Instant::now();
+    let Opened { ctx, lake } = opened;
+    let run = run_name(now);
+    let show = |progress: Progress| shown.show(progress);
+    let ingested = ingest(ctx, lake, &args.files, &run, args.rejects_max, &show).await;
+    shown.clear();
+    let ingested = ingested?;
+    let (first, last) = (ingested.months.first(), ingested.months.last());
+    let months = match (first, last) {
+        (Some(first), Some(last)) => {
+            format!("{} months from {}-{:02} to {}-{:02}",
+                ingested.months.len(), first.0, first.1, last.0, last.1)
+        }
+        _ => "no month".to_owned(),
+    };
+    say(&format!(
+        "ingested {} flights of {months} in {:.1} s; {} rows rejected{}",
+        ingested.n_flights,
+        started.elapsed().as_secs_f64(),
+        ingested.n_rejects,
+        ingested.rejects.as_ref().map_or(String::new(), |url| format!(", see {url}"))
+    ));
+    Ok(ingested)
+}
+
+/// Trains a model.
+pub async fn run_train(opened: &Opened, options: &TrainOptions) -> Result<Report> {
+    let shown = Shown::default();
+    let show = |progress: Progress| shown.show(progress);
+    let report = train(&opened.ctx, &opened.lake, options, &show).await;
+    shown.clear();
+    report
+}
+
+/// Trains a model and prints its report.
+pub async fn run_train_command(opened: &Opened, args: &Train) -> Result<()> {
+    let report = run_train(opened, &args.options()?).await?;
+    if args.json {
+        print(&train_json(&report).to_string());
+    } else {
+        print(&report.to_text());
+        let url = opened.lake.url(&models::report_of(&report.version));
+        say(&format!("champion is now {}; report with plots: {url}", report.version));
+    }
+    Ok(())
+}
+
+fn train_json(report: &Report) -> serde_json::Value {
+    json!({
+        "model": report.version,
+        "fit_seconds": report.fit_seconds(),
+        "job_seconds": report.job_seconds(),
+        "train_rows": report.model.rows.training,
+        "holdout_rows": report.model.rows.holdout,
+        "holdout_accuracy": report.forest.metrics.accuracy,
+        "holdout_log_loss": report.forest.metrics.log_loss,
+    })
+}
+
+/// Publishes what pages need.
+pub async fn run_publish(opened: &Opened, store: &Store) -> Result<()> {
+    let published = publish(&opened.ctx, &opened.lake, store).await?;
+    say(&format!(
+        "published {} airlines, {} airports and {} distances to {}",
+        published.n_airlines,
+        published.n_airports,
+        published.n_distances,
+        store.describe()
+    ));
+    Ok(())
+}
+
+fn topics(args: &KafkaArgs) -> Topics {
+    Topics {
+        requests: args.request_topic.clone(),
+        answers: args.response_topic.clone(),
+        dead_letters: format!("{}{}", args.request_topic, events::DLQ_SUFFIX),
+    }
+}
+
+/// Answers requests until `shutdown` is done.
+pub async fn run_stream(
+    lake: &Lake,
+    store: &Store,
+    args: &Stream,
+    now: fn() -> DateTime<Utc>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    // a window is small: one thread scores it faster than two that must be coordinated
+    let ctx = session::in_process(1, 512 * 1024 * 1024)?;
+    let version = stream::prepare(&ctx, lake).await?;
+    let properties = args.kafka.properties();
+    let topics = topics(&args.kafka);
+    create_topics(&properties, &topics).await?;
+    let requests = topics.requests.clone();
+    let source =
+        Source::open(&properties, &requests, &args.group, args.trigger, args.max_rows).await?;
+    let sink = Sink::open(&properties, topics)?;
+    tracing::info!(topic = requests, store = store.describe(), model = version, "stream is ready");
+    let streamed = stream::run(&ctx, source, &sink, store, now, shutdown).await?;
+    tracing::info!(
+        messages = streamed.n_messages,
+        scored = streamed.n_scored,
+        dead_letters = streamed.n_dead_letters,
+        windows = streamed.n_windows,
+        "stream ended"
+    );
+    Ok(())
+}
+
+/// Serves pages until `shutdown` is done.
+pub async fn run_web(
+    store: Store,
+    args: &Web,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", args.listen))?;
+    tracing::info!(url = format!("http://{}", listener.local_addr()?), "pages are served");
+    let config = web::Config {
+        kafka: args.kafka.properties(),
+        request_topic: args.kafka.request_topic.clone(),
+        response_topic: args.kafka.response_topic.clone(),
+        store,
+    };
+    web::serve(listener, config, shutdown).await
+}
+
+/// The file with the shipped flights, written into the data root.
+pub fn shipped_flights(root: &Path) -> Result<std::path::PathBuf> {
+    const FLIGHTS: &[u8] = include_bytes!("../../data/nycflights13/flights.parquet");
+    let directory = root.join("raw");
+    std::fs::create_dir_all(&directory)?;
+    let path = directory.join("nycflights13.parquet");
+    std::fs::write(&path, FLIGHTS).with_context(|| path.display().to_string())?;
+    Ok(path)
+}

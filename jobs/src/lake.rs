@@ -1,0 +1,194 @@
+//! The data root: a local directory or an object store, and how the jobs find things in it.
+//!
+//! ```text
+//! flights/year=2013/month=1/*.parquet   the relation flights
+//! distances/*.parquet                   the relation distances
+//! rejects/<run>/*.parquet               rows that were refused, with file, line and reason
+//! models/<sha256>.json, .html           models and their reports; models/champion names one
+//! staging/<run>/                        what a run is writing; gone when it ends
+//! ```
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::ListingOptions;
+use datafusion::prelude::SessionContext;
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
+};
+use url::Url;
+
+/// An opened data root. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    root: Url,
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+}
+
+impl Lake {
+    /// Opens `root`: a path, which is created, or an object store's URL such as
+    /// `s3://bucket/prefix`, for which `options` hold what its driver knows (`aws_region`, …).
+    pub fn open(root: &str, options: &[(String, String)]) -> Result<Self> {
+        let open = || -> Result<Self> {
+            if root.contains("://") && !root.starts_with("file://") {
+                let url = Url::parse(&format!("{}/", root.trim_end_matches('/')))?;
+                let options = options.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+                let (store, prefix) = object_store::parse_url_opts(&url, options)?;
+                return Ok(Self { root: url, store: store.into(), prefix });
+            }
+            let directory = FilePath::new(root.trim_start_matches("file://"));
+            std::fs::create_dir_all(directory)?;
+            let directory = directory.canonicalize()?;
+            let Ok(url) = Url::from_directory_path(&directory) else { bail!("no absolute path") };
+            let store = Arc::new(LocalFileSystem::new().with_automatic_cleanup(true));
+            Ok(Self { root: url, store, prefix: Path::from_absolute_path(directory)? })
+        };
+        open().with_context(|| format!("cannot open the data root {root}"))
+    }
+
+    /// Makes the data root readable and writable for queries of `ctx`.
+    pub fn register(&self, ctx: &SessionContext) {
+        ctx.register_object_store(&self.root, Arc::clone(&self.store));
+    }
+
+    /// The root, for messages.
+    pub fn root(&self) -> &Url {
+        &self.root
+    }
+
+    /// The URL of something in the root, for queries.
+    pub fn url(&self, relative: &str) -> String {
+        format!("{}{relative}", self.root)
+    }
+
+    /// The local path of something in the root, when the root is local.
+    pub fn local_path(&self, relative: &str) -> Option<std::path::PathBuf> {
+        Some(self.root.to_file_path().ok()?.join(relative))
+    }
+
+    fn path(&self, relative: &str) -> Result<Path> {
+        let parts = Path::parse(relative.trim_end_matches('/'))?;
+        Ok(self.prefix.parts().chain(parts.parts()).collect())
+    }
+
+    /// Reads an object of at most `bytes_max`; `None` when there is none.
+    pub async fn get(&self, relative: &str, bytes_max: usize) -> Result<Option<Vec<u8>>> {
+        let got = match self.store.get(&self.path(relative)?).await {
+            Ok(got) => got,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(e) => return Err(e).with_context(|| self.url(relative)),
+        };
+        ensure!(
+            got.meta.size <= bytes_max as u64,
+            "{}: {} bytes exceed the limit of {bytes_max}",
+            self.url(relative),
+            got.meta.size
+        );
+        let bytes = got.bytes().await.with_context(|| self.url(relative))?;
+        Ok(Some(bytes.to_vec()))
+    }
+
+    /// Writes an object; readers see the old or the new one, never a part.
+    pub async fn put(&self, relative: &str, bytes: Vec<u8>) -> Result<()> {
+        let path = self.path(relative)?;
+        let put = self.store.put(&path, PutPayload::from(bytes));
+        put.await.with_context(|| format!("cannot write {}", self.url(relative)))?;
+        Ok(())
+    }
+
+    /// Replaces an object only if nobody else replaced it meanwhile.
+    ///
+    /// A local directory has no conditional put: there the last writer wins, atomically.
+    pub async fn replace(&self, relative: &str, bytes: Vec<u8>) -> Result<()> {
+        let path = self.path(relative)?;
+        let mode = match self.store.head(&path).await {
+            Ok(meta) => {
+                PutMode::Update(UpdateVersion { e_tag: meta.e_tag, version: meta.version })
+            }
+            Err(object_store::Error::NotFound { .. }) => PutMode::Create,
+            Err(e) => return Err(e).with_context(|| self.url(relative)),
+        };
+        let mode = if self.root.scheme() == "file" { PutMode::Overwrite } else { mode };
+        let options = PutOptions { mode, ..PutOptions::default() };
+        match self.store.put_opts(&path, PutPayload::from(bytes), options).await {
+            Ok(_) => Ok(()),
+            Err(
+                object_store::Error::Precondition { .. }
+                | object_store::Error::AlreadyExists { .. },
+            ) => bail!("{} was replaced by somebody else meanwhile", self.url(relative)),
+            Err(e) => Err(e).with_context(|| format!("cannot write {}", self.url(relative))),
+        }
+    }
+
+    /// Names of all objects below `relative`, relative to the root, sorted.
+    pub async fn list(&self, relative: &str) -> Result<Vec<String>> {
+        let n_prefix = self.prefix.parts().count();
+        let relative_to_root = |path: &Path| -> String {
+            let parts: Vec<_> =
+                path.parts().skip(n_prefix).map(|p| p.as_ref().to_owned()).collect();
+            parts.join("/")
+        };
+        let found = self.store.list(Some(&self.path(relative)?));
+        let found: Vec<_> = found.try_collect().await.with_context(|| self.url(relative))?;
+        let mut names: Vec<_> = found.iter().map(|o| relative_to_root(&o.location)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Moves an object.
+    pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let moved = self.store.rename(&self.path(from)?, &self.path(to)?).await;
+        moved.with_context(|| format!("cannot move {} to {}", self.url(from), self.url(to)))
+    }
+
+    /// Deletes everything below `relative`.
+    pub async fn delete_below(&self, relative: &str) -> Result<()> {
+        for name in self.list(relative).await? {
+            self.delete(&name).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes an object.
+    pub async fn delete(&self, relative: &str) -> Result<()> {
+        let deleted = self.store.delete(&self.path(relative)?).await;
+        deleted.with_context(|| format!("cannot delete {}", self.url(relative)))
+    }
+
+    /// Registers the Parquet files below `relative` as a table; `partitions` are the integer
+    /// columns that directories are named after.
+    pub async fn register_table(
+        &self,
+        ctx: &SessionContext,
+        name: &str,
+        relative: &str,
+        partitions: &[&str],
+    ) -> Result<()> {
+        ensure!(
+            !self.list(relative).await?.is_empty(),
+            "there are no {name} under {}; `submit-job ingest` makes them",
+            self.url(relative)
+        );
+        self.register(ctx);
+        let columns = partitions.iter().map(|p| (p.to_string(), DataType::Int32)).collect();
+        let options = ListingOptions::new(Arc::new(ParquetFormat::default()))
+            .with_file_extension(".parquet")
+            .with_table_partition_cols(columns);
+        ctx.deregister_table(name)?;
+        let url = self.url(relative);
+        ctx.register_listing_table(name, &url, options, None, None).await.context(url)
+    }
+
+    /// Registers `flights` and `distances`.
+    pub async fn register_flights(&self, ctx: &SessionContext) -> Result<()> {
+        self.register_table(ctx, "flights", "flights/", &["year", "month"]).await?;
+        self.register_table(ctx, "distances", "distances/", &[]).await
+    }
+}

@@ -1,0 +1,27 @@
+//! The jobs: async functions of a session context.
+//!
+//! What is done never knows where it runs: the context is given, in process or a cluster's. In the
+//! data's order: [`ingest`] ([`raw`] files by their [`layout`]) → [`train`] ([`report`]) →
+//! [`stream`] ([`window`], [`kafka`]); [`lake`] is where data at rest lives, [`sql`] holds the
+//! steps.
+
+pub mod baseline;
+pub mod ingest;
+pub mod kafka;
+pub mod lake;
+pub mod layout;
+pub mod metrics;
+pub mod models;
+pub mod plots;
+pub mod progress;
+pub mod publish;
+pub mod raw;
+pub mod report;
+pub mod report_html;
+pub mod sql;
+pub mod stream;
+pub mod train;
+pub mod trigger;
+pub mod window;
+
+const _: () = assert!(udf::N_CLASSES == events::N_CLASSES, "one list of classes");

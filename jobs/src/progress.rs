@@ -1,0 +1,25 @@
+//! What a job tells while it works. Jobs print nothing; whoever started one shows this.
+
+/// A step forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// A stage began.
+    Stage(&'static str),
+    /// Bytes of the input that were read.
+    Bytes {
+        /// So far.
+        done: u64,
+        /// In all.
+        total: u64,
+    },
+    /// A level of the forest is being grown.
+    Level {
+        /// Levels that are grown.
+        done: u32,
+        /// In all.
+        total: u32,
+    },
+}
+
+/// Takes [`Progress`].
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);

@@ -1,0 +1,88 @@
+//! The steps of the pipeline: the files under `sql/`, compiled in, and how to run one.
+
+use anyhow::{Context, Result};
+use datafusion::common::ScalarValue;
+use datafusion::prelude::{DataFrame, SessionContext};
+use sha2::{Digest, Sha256};
+
+/// A file under `sql/`.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// Its path, for messages.
+    pub file: &'static str,
+    /// Its text: one statement.
+    pub text: &'static str,
+}
+
+macro_rules! steps {
+    ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {
+        $($(#[$doc])*
+        pub const $name: Step =
+            Step { file: $file, text: include_str!(concat!("../../", $file)) };)*
+        /// All steps, in the order of the data.
+        pub const STEPS: &[Step] = &[$($name),*];
+    };
+}
+
+steps! {
+    /// Raw rows to typed flights.
+    FLIGHTS = "sql/1_flights.sql";
+    /// Mean distance per pair of airports.
+    DISTANCES = "sql/1_distances.sql";
+    /// The only definition of every feature.
+    FEATURES = "sql/2_features.sql";
+    /// Label, hold-out and row key.
+    TRAINING = "sql/3_training.sql";
+    /// Distinct values of each feature.
+    VALUES = "sql/3_values.sql";
+    /// Features as codes.
+    CODES = "sql/3_codes.sql";
+    /// One pass over the codes.
+    HISTOGRAM = "sql/4_histogram.sql";
+    /// A model against the held-out flights.
+    EVALUATION = "sql/5_evaluation.sql";
+    /// A sample for the baseline.
+    BASELINE_ROWS = "sql/5_baseline_rows.sql";
+    /// What goes to the store.
+    PREDICTIONS = "sql/6_predictions.sql";
+    /// Airlines that fly.
+    AIRLINES = "sql/airlines.sql";
+    /// Airports that are flown to or from.
+    AIRPORTS = "sql/airports.sql";
+}
+
+/// SHA-256 of the steps that decide what a model is trained on, in hexadecimal.
+pub fn training_sha256() -> String {
+    let mut digest = Sha256::new();
+    for step in [FEATURES, TRAINING, VALUES, CODES, HISTOGRAM, EVALUATION, DISTANCES] {
+        digest.update(step.text);
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Plans a step over the relations of `ctx`, with its parameters bound.
+pub async fn plan(
+    ctx: &SessionContext,
+    step: Step,
+    params: &[(&str, ScalarValue)],
+) -> Result<DataFrame> {
+    let plan = async {
+        let frame = ctx.sql(step.text).await?;
+        let params: Vec<_> = params.iter().map(|(n, v)| (n.to_string(), v.clone())).collect();
+        if params.is_empty() { Ok(frame) } else { frame.with_param_values(params) }
+    };
+    plan.await.with_context(|| step.file.to_owned())
+}
+
+/// Makes a step's result a relation named `name`, computed when it is read.
+pub async fn view(
+    ctx: &SessionContext,
+    name: &str,
+    step: Step,
+    params: &[(&str, ScalarValue)],
+) -> Result<()> {
+    let frame = plan(ctx, step, params).await?;
+    ctx.deregister_table(name)?;
+    ctx.register_table(name, frame.into_view())?;
+    Ok(())
+}

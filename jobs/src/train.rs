@@ -1,0 +1,268 @@
+//! `flights` → a model, as query plans.
+//!
+//! Three scans of the flights (distinct values, codes, evaluation), then a pass over the codes for
+//! every level: `tree_histogram` counts, [`Growth`] splits. Runs the same in process and on a
+//! cluster, and makes the same bytes on both.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{Int64Type, UInt64Type};
+use datafusion::common::ScalarValue;
+use datafusion::datasource::MemTable;
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::prelude::{SessionContext, col, lit};
+use udf::codes::Codes;
+use udf::distinct_counts;
+use udf::features::FEATURES;
+use udf::fit::ValidForestParams;
+use udf::forest::{FORMAT, FeatureSpec, Metrics, Model, Rows, Tree, version_of};
+use udf::grow::{Growth, importances};
+use udf::histogram::TreeHistogram;
+use udf::predict::{FeatureCodes, Models};
+use udf::scorer::Scorer;
+
+use crate::lake::Lake;
+use crate::metrics::{Evaluation, class_title};
+use crate::progress::{OnProgress, Progress};
+use crate::report::{Phase, Previous, Report};
+use crate::{baseline, models, report_html, sql};
+
+/// How a model is trained.
+#[derive(Debug, Clone)]
+pub struct TrainOptions {
+    /// How the forest is grown.
+    pub params: ValidForestParams,
+    /// Positions in [`FEATURES`] of what the model may look at.
+    pub features: BTreeSet<usize>,
+    /// Memory for the counters of one pass, in bytes, over all partitions.
+    pub histogram_bytes: usize,
+    /// Memory for the coded rows, in bytes; more are written under the data root.
+    pub codes_bytes: u64,
+}
+
+/// Trains a model, saves it, writes its report, and makes it the champion.
+pub async fn train(
+    ctx: &SessionContext,
+    lake: &Lake,
+    options: &TrainOptions,
+    on_progress: OnProgress<'_>,
+) -> Result<Report> {
+    let mut clock = PhaseClock::start();
+    lake.register_flights(ctx).await?;
+    register_training(ctx, options.params.get().holdout).await?;
+
+    on_progress(Progress::Stage("finding bins and categories by sql/3_values.sql"));
+    let (n_training, specs) = feature_specs(ctx, options).await?;
+    clock.end("values", n_training);
+
+    on_progress(Progress::Stage("coding rows by sql/3_codes.sql"));
+    materialise_codes(ctx, lake, &specs, n_training, options.codes_bytes).await?;
+    clock.end("codes", n_training);
+
+    on_progress(Progress::Stage("growing trees by sql/4_histogram.sql"));
+    let (trees, n_passes) = grow(ctx, options, &specs, on_progress).await?;
+    ctx.deregister_table("codes")?;
+    lake.delete_below("training/").await?;
+    clock.end("levels", n_training * n_passes);
+
+    on_progress(Progress::Stage("judging it by sql/5_evaluation.sql"));
+    let previous = models::champion(lake).await?.map(Arc::new);
+    let mut model = Model {
+        format: FORMAT,
+        classes: (0..udf::N_CLASSES).map(class_title).collect(),
+        params: options.params.get().clone(),
+        sql_sha256: sql::training_sha256(),
+        rows: Rows { training: n_training, holdout: 0 },
+        holdout: Metrics::default(),
+        importances: importances(&trees, specs.len()),
+        features: specs,
+        trees,
+    };
+    let candidate = Arc::new(Scorer::new(model.clone(), "candidate"));
+    let mut known = Models::from([("candidate".to_owned(), candidate)]);
+    known.extend(previous.iter().map(|champion| ("champion".to_owned(), Arc::clone(champion))));
+    models::register(ctx, known);
+    let forest = evaluate(ctx, "candidate").await?;
+    model.rows.holdout = forest.n_rows();
+    model.holdout = forest.metrics;
+    let previous = match previous {
+        Some(champion) => Some(judge_previous(ctx, &champion).await?),
+        None => None,
+    };
+    clock.end("evaluation", forest.n_rows());
+
+    on_progress(Progress::Stage("training the logistic baseline"));
+    let n_rows = model.rows.training + model.rows.holdout;
+    let logistic = baseline::evaluate(ctx, &model.features, n_rows).await?;
+    clock.end("baseline", n_rows);
+
+    on_progress(Progress::Stage("saving the model and its report"));
+    let majority = Evaluation::majority(&forest)?;
+    let version = version_of(&model.to_bytes());
+    let phases = clock.phases;
+    let report = Report { model, version, forest, majority, logistic, previous, phases };
+    let html = report_html::to_html(&report)?;
+    lake.put(&models::report_of(&report.version), html.into_bytes()).await?;
+    models::save(lake, &report.model).await?;
+    models::promote(lake, &report.version).await?;
+    Ok(report)
+}
+
+/// Makes `features` and `training` from `flights` and `distances`.
+pub async fn register_training(ctx: &SessionContext, holdout: f64) -> Result<()> {
+    sql::view(ctx, "features", sql::FEATURES, &[]).await?;
+    let holdout = ScalarValue::from((holdout * 65_536.0).round() as i64);
+    sql::view(ctx, "training", sql::TRAINING, &[("holdout", holdout)]).await
+}
+
+/// The champion, when training with `options` on the flights as they are would make it again.
+///
+/// Compares parameters, features, SQL and the number of rows on each side of the hold-out.
+pub async fn up_to_date(
+    ctx: &SessionContext,
+    lake: &Lake,
+    options: &TrainOptions,
+) -> Result<Option<Scorer>> {
+    let Ok(Some(champion)) = models::champion(lake).await else { return Ok(None) };
+    let model = champion.model();
+    let same = model.params == *options.params.get()
+        && model.sql_sha256 == sql::training_sha256()
+        && champion.positions().eq(options.features.iter().copied());
+    if !same {
+        return Ok(None);
+    }
+    lake.register_flights(ctx).await?;
+    register_training(ctx, model.params.holdout).await?;
+    let sides = ctx.table("training").await?;
+    let sides = sides.aggregate(vec![col("is_holdout")], vec![count(lit(1)).alias("n_rows")])?;
+    let mut rows = Rows::default();
+    for batch in sides.collect().await? {
+        for row in 0..batch.num_rows() {
+            let n_rows = batch.column(1).as_primitive::<Int64Type>().value(row).unsigned_abs();
+            match batch.column(0).as_boolean().value(row) {
+                true => rows.holdout += n_rows,
+                false => rows.training += n_rows,
+            }
+        }
+    }
+    Ok((rows == model.rows).then_some(champion))
+}
+
+/// Number of training rows, and how the values of each feature become codes.
+async fn feature_specs(
+    ctx: &SessionContext,
+    options: &TrainOptions,
+) -> Result<(u64, Vec<FeatureSpec>)> {
+    let values = sql::plan(ctx, sql::VALUES, &[]).await?.collect().await?;
+    let values = one_row(&values, sql::VALUES.file)?;
+    let n_rows = values.column(0).as_primitive::<Int64Type>().value(0).unsigned_abs();
+    ensure!(
+        n_rows > 0,
+        "there is nothing to train on: no flight has a departure and an arrival delay"
+    );
+    let mut specs = Vec::new();
+    for &position in &options.features {
+        let feature = FEATURES[position];
+        let column = values.column_by_name(feature.column).context(feature.column)?;
+        let values = distinct_counts::read(column)?;
+        let codes = Codes::from_values(values, options.params.get().n_bins);
+        specs.push(FeatureSpec { name: feature.name.to_owned(), codes });
+    }
+    Ok((n_rows, specs))
+}
+
+/// Makes the relation `codes`: in memory when it fits, else as Parquet under the data root.
+async fn materialise_codes(
+    ctx: &SessionContext,
+    lake: &Lake,
+    specs: &[FeatureSpec],
+    n_rows: u64,
+    bytes_max: u64,
+) -> Result<()> {
+    ctx.register_udf(FeatureCodes::new(specs).into());
+    let codes = sql::plan(ctx, sql::CODES, &[]).await?;
+    let bytes_per_row = size_of::<i64>() + size_of::<u8>() + specs.len() * size_of::<u16>();
+    if n_rows * bytes_per_row as u64 <= bytes_max {
+        let schema = Arc::clone(codes.schema().inner());
+        let table = MemTable::try_new(schema, codes.collect_partitioned().await?)?;
+        ctx.deregister_table("codes")?;
+        ctx.register_table("codes", Arc::new(table))?;
+        return Ok(());
+    }
+    lake.delete_below("training/").await?;
+    codes.write_parquet(&lake.url("training/"), Default::default(), None).await?;
+    lake.register_table(ctx, "codes", "training/", &[]).await
+}
+
+/// Grows the forest level by level; also the number of passes over the codes.
+async fn grow(
+    ctx: &SessionContext,
+    options: &TrainOptions,
+    specs: &[FeatureSpec],
+    on_progress: OnProgress<'_>,
+) -> Result<(Vec<Tree>, u64)> {
+    let params = options.params.get();
+    let codes: Vec<&Codes> = specs.iter().map(|spec| &spec.codes).collect();
+    let mut growth = Growth::new(params, &codes);
+    // each partition holds counters of its own, and their merger one more
+    let n_partitions = ctx.state().config().target_partitions();
+    let pass_bytes = options.histogram_bytes / (n_partitions + 1);
+    let mut n_passes = 0;
+    while let Some(pass) = growth.next_pass(pass_bytes) {
+        on_progress(Progress::Level { done: growth.depth(), total: params.depth });
+        let pass = Arc::new(pass);
+        ctx.register_udaf(TreeHistogram::new(Arc::clone(&pass)).into_udaf());
+        let counted = sql::plan(ctx, sql::HISTOGRAM, &[]).await?.collect().await?;
+        let counted = one_row(&counted, sql::HISTOGRAM.file)?;
+        let counters = counted.column(0).as_list::<i32>().value(0);
+        growth.split(&pass, counters.as_primitive::<UInt64Type>().values());
+        n_passes += 1;
+    }
+    on_progress(Progress::Level { done: params.depth, total: params.depth });
+    Ok((growth.into_trees(), n_passes))
+}
+
+/// Judges the model that SQL knows as `name` on the held-out rows of `training`.
+pub async fn evaluate(ctx: &SessionContext, name: &str) -> Result<Evaluation> {
+    let rows = sql::plan(ctx, sql::EVALUATION, &[("model", ScalarValue::from(name))]).await?;
+    Evaluation::from_batches(&rows.collect().await?)
+}
+
+async fn judge_previous(ctx: &SessionContext, champion: &Scorer) -> Result<Previous> {
+    let model = champion.model();
+    let names = model.features.iter().map(|spec| spec.name.clone());
+    Ok(Previous {
+        version: champion.version().to_owned(),
+        evaluation: evaluate(ctx, "champion").await?,
+        importances: names.zip(model.importances.iter().copied()).collect(),
+    })
+}
+
+fn one_row<'a>(batches: &'a [RecordBatch], file: &str) -> Result<&'a RecordBatch> {
+    match batches.iter().find(|batch| batch.num_rows() > 0) {
+        Some(batch) => Ok(batch),
+        None => bail!("{file} gave no row"),
+    }
+}
+
+/// Seconds and rows of each phase.
+struct PhaseClock {
+    since: Instant,
+    phases: Vec<Phase>,
+}
+
+impl PhaseClock {
+    fn start() -> Self {
+        Self { since: Instant::now(), phases: Vec::new() }
+    }
+
+    fn end(&mut self, name: &'static str, n_rows: u64) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.phases.push(Phase { name, seconds, n_rows });
+        self.since = Instant::now();
+    }
+}

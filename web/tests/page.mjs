@@ -1,0 +1,194 @@
+// The pages in a real browser, against a server with a streaming job behind it whose window is
+// short, and with carrier UA and airports EWR and IAH known to the model.
+//
+//   PLAYWRIGHT_MODULES=<directory with node_modules/playwright-core> \
+//     node page.mjs http://localhost:5000 <directory for screenshots>
+//
+// CHROMIUM names the browser (default /usr/bin/chromium). Says what it checked; the first claim
+// that does not hold ends it with a message and status 1.
+
+import { mkdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join, resolve } from "node:path";
+import { randomUUID } from "node:crypto";
+
+const FORM = "/flights/delays/predict_kafka";
+const ASK = "/flights/delays/predict/classify_realtime";
+const LABELS = ["Early", "Slightly early", "Slightly late", "Very late"];
+// a window, its scoring and a cold start; far below the five minutes of the event stream
+const ANSWER_MS_MAX = 60_000;
+const WIDTHS = [360, 1280];
+const SCHEMES = ["light", "dark"];
+const ARGS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--no-first-run",
+];
+
+class Broken extends Error {}
+
+function check(holds, claim) {
+  if (!holds) throw new Broken(claim);
+  console.log(`ok  ${claim}`);
+}
+
+// Console errors and exceptions of a page, except that the browser reports the 422 of an invalid
+// form, which is how the form is meant to answer.
+function watch(page, errors) {
+  page.on("pageerror", (error) => errors.push(`exception: ${error.message}`));
+  page.on("console", (message) => {
+    if (message.type() !== "error") return;
+    const expected = message.location().url.endsWith(ASK) && message.text().includes("422");
+    if (!expected) errors.push(`console: ${message.text()} (${message.location().url})`);
+  });
+  page.on("requestfailed", (request) => {
+    // a page that is left closes its event stream
+    if (request.url().endsWith("/events")) return;
+    errors.push(`request: ${request.url()} ${request.failure()?.errorText}`);
+  });
+}
+
+async function withPage(browser, options, errors, work) {
+  const context = await browser.newContext(options);
+  try {
+    const page = await context.newPage();
+    watch(page, errors);
+    return await work(page);
+  } finally {
+    await context.close();
+  }
+}
+
+async function fill(page, values) {
+  for (const [name, value] of Object.entries(values)) await page.fill(`#${name}`, value);
+}
+
+const FLIGHT = { DepDelay: "45", Carrier: "UA", Origin: "EWR", Dest: "IAH", FlightNum: "1545" };
+
+async function checkResult(page, how) {
+  const card = page.locator('#answer [data-card="result"]');
+  await card.waitFor({ timeout: ANSWER_MS_MAX });
+  const label = (await card.locator(".label").innerText()).trim();
+  check(LABELS.includes(label), `${how}: the result is one of the four classes (${label})`);
+  check((await card.locator(".bars svg.bar").count()) === 4, `${how}: there are four bars`);
+  const percents = await card.locator(".bars .percent").allInnerTexts();
+  const sum = percents.map(parseFloat).reduce((a, b) => a + b, 0);
+  check(Math.abs(sum - 100) < 0.5, `${how}: the percentages sum to 100 (${percents.join(", ")})`);
+  const version = card.locator(".version");
+  check(/^[0-9a-f]{12}$/.test(await version.innerText()), `${how}: the model's version is shown`);
+  check(/^[0-9a-f]{64}$/.test(await version.getAttribute("title")), `${how}: in full as title`);
+  check((await card.innerText()).includes("EWR → IAH"), `${how}: the route is shown`);
+  return new URL(page.url()).searchParams.get("id");
+}
+
+async function checkWithScript(page, base) {
+  await page.goto(base + FORM);
+  await fill(page, FLIGHT);
+  let loads = 0;
+  page.on("load", () => (loads += 1));
+  await page.click("#question button");
+  const id = await checkResult(page, "with script");
+  check(loads === 0, "with script: the result appears without a reload");
+  check(/^[0-9a-f-]{36}$/.test(id ?? ""), "with script: the address names the question");
+  await page.reload();
+  check((await checkResult(page, "reloaded")) === id, "reloaded: the result is still there");
+  return id;
+}
+
+async function checkWithoutScript(page, base) {
+  await page.goto(base + FORM);
+  await fill(page, FLIGHT);
+  await page.click("#question button");
+  await page.waitForURL(/predict_kafka\?id=/);
+  check(true, "without script: the form redirects to the page of the question");
+  await checkResult(page, "without script");
+}
+
+async function checkMessages(page, base, how) {
+  await page.goto(base + FORM);
+  await fill(page, { Origin: "<script>", DepDelay: "abc" });
+  await page.click("#question button");
+  await page.locator("#Origin-error:visible").waitFor();
+  for (const [name, text] of [["Origin", "Origin must be"], ["DepDelay", "is not a number"]]) {
+    const message = page.locator(`#${name}-error`);
+    check((await message.innerText()).includes(text), `${how}: ${name} says "${text}"`);
+    const input = page.locator(`#${name}`);
+    check((await input.getAttribute("aria-invalid")) === "true", `${how}: ${name} is marked`);
+    const described = (await input.getAttribute("aria-describedby")).split(" ");
+    check(described.includes(`${name}-error`), `${how}: ${name} is described by its message`);
+    const [field, note] = [await input.boundingBox(), await message.boundingBox()];
+    const gap = note.y - (field.y + field.height);
+    check(gap >= 0 && gap < 24, `${how}: the message is right below ${name}`);
+  }
+  check((await page.inputValue("#Origin")) === "<script>", `${how}: what was typed is kept`);
+  check(!(await page.locator("#Dest-error").isVisible()), `${how}: a good field has no message`);
+  const focused = await page.evaluate(() => document.activeElement?.id);
+  check(focused === "Origin", `${how}: the first wrong field has the focus`);
+}
+
+async function photograph(page, base, id, directory, name) {
+  const shoot = async (what) => {
+    const wide = await page.evaluate(
+      () => document.documentElement.scrollWidth > document.documentElement.clientWidth,
+    );
+    check(!wide, `${name}: ${what} does not scroll sideways`);
+    await page.screenshot({ path: join(directory, `${what}-${name}.png`), fullPage: true });
+  };
+  await page.goto(base + FORM);
+  await shoot("form");
+  await fill(page, { Origin: "<script>", DepDelay: "abc" });
+  await page.click("#question button");
+  await page.locator("#Origin-error:visible").waitFor();
+  await shoot("errors");
+  // a question that nobody asked waits as long as we look
+  await page.goto(`${base}${FORM}?id=${randomUUID()}`);
+  await page.locator('#answer [data-card="waiting"]').waitFor();
+  await shoot("waiting");
+  await page.goto(`${base}${FORM}?id=${id}`);
+  await page.locator('#answer [data-card="result"]').waitFor();
+  await shoot("result");
+}
+
+async function checkAll(browser, base, directory) {
+  const errors = [];
+  const id = await withPage(browser, {}, errors, (page) => checkWithScript(page, base));
+  const still = { javaScriptEnabled: false };
+  await withPage(browser, still, errors, (page) => checkWithoutScript(page, base));
+  await withPage(browser, {}, errors, (page) => checkMessages(page, base, "with script"));
+  for (const width of WIDTHS) {
+    for (const colorScheme of SCHEMES) {
+      const options = { viewport: { width, height: 800 }, colorScheme };
+      const name = `${width}-${colorScheme}`;
+      await withPage(browser, options, errors, (page) =>
+        photograph(page, base, id, directory, name),
+      );
+    }
+  }
+  check(errors.length === 0, `the console holds no errors ${errors.join("; ")}`);
+}
+
+async function main() {
+  const [base, directory] = process.argv.slice(2);
+  const modules = process.env.PLAYWRIGHT_MODULES;
+  if (!base || !directory || !modules) {
+    throw new Broken("usage: PLAYWRIGHT_MODULES=<directory> node page.mjs <url> <screenshots>");
+  }
+  mkdirSync(directory, { recursive: true });
+  const { chromium } = createRequire(join(resolve(modules), "any.js"))("playwright-core");
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  const browser = await chromium.launch({ executablePath, args: ARGS });
+  try {
+    await checkAll(browser, base.replace(/\/$/, ""), directory);
+  } finally {
+    await browser.close();
+  }
+}
+
+main().catch((error) => {
+  console.error(error instanceof Broken ? `broken: ${error.message}` : error);
+  process.exitCode = 1;
+});

@@ -1,0 +1,297 @@
+//! The server as its clients see it: HTTP on a loopback port, an embedded store, and the real
+//! Kafka protocol of librdkafka's mock cluster.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use events::{
+    ANSWERS, Answer, Prediction, PredictionRequest, REQUEST_TOPIC, RESPONSE_TOPIC, Status,
+};
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use serde_json::{Value, json};
+use store::Store;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+const ASK: &str = "/flights/delays/predict/classify_realtime";
+const GOOD: &str = "DepDelay=15&Carrier=ua&FlightDate=2016-12-25&Origin=EWR&Dest=IAH&FlightNum=";
+/// Until a test that waits for ever is called failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A port that no broker listens on.
+const NO_BROKER: &str = "127.0.0.1:1";
+
+struct Server {
+    address: SocketAddr,
+    store: Store,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Result<()>>,
+    _directory: TempDir,
+}
+
+async fn start(brokers: &str) -> Server {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::embedded(&directory.path().join("store.sqlite")).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    // nothing is gained by waiting for a broker that is not there
+    let delivery_ms = if brokers == NO_BROKER { "500" } else { "30000" };
+    let config = web::Config {
+        kafka: [("bootstrap.servers", brokers), ("message.timeout.ms", delivery_ms)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .to_vec(),
+        request_topic: REQUEST_TOPIC.into(),
+        response_topic: RESPONSE_TOPIC.into(),
+        store: store.clone(),
+    };
+    let shutdown = async {
+        let _ = stopped.await;
+    };
+    let serving = tokio::spawn(web::serve(listener, config, shutdown));
+    Server { address, store, stop, serving, _directory: directory }
+}
+
+fn cluster() -> MockCluster<'static, DefaultProducerContext> {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(REQUEST_TOPIC, 1, 1).unwrap();
+    cluster
+}
+
+/// One request on a connection of its own; the head is `METHOD path` and headers.
+async fn open(address: SocketAddr, head: &str, body: &str) -> BufReader<TcpStream> {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    connection.write_all(request.as_bytes()).await.unwrap();
+    BufReader::new(connection)
+}
+
+async fn call(address: SocketAddr, head: &str, body: &str) -> String {
+    let mut response = String::new();
+    let mut connection = open(address, head, body).await;
+    tokio::time::timeout(PATIENCE, connection.read_to_string(&mut response))
+        .await
+        .unwrap()
+        .unwrap();
+    response
+}
+
+fn json_of(response: &str) -> Value {
+    serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+fn check(response: &str, wants: &[&str]) {
+    for want in wants {
+        assert!(response.contains(want), "{want:?} is not in:\n{response}");
+    }
+}
+
+fn answer_to(request: &PredictionRequest) -> Answer {
+    Answer::Scored(Box::new(Prediction {
+        UUID: request.UUID,
+        status: Status::Ok,
+        Origin: request.Origin.clone(),
+        Dest: request.Dest.clone(),
+        Route: format!("{}-{}", request.Origin, request.Dest),
+        Carrier: request.Carrier.clone(),
+        FlightNum: request.FlightNum.clone(),
+        FlightDate: request.FlightDate,
+        DayOfWeek: 7,
+        DayOfYear: 360,
+        DayOfMonth: 25,
+        DepDelay: request.DepDelay,
+        Distance: None,
+        Timestamp: request.Timestamp.clone(),
+        AnsweredAt: "2099-01-01T00:00:00.000Z".into(),
+        Prediction: 2,
+        Probabilities: [0.1, 0.2, 0.6, 0.1],
+        Unseen: vec![],
+        ModelVersion: "ab".repeat(32),
+    }))
+}
+
+async fn first_request(brokers: &str) -> PredictionRequest {
+    let consumer: StreamConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "test")
+        .create()
+        .unwrap();
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_offset(REQUEST_TOPIC, 0, Offset::Beginning).unwrap();
+    consumer.assign(&partitions).unwrap();
+    let message = tokio::time::timeout(PATIENCE, consumer.recv()).await.unwrap().unwrap();
+    let request = PredictionRequest::decode(message.payload().unwrap()).unwrap();
+    assert_eq!(message.key(), Some(request.UUID.to_string().as_bytes()));
+    request
+}
+
+/// Sends the answer again and again, as an at-least-once topic may, until the stream has ended.
+async fn answer_until_heard(
+    brokers: &str,
+    answer: &Answer,
+    stream: &mut BufReader<TcpStream>,
+) -> String {
+    let producer: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let payload = serde_json::to_vec(answer).unwrap();
+    let sending = async {
+        loop {
+            let record = FutureRecord::<[u8], _>::to(RESPONSE_TOPIC).payload(&payload);
+            producer.send(record, PATIENCE).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut text = String::new();
+    tokio::select! {
+        read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)) => {
+            read.unwrap().unwrap();
+        }
+        () = sending => {}
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_reaches_kafka_and_its_answer_the_open_stream() {
+    let cluster = cluster();
+    let brokers = cluster.bootstrap_servers();
+    let server = start(&brokers).await;
+    let asked = json_of(&call(server.address, &format!("POST {ASK}"), GOOD).await);
+    let request = first_request(&brokers).await;
+    assert_eq!(asked, json!({ "status": "OK", "id": request.UUID }));
+    assert_eq!(request.Carrier, "UA");
+
+    let path = format!("GET {ASK}/response/{}", request.UUID);
+    let state = json_of(&call(server.address, &path, "").await);
+    assert_eq!(state, json!({ "status": "WAIT", "id": request.UUID }));
+
+    // the topic is made after the server has started, as the streaming job does
+    let mut stream = open(server.address, &format!("{path}/events"), "").await;
+    cluster.create_topic(RESPONSE_TOPIC, 2, 1).unwrap();
+    let text = answer_until_heard(&brokers, &answer_to(&request), &mut stream).await;
+    check(&text, &["text/event-stream", "event: answer", "\"status\":\"OK\"", "Slightly late"]);
+    assert_eq!(text.matches("event: ").count(), 1);
+    server.stop.send(()).unwrap();
+    server.serving.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_in_the_store_is_shown_without_kafka() {
+    let server = start(NO_BROKER).await;
+    let request = PredictionRequest {
+        UUID: Uuid::from_u128(5),
+        ..PredictionRequest::decode(
+            br#"{"DepDelay":1,"Carrier":"UA","FlightDate":"2016-12-25","Dest":"IAH",
+                "Origin":"EWR","UUID":"00000000-0000-0000-0000-000000000001"}"#,
+        )
+        .unwrap()
+    };
+    let mut document = serde_json::to_value(answer_to(&request)).unwrap();
+    document["_id"] = json!(request.UUID);
+    server.store.write_once(ANSWERS, &[document.clone()]).await.unwrap();
+
+    let path = format!("GET {ASK}/response/{}", request.UUID);
+    let state = json_of(&call(server.address, &path, "").await);
+    assert_eq!(state["prediction"], document);
+    let events = call(server.address, &format!("{path}/events"), "").await;
+    check(&events, &["event: answer", "Slightly late"]);
+    let page = format!("GET /flights/delays/predict_kafka?id={}", request.UUID);
+    let page = call(server.address, &page, "").await;
+    check(&page, &["200 OK", "data-card=\"result\"", "60.0 %", "abababababab</code>"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_kafka_does_not_acknowledge_is_not_accepted() {
+    let server = start(NO_BROKER).await;
+    let post = format!("POST {ASK}");
+    let response = call(server.address, &post, GOOD).await;
+    check(&response, &["503 Service Unavailable", "\"status\":\"ERROR\"", "did not acknowledge"]);
+    let page = call(server.address, &format!("{post}\nAccept: text/html\r\n"), GOOD).await;
+    check(&page, &["503", "role=\"alert\">Your question could not be sent", "value=\"ua\""]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_are_redirected_or_get_the_form_again() {
+    let cluster = cluster();
+    let server = start(&cluster.bootstrap_servers()).await;
+    let post = format!("POST {ASK}\nAccept: text/html\r\n");
+    let response = call(server.address, &post, GOOD).await;
+    check(&response, &["303 See Other", "location: /flights/delays/predict_kafka?id="]);
+    let bad = GOOD.replace("EWR", "%3Cscript%3E").replace("=15", "=abc");
+    let response = call(server.address, &post, &bad).await;
+    check(&response, &["422", "Origin must be", "is not a number", "&lt;script&gt;", "\"IAH\""]);
+    let response = json_of(&call(server.address, &format!("POST {ASK}"), &bad).await);
+    assert_eq!(response["status"], "INVALID");
+    assert_eq!(response["errors"].as_object().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_right_is_refused() {
+    let cluster = cluster();
+    let server = start(&cluster.bootstrap_servers()).await;
+    let large = "x".repeat(17 * 1024);
+    let form = "/flights/delays/predict_kafka";
+    let post = format!("POST {ASK}");
+    for (head, body, want) in [
+        (format!("{post}\nSec-Fetch-Site: cross-site\r\n"), GOOD, "403 Forbidden"),
+        (post.clone(), &large, "413 Payload Too Large"),
+        (post, "DepDelay=1&DepDelay=2", "\"status\":\"ERROR\""),
+        (format!("GET {ASK}/response/42"), "", "400 Bad Request"),
+        (format!("GET {ASK}/response/42/events"), "", "400 Bad Request"),
+        (format!("GET {form}?id=42"), "", "400 Bad Request"),
+        ("GET /nothing".into(), "", "404 Not Found"),
+        ("GET /static/nothing".into(), "", "404 Not Found"),
+        ("GET /".into(), "", "location: /flights/delays/predict_kafka"),
+        ("GET /healthz".into(), "", "\r\n\r\nok"),
+        (format!("GET {form}"), "", "form-action 'self'"),
+        (format!("GET {form}"), "", "x-content-type-options: nosniff"),
+        ("GET /static/predict.js".into(), "", "content-type: text/javascript"),
+    ] {
+        let response = call(server.address, &head, body).await;
+        check(&response, &[want, "content-security-policy: default-src 'none'"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_form_offers_what_the_store_knows_and_pages_keep_their_assets() {
+    let cluster = cluster();
+    let server = start(&cluster.bootstrap_servers()).await;
+    let airline = json!({ "_id": "UA", "Name": "United Air Lines" });
+    server.store.upsert(events::AIRLINES, &[airline]).await.unwrap();
+    let page = call(server.address, "GET /flights/delays/predict_kafka", "").await;
+    check(&page, &["<option value=\"UA\">United Air Lines</option>", "cache-control: no-cache"]);
+    let (_, rest) = page.split_once("href=\"/static/style.css?v=").unwrap();
+    let (version, _) = rest.split_once('"').unwrap();
+    let style = format!("GET /static/style.css?v={version}");
+    check(&call(server.address, &style, "").await, &["immutable", "text/css"]);
+    let old = call(server.address, "GET /static/style.css?v=old", "").await;
+    check(&old, &["cache-control: no-cache"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shutdown_ends_open_streams() {
+    let cluster = cluster();
+    let server = start(&cluster.bootstrap_servers()).await;
+    let head = format!("GET {ASK}/response/{}/events", Uuid::from_u128(9));
+    let mut stream = open(server.address, &head, "").await;
+    let mut status = String::new();
+    stream.read_line(&mut status).await.unwrap();
+    check(&status, &["200 OK"]);
+    server.stop.send(()).unwrap();
+    let mut rest = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut rest)).await.unwrap().unwrap();
+    assert!(!rest.contains("event:"));
+    tokio::time::timeout(PATIENCE, server.serving).await.unwrap().unwrap().unwrap();
+}
