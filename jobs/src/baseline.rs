@@ -20,11 +20,11 @@ use crate::sql;
 
 /// Rows that the regression sees, both sides of the hold-out together: it keeps them in memory as
 /// 64-bit numbers, and more do not change its measures.
-const ROWS: u64 = 12_000;
+const ROWS: u64 = 6_000;
 /// Categories of a feature that get an indicator, the most frequent ones.
 const INDICATORS: usize = 16;
 /// Steps of the optimiser.
-const STEPS: u64 = 60;
+const STEPS: u64 = 40;
 /// Weight of the squared coefficients.
 const RIDGE: f64 = 1.0;
 

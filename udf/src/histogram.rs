@@ -141,22 +141,20 @@ struct TreeWalk {
     n_levels: u32,
     nodes: Vec<WalkNode>,
     next: Vec<u16>,
-    /// Per node, the position in `counted` of an open node, or `CLOSED`.
+    /// Per node, which of the open nodes it is, or [`CLOSED`].
     slots: Vec<u16>,
-    counted: Vec<Counted>,
+    /// Features of an open node, as many for each, with where their counters begin.
+    counted: Vec<(u32, u32)>,
+    n_counted: usize,
 }
 
-/// A node reads `next[offset + code * stride]`; a leaf has stride 0 and leads to itself.
+/// A node leads to `next[offset + (code & mask)]`; a leaf has mask 0 and leads to itself.
 #[derive(Debug, Clone, Copy)]
 struct WalkNode {
-    feature: u32,
-    stride: u32,
+    feature: u16,
+    mask: u16,
     offset: u32,
 }
-
-/// The features of an open node with where their counters begin.
-#[derive(Debug)]
-struct Counted(Vec<(usize, usize)>);
 
 const CLOSED: u16 = u16::MAX;
 
@@ -166,21 +164,20 @@ impl TreeWalk {
         let mut offset = 0;
         for open in &pass.open {
             if walks.last().is_none_or(|walk| walk.tree != open.tree) {
-                walks.push(Self::new(open.tree, &pass.trees[open.tree], &pass.n_codes));
+                let tree = &pass.trees[open.tree];
+                walks.push(Self::new(open.tree, tree, &pass.n_codes, open.features.len()));
             }
             let walk = walks.last_mut().expect("one was pushed");
-            walk.slots[open.node] = walk.counted.len() as u16;
-            let mut features = Vec::new();
+            walk.slots[open.node] = (walk.counted.len() / walk.n_counted) as u16;
             for &feature in &open.features {
-                features.push((feature, offset));
-                offset += pass.n_codes[feature] * N_CLASSES;
+                walk.counted.push((feature as u32, offset));
+                offset += (pass.n_codes[feature] * N_CLASSES) as u32;
             }
-            walk.counted.push(Counted(features));
         }
         walks
     }
 
-    fn new(tree: usize, grown: &Tree, n_codes: &[usize]) -> Self {
+    fn new(tree: usize, grown: &Tree, n_codes: &[usize], n_counted: usize) -> Self {
         let mut nodes = Vec::new();
         let mut next = Vec::new();
         let mut levels = vec![0; grown.nodes.len()];
@@ -188,7 +185,7 @@ impl TreeWalk {
             let offset = next.len() as u32;
             match &node.split {
                 Some(split) => {
-                    nodes.push(WalkNode { feature: split.feature as u32, stride: 1, offset });
+                    nodes.push(WalkNode { feature: split.feature as u16, mask: !0, offset });
                     next.extend((0..n_codes[split.feature]).map(|code| {
                         (split.left + usize::from(!split.goes_left(code as u16))) as u16
                     }));
@@ -196,7 +193,7 @@ impl TreeWalk {
                     levels[split.left + 1] = levels[i] + 1;
                 }
                 None => {
-                    nodes.push(WalkNode { feature: 0, stride: 0, offset });
+                    nodes.push(WalkNode { feature: 0, mask: 0, offset });
                     next.push(i as u16);
                 }
             }
@@ -208,6 +205,33 @@ impl TreeWalk {
             nodes,
             next,
             counted: Vec::new(),
+            n_counted,
+        }
+    }
+
+    /// Adds the weights of the drawn rows to the counters of the open nodes that they fall to.
+    fn count(
+        &self,
+        drawn: &[u16],
+        weights: &[u8],
+        labels: &[u8],
+        codes: &[u16],
+        n_features: usize,
+        counters: &mut [u32],
+    ) {
+        for &row in drawn {
+            let row = usize::from(row);
+            let codes = &codes[row * n_features..][..n_features];
+            let slot = self.slots[self.node(codes)];
+            if slot == CLOSED {
+                continue;
+            }
+            let (class, weight) = (usize::from(labels[row]), u32::from(weights[row]));
+            let counted = &self.counted[usize::from(slot) * self.n_counted..][..self.n_counted];
+            for &(feature, offset) in counted {
+                let code = usize::from(codes[feature as usize]);
+                counters[offset as usize + code * N_CLASSES + class] += weight;
+            }
         }
     }
 
@@ -217,8 +241,8 @@ impl TreeWalk {
         let mut node = 0;
         for _ in 0..self.n_levels {
             let walk = self.nodes[node];
-            let code = u32::from(codes[walk.feature as usize]);
-            node = usize::from(self.next[(walk.offset + code * walk.stride) as usize]);
+            let code = codes[usize::from(walk.feature)] & walk.mask;
+            node = usize::from(self.next[walk.offset as usize + usize::from(code)]);
         }
         node
     }
@@ -235,7 +259,8 @@ struct HistogramAccumulator {
     n_recent_rows: usize,
     total: Vec<u64>,
     hashes: Vec<u64>,
-    drawn: Vec<(u16, u8)>,
+    weights: Vec<u8>,
+    drawn: Vec<u16>,
 }
 
 impl HistogramAccumulator {
@@ -249,7 +274,8 @@ impl HistogramAccumulator {
             n_recent_rows: 0,
             total: vec![0; pass.len()],
             hashes: Vec::new(),
-            drawn: vec![(0, 0); BLOCK_ROWS],
+            weights: vec![0; BLOCK_ROWS],
+            drawn: vec![0; BLOCK_ROWS],
         }
     }
 
@@ -271,29 +297,21 @@ impl HistogramAccumulator {
                 hashed_group = Some(group);
             }
             let n_drawn = self.draw_rows(16 * (walk.tree % TREES_PER_HASH) as u32);
-            for &(row, weight) in &self.drawn[..n_drawn] {
-                let row = usize::from(row);
-                let codes = &codes[row * self.n_features..][..self.n_features];
-                let slot = walk.slots[walk.node(codes)];
-                if slot == CLOSED {
-                    continue;
-                }
-                let class = usize::from(labels[row]);
-                for &(feature, offset) in &walk.counted[usize::from(slot)].0 {
-                    let at = offset + usize::from(codes[feature]) * N_CLASSES + class;
-                    self.recent[at] += u32::from(weight);
-                }
-            }
+            let drawn = &self.drawn[..n_drawn];
+            walk.count(drawn, &self.weights, labels, codes, self.n_features, &mut self.recent);
         }
     }
 
-    /// Lists the rows of the block that are in a tree's sample, with their weights.
+    /// Lists the rows of the block that are in a tree's sample, and weighs all.
     fn draw_rows(&mut self, lane_shift: u32) -> usize {
+        // two loops: the first has no branch and no dependence, so the compiler vectorises it
+        for (weight, hash) in self.weights.iter_mut().zip(&self.hashes) {
+            *weight = bootstrap_weight((hash >> lane_shift) as u16);
+        }
         let mut n_drawn = 0;
-        for (row, hash) in self.hashes.iter().enumerate() {
-            let weight = bootstrap_weight((hash >> lane_shift) as u16);
-            self.drawn[n_drawn] = (row as u16, weight);
-            n_drawn += usize::from(weight > 0);
+        for (row, weight) in self.weights[..self.hashes.len()].iter().enumerate() {
+            self.drawn[n_drawn] = row as u16;
+            n_drawn += usize::from(*weight > 0);
         }
         n_drawn
     }
@@ -380,6 +398,6 @@ impl Accumulator for HistogramAccumulator {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.recent.len() * 4 + self.total.len() * 8 + BLOCK_ROWS * 16
+        size_of_val(self) + self.recent.len() * 4 + self.total.len() * 8 + BLOCK_ROWS * 11
     }
 }

@@ -16,6 +16,11 @@ use crate::forest::{Model, Tree};
 /// Leaves that a mask can hold.
 const LEAVES_MAX: usize = 32;
 
+/// Words of masks that are combined together, in registers.
+const LANES: usize = 4;
+/// Masks in a word.
+const MASKS: usize = 2;
+
 /// A model that is ready to score.
 #[derive(Debug)]
 pub struct Scorer {
@@ -71,11 +76,11 @@ impl Scorer {
             classes: Vec::with_capacity(n_rows),
             probabilities: Vec::with_capacity(n_rows * N_CLASSES),
         };
-        let mut alive = vec![0; self.model.trees.len()];
+        let mut rows = vec![0; n_features];
         let codes = self.codes(columns, n_rows)?;
         for codes in codes.chunks_exact(n_features) {
             let probabilities = match &self.masks {
-                Some(masks) => masks.probabilities(codes, &mut alive),
+                Some(masks) => masks.probabilities(codes, &mut rows),
                 None => self.model.probabilities(codes),
             };
             scores.classes.push(crate::forest::most_probable(&probabilities) as i32);
@@ -99,8 +104,10 @@ impl Scorer {
 #[derive(Debug)]
 struct Masks {
     n_trees: usize,
-    /// `n_trees` masks for each code of each feature.
-    of_code: Vec<u32>,
+    /// Words of a code: a mask a tree, filled up to whole [`LANES`].
+    stride: usize,
+    /// `stride` masks for each code of each feature, two in a word.
+    of_code: Vec<u64>,
     /// Where the masks of a feature begin.
     first: Vec<usize>,
     /// Shares of the classes at leaf `l` of tree `t`, at `t * LEAVES_MAX + l`.
@@ -110,14 +117,15 @@ struct Masks {
 impl Masks {
     fn new(model: &Model) -> Option<Self> {
         let n_trees = model.trees.len();
+        let stride = n_trees.div_ceil(MASKS).next_multiple_of(LANES);
         let mut first = Vec::new();
         let mut n_masks = 0;
         for feature in &model.features {
             first.push(n_masks);
-            n_masks += feature.codes.n_codes() * n_trees;
+            n_masks += feature.codes.n_codes() * stride;
         }
         let leaves = vec![[0.0; N_CLASSES]; n_trees * LEAVES_MAX];
-        let mut masks = Self { n_trees, of_code: vec![u32::MAX; n_masks], first, leaves };
+        let mut masks = Self { n_trees, stride, of_code: vec![u64::MAX; n_masks], first, leaves };
         for (t, tree) in model.trees.iter().enumerate() {
             if tree.nodes.iter().filter(|node| node.split.is_none()).count() > LEAVES_MAX {
                 return None;
@@ -144,31 +152,38 @@ impl Masks {
         let first_leaf = *next_leaf;
         self.add_subtree(model, t, tree, split.left, next_leaf);
         let n_left = *next_leaf - first_leaf;
-        let left_leaves = ((1_u64 << n_left) - 1) << first_leaf;
+        let left_leaves = ((1_u64 << n_left) - 1) << first_leaf << (32 * (t % MASKS));
         for code in 0..model.features[split.feature].codes.n_codes() {
             if !split.goes_left(code as u16) {
-                self.of_code[self.first[split.feature] + code * self.n_trees + t] &=
-                    !(left_leaves as u32);
+                let word = self.first[split.feature] + code * self.stride + t / MASKS;
+                self.of_code[word] &= !left_leaves;
             }
         }
         self.add_subtree(model, t, tree, split.left + 1, next_leaf);
     }
 
+    /// `rows` is scratch space, an element a feature.
     #[inline]
-    fn probabilities(&self, codes: &[u16], alive: &mut [u32]) -> [f64; N_CLASSES] {
-        alive.fill(u32::MAX);
-        for (&code, first) in codes.iter().zip(&self.first) {
-            let masks = &self.of_code[first + usize::from(code) * self.n_trees..][..self.n_trees];
-            for (alive, mask) in alive.iter_mut().zip(masks) {
-                *alive &= mask;
-            }
+    fn probabilities(&self, codes: &[u16], rows: &mut [usize]) -> [f64; N_CLASSES] {
+        for ((row, &code), first) in rows.iter_mut().zip(codes).zip(&self.first) {
+            *row = first + usize::from(code) * self.stride;
         }
         let mut sum = [0.0; N_CLASSES];
-        for (leaves, alive) in self.leaves.chunks_exact(LEAVES_MAX).zip(alive) {
-            // never 32: the exit leaf survives
-            let leaf = &leaves[alive.trailing_zeros() as usize % LEAVES_MAX];
-            for (total, p) in sum.iter_mut().zip(leaf) {
-                *total += p;
+        for (lane, leaves) in self.leaves.chunks(LANES * MASKS * LEAVES_MAX).enumerate() {
+            let mut alive = [u64::MAX; LANES];
+            for row in &*rows {
+                let masks = &self.of_code[row + lane * LANES..][..LANES];
+                for (alive, mask) in alive.iter_mut().zip(masks) {
+                    *alive &= mask;
+                }
+            }
+            let alive = alive.into_iter().flat_map(|word| [word as u32, (word >> 32) as u32]);
+            for (leaves, alive) in leaves.chunks_exact(LEAVES_MAX).zip(alive) {
+                // never 32: the exit leaf survives
+                let leaf = &leaves[alive.trailing_zeros() as usize % LEAVES_MAX];
+                for (total, p) in sum.iter_mut().zip(leaf) {
+                    *total += p;
+                }
             }
         }
         sum.map(|total| total / self.n_trees as f64)

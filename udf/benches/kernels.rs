@@ -1,0 +1,146 @@
+//! The two hot loops on one core: scoring a row, and counting a row into a tree's histogram.
+//! `cargo bench --profile dev --workspace --bench kernels`; prints nanoseconds a row.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use datafusion::arrow::array::{
+    ArrayRef, FixedSizeListArray, Float64Array, Int32Array, Int64Array, StringViewArray,
+    UInt8Array, UInt16Array,
+};
+use datafusion::arrow::datatypes::{DataType, Field};
+use udf::chance::hash;
+use udf::codes::{Codes, DistinctValues};
+use udf::forest::{FORMAT, FeatureSpec, ForestParams, Metrics, Model, Rows};
+use udf::grow::Growth;
+use udf::histogram::count_rows;
+use udf::scorer::Scorer;
+
+const N_ROWS: usize = 200_000;
+const BATCH_ROWS: usize = 8192;
+const CARRIERS: u64 = 16;
+const AIRPORTS: u64 = 105;
+
+fn random(row: usize, what: u64) -> u64 {
+    hash(&[row as u64, what])
+}
+
+/// One column for each of `features::FEATURES`, with the cardinalities of New York in 2013.
+fn columns() -> Vec<ArrayRef> {
+    let numbers = |what: u64, n: u64| -> ArrayRef {
+        let value = |row| (random(row, what) % n) as f64 - if what == 0 { 20.0 } else { 0.0 };
+        Arc::new((0..N_ROWS).map(value).map(Some).collect::<Float64Array>())
+    };
+    let days = |what: u64, n: u64| -> ArrayRef {
+        let day = |row| (random(row, what) % n) as i32 + 1;
+        Arc::new((0..N_ROWS).map(day).map(Some).collect::<Int32Array>())
+    };
+    let code = |row, what, n| format!("{:03}", random(row, what) % n);
+    let texts = |what: u64, n: u64| -> ArrayRef {
+        Arc::new((0..N_ROWS).map(|row| Some(code(row, what, n))).collect::<StringViewArray>())
+    };
+    let route = |row| Some(format!("{}-{}", code(row, 6, 3), code(row, 7, AIRPORTS)));
+    vec![
+        numbers(0, 400),
+        numbers(1, 2500),
+        days(2, 31),
+        days(3, 7),
+        days(4, 365),
+        texts(5, CARRIERS),
+        texts(6, 3),
+        texts(7, AIRPORTS),
+        Arc::new((0..N_ROWS).map(route).collect::<StringViewArray>()),
+        numbers(8, 1440),
+        numbers(9, 1440),
+    ]
+}
+
+fn specs() -> Vec<FeatureSpec> {
+    let bins = |n: u32| {
+        let values = (0..n).map(|v| (f64::from(v) - 20.0, 1)).collect();
+        Codes::from_values(DistinctValues::Numeric(values), 256)
+    };
+    let categories = |values: Vec<String>| Codes::Categorical(values);
+    let threes = |n: u64| (0..n).map(|i| format!("{i:03}")).collect::<Vec<_>>();
+    let routes = threes(3).into_iter().flat_map(|o| {
+        threes(AIRPORTS).into_iter().map(move |d| format!("{o}-{d}"))
+    });
+    [
+        ("dep_delay", bins(400)),
+        ("distance", bins(2500)),
+        ("day_of_month", bins(52)),
+        ("day_of_week", bins(28)),
+        ("day_of_year", bins(386)),
+        ("carrier", categories(threes(CARRIERS))),
+        ("origin", categories(threes(3))),
+        ("dest", categories(threes(AIRPORTS))),
+        ("route", categories(routes.collect())),
+    ]
+    .map(|(name, codes)| FeatureSpec { name: name.into(), codes })
+    .to_vec()
+}
+
+fn main() {
+    let (columns, specs) = (columns(), specs());
+    let model = |trees| Model {
+        format: FORMAT,
+        classes: vec![String::new(); 4],
+        params: ForestParams::default(),
+        sql_sha256: String::new(),
+        rows: Rows::default(),
+        holdout: Metrics::default(),
+        importances: vec![0.0; 9],
+        features: specs.clone(),
+        trees,
+    };
+    let coder = Scorer::new(model(Vec::new()), "codes");
+    let codes = coder.codes(&columns, N_ROWS).expect("columns fit the features");
+    let labels = (0..N_ROWS).map(|row| {
+        let noise = random(row, 99) % 300;
+        ((u64::from(codes[row * 9]) + noise) / 139) as u8
+    });
+    let item = Arc::new(Field::new_list_field(DataType::UInt16, false));
+    let rows: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values((0..N_ROWS).map(|r| random(r, 98) as i64))),
+        Arc::new(UInt8Array::from_iter_values(labels)),
+        Arc::new(
+            FixedSizeListArray::try_new(item, 9, Arc::new(UInt16Array::from(codes)), None)
+                .expect("nine codes a row"),
+        ),
+    ];
+    let params = ForestParams::default();
+    let mut growth = Growth::new(&params, &specs.iter().map(|s| &s.codes).collect::<Vec<_>>());
+    let started = Instant::now();
+    let mut n_passes = 0;
+    while let Some(pass) = growth.next_pass(usize::MAX) {
+        let level = Instant::now();
+        let counters = count_rows(&pass, &rows).expect("rows fit the pass");
+        report("level", level, N_ROWS * params.n_trees);
+        growth.split(&pass, &counters);
+        n_passes += 1;
+    }
+    report("tree_histogram", started, N_ROWS * params.n_trees * n_passes);
+
+    let scorer = Scorer::new(model(growth.into_trees()), "bench");
+    for what in ["first", "predict_delay"] {
+        let started = Instant::now();
+        for first in (0..N_ROWS).step_by(BATCH_ROWS) {
+            let n_rows = BATCH_ROWS.min(N_ROWS - first);
+            let batch: Vec<ArrayRef> = columns.iter().map(|c| c.slice(first, n_rows)).collect();
+            scorer.score(&batch, n_rows).expect("columns fit the model");
+        }
+        report(what, started, N_ROWS);
+    }
+    let started = Instant::now();
+    for first in (0..N_ROWS).step_by(BATCH_ROWS) {
+        let n_rows = BATCH_ROWS.min(N_ROWS - first);
+        let batch: Vec<ArrayRef> = columns.iter().map(|c| c.slice(first, n_rows)).collect();
+        scorer.codes(&batch, n_rows).expect("columns fit the model");
+    }
+    report("of which codes", started, N_ROWS);
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark prints")]
+fn report(what: &str, started: Instant, n_rows: usize) {
+    println!("{what} ns_per_row {:.2}", started.elapsed().as_nanos() as f64 / n_rows as f64);
+}
