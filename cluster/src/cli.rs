@@ -203,7 +203,8 @@ impl Train {
     pub fn options(&self) -> Result<TrainOptions> {
         let named = |name: &String| {
             let names: Vec<&str> = FEATURES.iter().map(|feature| feature.name).collect();
-            position(name).with_context(|| format!("there is no feature {name:?}; there are {names:?}"))
+            position(name)
+                .with_context(|| format!("there is no feature {name:?}; there are {names:?}"))
         };
         let mut features: BTreeSet<usize> =
             (0..FEATURES.len()).filter(|&i| FEATURES[i].by_default).collect();

@@ -44,9 +44,9 @@ pub async fn open_store(lake: &Lake, args: &StoreArgs) -> Result<Store> {
     match &args.mongo {
         Some(url) => Store::mongo(url, &args.database).await,
         None => {
-            let path = lake.local_path("store.sqlite").context(
-                "the embedded store needs a local data root; give --mongo for this one",
-            )?;
+            let path = lake
+                .local_path("store.sqlite")
+                .context("the embedded store needs a local data root; give --mongo for this one")?;
             Store::embedded(&path)
         }
     }
@@ -70,8 +70,14 @@ pub async fn run_ingest(opened: &Opened, args: &Ingest, now: DateTime<Utc>) -> R
     let (first, last) = (ingested.months.first(), ingested.months.last());
     let months = match (first, last) {
         (Some(first), Some(last)) => {
-            format!("{} months from {}-{:02} to {}-{:02}",
-                ingested.months.len(), first.0, first.1, last.0, last.1)
+            format!(
+                "{} months from {}-{:02} to {}-{:02}",
+                ingested.months.len(),
+                first.0,
+                first.1,
+                last.0,
+                last.1
+            )
         }
         _ => "no month".to_owned(),
     };

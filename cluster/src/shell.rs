@@ -18,9 +18,9 @@ pub async fn run(opened: &Opened, args: &Sql) -> Result<()> {
     let Opened { ctx, lake } = opened;
     lake.register_flights(ctx).await?;
     let champion = models::champion(lake).await?.map(std::sync::Arc::new);
-    let holdout = champion.as_ref().map_or(ForestParams::default().holdout, |champion| {
-        champion.model().params.holdout
-    });
+    let holdout = champion
+        .as_ref()
+        .map_or(ForestParams::default().holdout, |champion| champion.model().params.holdout);
     train::register_training(ctx, holdout).await?;
     let models = champion.map(|champion| ("champion".to_owned(), champion));
     models::register(ctx, Models::from_iter(models));

@@ -8,8 +8,8 @@
 mod answer;
 mod request;
 
-pub use answer::{Answer, ClassLabel, Prediction, Rejection, Status, CLASS_LABELS, N_CLASSES};
-pub use request::{parse_uuid, request_uuid, BadRequest, PredictionRequest, REQUEST_BYTES_MAX};
+pub use answer::{Answer, CLASS_LABELS, ClassLabel, N_CLASSES, Prediction, Rejection, Status};
+pub use request::{BadRequest, PredictionRequest, REQUEST_BYTES_MAX, parse_uuid, request_uuid};
 
 /// Kafka topic that carries [`PredictionRequest`]s.
 pub const REQUEST_TOPIC: &str = "flight_delay_classification_request";

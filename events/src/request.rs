@@ -83,7 +83,8 @@ impl PredictionRequest {
         let mut request: Self =
             serde_path_to_error::deserialize(&mut json).map_err(|e| {
                 match e.path().to_string().as_str() {
-                    "." => BadRequest::Malformed(e.inner().to_string()),
+                    // the path is lost where the text ends in the middle of something
+                    "." | "?" => BadRequest::Malformed(e.inner().to_string()),
                     path => BadRequest::Malformed(format!("{path}: {}", e.inner())),
                 }
             })?;

@@ -245,7 +245,8 @@ fn tolerate(error: &KafkaError) -> Result<()> {
 
 /// For each partition that holds messages the group has not read: where it ends now.
 fn unread_ends(consumer: &StreamConsumer, topic: &str) -> Result<BTreeMap<i32, i64>> {
-    let metadata = consumer.fetch_metadata(Some(topic), BROKER_WAIT).context("no broker answers")?;
+    let metadata =
+        consumer.fetch_metadata(Some(topic), BROKER_WAIT).context("no broker answers")?;
     let partitions: BTreeSet<i32> = metadata
         .topics()
         .iter()

@@ -19,9 +19,7 @@ use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
-};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 use url::Url;
 
 /// An opened data root. Cheap to clone.
@@ -109,9 +107,7 @@ impl Lake {
     pub async fn replace(&self, relative: &str, bytes: Vec<u8>) -> Result<()> {
         let path = self.path(relative)?;
         let mode = match self.store.head(&path).await {
-            Ok(meta) => {
-                PutMode::Update(UpdateVersion { e_tag: meta.e_tag, version: meta.version })
-            }
+            Ok(meta) => PutMode::Update(UpdateVersion { e_tag: meta.e_tag, version: meta.version }),
             Err(object_store::Error::NotFound { .. }) => PutMode::Create,
             Err(e) => return Err(e).with_context(|| self.url(relative)),
         };

@@ -16,9 +16,7 @@ use datafusion::arrow::datatypes::{
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
-use events::{
-    Answer, BadRequest, Prediction, PredictionRequest, Rejection, Status, request_uuid,
-};
+use events::{Answer, BadRequest, Prediction, PredictionRequest, Rejection, Status, request_uuid};
 
 use crate::sql;
 
@@ -96,10 +94,7 @@ fn reject(
 }
 
 /// Makes `features` from the requests as `flights`, by the steps that training uses.
-pub async fn register_features(
-    ctx: &SessionContext,
-    requests: &[PredictionRequest],
-) -> Result<()> {
+pub async fn register_features(ctx: &SessionContext, requests: &[PredictionRequest]) -> Result<()> {
     let batch = flights_of(requests)?;
     let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
     ctx.deregister_table("flights")?;

@@ -90,11 +90,8 @@ impl Store {
 
     /// The document named `id`, if there is one.
     pub async fn get(&self, collection: &str, id: &str) -> Result<Option<Value>> {
-        let by_id = Query {
-            equal: vec![("_id".into(), Value::from(id))],
-            limit: 1,
-            ..Query::default()
-        };
+        let by_id =
+            Query { equal: vec![("_id".into(), Value::from(id))], limit: 1, ..Query::default() };
         Ok(self.find(collection, &by_id).await?.pop())
     }
 

@@ -62,9 +62,9 @@ fn specs() -> Vec<FeatureSpec> {
     };
     let categories = |values: Vec<String>| Codes::Categorical(values);
     let threes = |n: u64| (0..n).map(|i| format!("{i:03}")).collect::<Vec<_>>();
-    let routes = threes(3).into_iter().flat_map(|o| {
-        threes(AIRPORTS).into_iter().map(move |d| format!("{o}-{d}"))
-    });
+    let routes = threes(3)
+        .into_iter()
+        .flat_map(|o| threes(AIRPORTS).into_iter().map(move |d| format!("{o}-{d}")));
     [
         ("dep_delay", bins(400)),
         ("distance", bins(2500)),

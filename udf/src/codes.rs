@@ -151,9 +151,7 @@ impl Encoder {
     pub fn new(codes: &Codes) -> Self {
         match codes {
             Codes::Numeric(edges) => Self::Numeric(NumericEncoder::new(edges)),
-            Codes::Categorical(categories) => {
-                Self::Categorical(CategoryEncoder::new(categories))
-            }
+            Codes::Categorical(categories) => Self::Categorical(CategoryEncoder::new(categories)),
         }
     }
 
@@ -179,7 +177,10 @@ impl Encoder {
             }
             Self::Categorical(encoder) => {
                 if column.data_type().is_numeric() {
-                    return exec_err!("a categorical feature needs text, not {}", column.data_type());
+                    return exec_err!(
+                        "a categorical feature needs text, not {}",
+                        column.data_type()
+                    );
                 }
                 let column = cast(column, &DataType::Utf8View)?;
                 let column = column.as_string_view();

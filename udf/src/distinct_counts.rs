@@ -10,9 +10,7 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{
-    DataType, Field, FieldRef, Fields, Float64Type, UInt64Type,
-};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, UInt64Type};
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
@@ -154,7 +152,8 @@ impl Accumulator for Counter {
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         let states = states[0].as_struct();
-        let (values, n_rows) = (states.column(0).as_list::<i32>(), states.column(1).as_list::<i32>());
+        let (values, n_rows) =
+            (states.column(0).as_list::<i32>(), states.column(1).as_list::<i32>());
         for i in 0..states.len() {
             let n_rows = n_rows.value(i);
             let n_rows = n_rows.as_primitive::<UInt64Type>().values();

@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    ArrayRef, FixedSizeListArray, Int64Array, UInt8Array, UInt16Array,
-};
+use datafusion::arrow::array::{ArrayRef, FixedSizeListArray, Int64Array, UInt8Array, UInt16Array};
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::DataFusionError;
 use linfa::ParamGuard;

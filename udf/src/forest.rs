@@ -287,7 +287,9 @@ impl Model {
                 return Err(format!("node {i}: there is no feature {}", split.feature));
             };
             let fits = match (&split.left_codes, feature.codes.kind()) {
-                (LeftCodes::UpTo(last), Kind::Numeric) => usize::from(*last) < feature.codes.n_codes(),
+                (LeftCodes::UpTo(last), Kind::Numeric) => {
+                    usize::from(*last) < feature.codes.n_codes()
+                }
                 (LeftCodes::Among(codes), Kind::Categorical) => {
                     codes.windows(2).all(|w| w[0] < w[1])
                         && codes.first() != Some(&0)

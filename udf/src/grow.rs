@@ -196,7 +196,11 @@ impl Search {
         best.map(|(score, code, reserved_left, left_counts)| Found {
             score,
             left_codes: LeftCodes::UpTo(code),
-            reserved_left: if total(&reserved) > 0 { reserved_left } else { self.left_is_larger(&left_counts) },
+            reserved_left: if total(&reserved) > 0 {
+                reserved_left
+            } else {
+                self.left_is_larger(&left_counts)
+            },
             left_counts,
         })
     }
@@ -229,7 +233,8 @@ impl Search {
         }
         let (score, left_counts, mut left_codes) = best?;
         if self.left_is_larger(&left_counts) {
-            left_codes.extend((0..codes.len()).filter(|&c| total(&codes[c]) == 0).map(|c| c as u16));
+            left_codes
+                .extend((0..codes.len()).filter(|&c| total(&codes[c]) == 0).map(|c| c as u16));
         }
         left_codes.sort_unstable();
         let reserved_left = left_codes.first() == Some(&0);
@@ -243,8 +248,7 @@ impl Search {
 }
 
 /// Weights of the classes in the orders that [`Search::subset`] tries.
-const ORDERS: [Counts; 5] =
-    [[0, 1, 2, 3], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
+const ORDERS: [Counts; 5] = [[0, 1, 2, 3], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
 
 /// Importance of each feature: its share of the decrease of impurity in each tree, averaged over
 /// the trees (as Spark MLlib does). All 0 when no tree split.

@@ -20,6 +20,7 @@ pub mod grow;
 pub mod histogram;
 pub mod predict;
 pub mod scorer;
+mod walk;
 
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 

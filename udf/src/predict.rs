@@ -12,7 +12,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    ArrayRef, Float64Array, FixedSizeListArray, Int32Array, ListBuilder, StringBuilder,
+    ArrayRef, FixedSizeListArray, Float64Array, Int32Array, ListBuilder, StringBuilder,
     StringViewArray, StructArray, UInt16Array,
 };
 use datafusion::arrow::buffer::{Buffer, ScalarBuffer};

@@ -1,5 +1,6 @@
 //! `submit-job`: starts a job. Arguments, environment, logging and signals end here.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -27,7 +28,12 @@ async fn run(cli: Cli) -> Result<()> {
         _ => "warn",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(is_terminal)
+        .with_writer(std::io::stderr)
+        .init();
     let opened = run::open(&cli, &object_store_options())?;
     match &cli.command {
         Command::Demo(args) => demo::run(&opened, args, now, signal()).await,

@@ -1,0 +1,156 @@
+//! The structure that the architecture promises, checked over the sources as text.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE_LINES_MAX: usize = 400;
+const FUNCTION_LINES_MAX: usize = 70;
+const LINE_CHARS_MAX: usize = 100;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every file below `directory` that ends in `ending`, with its text.
+fn files(directory: &str, ending: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(directory)];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() && !["target", ".git", "node_modules"].contains(&name) {
+                open.push(path);
+            } else if name.ends_with(ending) {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+const CRATES: [&str; 6] = ["events", "store", "udf", "jobs", "cluster", "web"];
+
+fn sources() -> impl Iterator<Item = (PathBuf, String)> {
+    CRATES.iter().flat_map(|name| files(&format!("{name}/src"), ".rs"))
+}
+
+/// Source without the tests at its end.
+fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]").next().unwrap()
+}
+
+#[test]
+fn files_lines_and_functions_are_short() {
+    for (path, text) in sources() {
+        let n_lines = without_tests(&text).lines().count();
+        assert!(n_lines <= FILE_LINES_MAX, "{}: {n_lines} lines", path.display());
+        let mut function: Option<(usize, String)> = None;
+        for (i, line) in text.lines().enumerate() {
+            let place = format!("{}:{}", path.display(), i + 1);
+            assert!(line.chars().count() <= LINE_CHARS_MAX, "{place}: the line is long");
+            let indent = line.len() - line.trim_start().len();
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if function.is_none() && words.contains(&"fn") && !line.trim_end().ends_with(';') {
+                function = Some((i, " ".repeat(indent) + "}"));
+            }
+            if let Some((start, end)) = &function
+                && (line == end || (i == *start && line.ends_with('}')))
+            {
+                let n_lines = i - start + 1;
+                assert!(n_lines <= FUNCTION_LINES_MAX, "{place}: {n_lines} lines of function");
+                function = None;
+            }
+        }
+    }
+}
+
+#[test]
+fn crates_depend_only_in_the_direction_of_the_arrows() {
+    let forbidden = [
+        ("events", &["datafusion", "rdkafka", "mongodb", "rusqlite"][..]),
+        ("store", &["datafusion", "rdkafka", "events", "udf", "jobs"]),
+        ("udf", &["tokio", "rdkafka", "mongodb", "store", "events", "jobs", "object_store"]),
+        ("jobs", &["ballista", "cluster", "web", "axum", "mongodb", "clap"]),
+        ("web", &["datafusion", "udf", "jobs", "cluster"]),
+    ];
+    for (name, crates) in forbidden {
+        let manifest = fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
+        let manifest = manifest.split("[dev-dependencies]").next().unwrap();
+        for other in crates {
+            let dependency = |line: &str| {
+                line.starts_with(&format!("{other}.")) || line.starts_with(&format!("{other} "))
+            };
+            assert!(!manifest.lines().any(dependency), "{name} must not depend on {other}");
+        }
+    }
+}
+
+#[test]
+fn udf_has_no_io_clock_environment_or_async() {
+    for (path, text) in files("udf/src", ".rs") {
+        for word in ["std::fs", "std::net", "std::env", "std::time", "async ", "SystemTime"] {
+            assert!(!text.contains(word), "{} uses {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_sql_is_written_in_rust() {
+    // the embedded store speaks SQL to SQLite: there it is the protocol
+    for (path, text) in sources().filter(|(path, _)| !path.ends_with("store/src/embedded.rs")) {
+        for (i, line) in without_tests(&text).lines().enumerate() {
+            let code = line.split("//").next().unwrap();
+            let is_sql = ["\"SELECT ", "\"COPY ", "\"INSERT ", "\"CREATE "].iter();
+            for start in is_sql {
+                assert!(!code.contains(start), "{}:{}: SQL", path.display(), i + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn each_sql_file_has_a_header_is_a_step_and_has_a_test() {
+    let steps = fs::read_to_string(root().join("jobs/src/sql.rs")).unwrap();
+    for (path, text) in files("sql", ".sql") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let mut lines = text.lines();
+        for start in ["-- reads: ", "-- makes: ", "-- grain: "] {
+            let line = lines.next().unwrap();
+            assert!(line.starts_with(start), "{name}: {line:?} should start with {start:?}");
+        }
+        assert!(steps.contains(&format!("\"sql/{name}\"")), "{name} is no step of jobs/src/sql.rs");
+        let test = root().join("sql/tests").join(name.replace(".sql", ".slt"));
+        assert!(test.is_file(), "{name} has no {}", test.display());
+    }
+}
+
+#[test]
+fn environment_and_clock_are_read_at_the_edge_only() {
+    for (path, text) in sources() {
+        let is_edge = path.components().any(|part| part.as_os_str() == "bin");
+        let words = ["env::var", "env::args", "SystemTime::now", "Local::now"];
+        for word in words.iter().filter(|_| !is_edge) {
+            assert!(!without_tests(&text).contains(word), "{} uses {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_link_in_the_documents_leads_somewhere() {
+    let documents = ["README.md", "ARCHITECTURE.md", "data/README.md", "bench/README.md"];
+    for document in documents {
+        let path = root().join(document);
+        let text = fs::read_to_string(&path).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap();
+            if target.is_empty() || target.starts_with("http") {
+                continue;
+            }
+            let target = path.parent().unwrap().join(target);
+            assert!(target.exists(), "{document}: {link} leads nowhere");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The jobs as a whole: rows in, rows, artefacts and answers out, on real flights.
+
+#![expect(clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
+
+mod features;
+mod ingest;
+mod plans;
+mod setup;
+mod slt;
+mod train;
+mod window;

@@ -1,0 +1,93 @@
+//! The plans of the main queries, so that a change of one is seen.
+
+use std::sync::Arc;
+
+use datafusion::common::ScalarValue;
+use datafusion::datasource::MemTable;
+use datafusion::physical_plan::displayable;
+use datafusion::prelude::{DataFrame, SessionContext};
+use jobs::sql::{self, Step};
+use jobs::window::register_features;
+use jobs::{models, train};
+use udf::codes::Codes;
+use udf::forest::FeatureSpec;
+use udf::grow::Growth;
+use udf::histogram::TreeHistogram;
+use udf::predict::{FeatureCodes, Models};
+use udf::scorer::Scorer;
+
+use crate::setup::{check_golden, session, shipped, some_lake};
+
+async fn physical(frame: DataFrame) -> String {
+    let plan = frame.create_physical_plan().await.unwrap();
+    displayable(plan.as_ref()).indent(false).to_string()
+}
+
+/// Plans a step; what differs from run to run is masked.
+async fn plan(ctx: &SessionContext, step: Step, params: &[(&str, ScalarValue)]) -> String {
+    let plan = physical(sql::plan(ctx, step, params).await.unwrap()).await;
+    let masked = plan.lines().map(|line| match line.split_once("file_groups={") {
+        Some((before, after)) => {
+            let (_, after) = after.split_once("]]}").unwrap();
+            format!("{before}file_groups=…{after}")
+        }
+        None => line.to_owned(),
+    });
+    masked.collect::<Vec<_>>().join("\n")
+}
+
+fn specs() -> Vec<FeatureSpec> {
+    let feature = |name: &str, codes| FeatureSpec { name: name.to_owned(), codes };
+    vec![
+        feature("dep_delay", Codes::Numeric(vec![0.0, 30.0])),
+        feature("origin", Codes::Categorical(vec!["EWR".into(), "JFK".into()])),
+    ]
+}
+
+/// The functions of the first pass.
+fn register_functions(ctx: &SessionContext) {
+    let specs = specs();
+    let codes: Vec<&Codes> = specs.iter().map(|spec| &spec.codes).collect();
+    let pass = Growth::new(&Default::default(), &codes).next_pass(usize::MAX).unwrap();
+    ctx.register_udaf(TreeHistogram::new(Arc::new(pass)).into_udaf());
+    ctx.register_udf(FeatureCodes::new(&specs).into());
+}
+
+#[tokio::test]
+async fn a_pass_counts_in_every_partition_and_merges_once() {
+    let ctx = session(2);
+    register_functions(&ctx);
+    some_lake().await.register_flights(&ctx).await.unwrap();
+    train::register_training(&ctx, 0.2).await.unwrap();
+    let codes = sql::plan(&ctx, sql::CODES, &[]).await.unwrap();
+    let schema = Arc::clone(codes.schema().inner());
+    let partitions = vec![Vec::new(), Vec::new()];
+    ctx.register_table("codes", Arc::new(MemTable::try_new(schema, partitions).unwrap())).unwrap();
+    let plan = plan(&ctx, sql::HISTOGRAM, &[]).await;
+    assert!(plan.contains("AggregateExec: mode=Final,"), "{plan}");
+    assert!(plan.contains("AggregateExec: mode=Partial,"), "{plan}");
+    check_golden("plan_of_4_histogram.txt", &plan);
+}
+
+#[tokio::test]
+async fn codes_are_made_in_one_scan_of_the_flights() {
+    let ctx = session(2);
+    register_functions(&ctx);
+    some_lake().await.register_flights(&ctx).await.unwrap();
+    train::register_training(&ctx, 0.2).await.unwrap();
+    let plan = plan(&ctx, sql::CODES, &[]).await;
+    assert_eq!(plan.matches("file_groups=").count(), 2, "flights and distances\n{plan}");
+    check_golden("plan_of_3_codes.txt", &plan);
+}
+
+#[tokio::test]
+async fn a_window_is_scored_in_one_partition() {
+    let ctx = session(1);
+    let lake = &shipped().await.lake;
+    lake.register_table(&ctx, "distances", "distances/", &[]).await.unwrap();
+    let scorer = Scorer::new(shipped().await.report.model.clone(), "champion");
+    models::register(&ctx, Models::from([("champion".to_owned(), Arc::new(scorer))]));
+    register_features(&ctx, &[]).await.unwrap();
+    let params = [("model", ScalarValue::from("champion"))];
+    check_golden("plan_of_6_predictions.txt", &plan(&ctx, sql::PREDICTIONS, &params).await);
+}

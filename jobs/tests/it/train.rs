@@ -1,0 +1,243 @@
+//! Flights to a model: the same bytes however it is run, a better model than the plain ones, and
+//! artefacts that are refused when they are not what they say.
+
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+use jobs::lake::Lake;
+use jobs::models;
+use jobs::train::{TrainOptions, register_training, train, up_to_date};
+use sha2::{Digest, Sha256};
+use udf::forest::{ForestParams, MODEL_BYTES_MAX, Model};
+use udf::predict::Models;
+use udf::scorer::Scorer;
+
+use crate::setup::{
+    fixture, ingest_all, local_lake, memory_lake, options, rows, session, shipped, some_flights, some_lake,
+    with_params,
+};
+
+/// The artefact that training makes.
+async fn artefact(lake: &Lake, n_partitions: usize, options: &TrainOptions) -> Vec<u8> {
+    let report = train(&session(n_partitions), lake, options, &|_| {}).await.unwrap();
+    assert_eq!(lake.list("training/").await.unwrap(), Vec::<String>::new(), "codes are left");
+    let name = format!("models/{}.json", report.version);
+    lake.get(&name, MODEL_BYTES_MAX).await.unwrap().unwrap()
+}
+
+async fn refusal(lake: &Lake, version: &str) -> String {
+    format!("{:#}", models::load(lake, version).await.unwrap_err())
+}
+
+#[tokio::test]
+async fn the_model_is_the_same_bytes_however_it_is_trained() {
+    let lake = some_lake().await;
+    let options = options(6);
+    let expected = artefact(lake, 1, &options).await;
+    for n_partitions in [2, 7] {
+        let model = artefact(lake, n_partitions, &options).await;
+        assert!(model == expected, "{n_partitions} partitions");
+    }
+    let many_passes = TrainOptions { histogram_bytes: 0, ..options.clone() };
+    assert!(artefact(lake, 2, &many_passes).await == expected, "a pass for each node");
+    let on_disk = TrainOptions { codes_bytes: 0, ..options.clone() };
+    assert!(artefact(lake, 2, &on_disk).await == expected, "codes under the data root");
+
+    let directory = tempfile::tempdir().unwrap();
+    let reversed = some_flights(directory.path(), false).await;
+    let (_directory, lake) = local_lake();
+    ingest_all(&lake, &[reversed], "reversed").await;
+    assert!(artefact(&lake, 3, &options).await == expected, "rows in reversed order");
+    assert!(artefact(&lake, 2, &on_disk).await == expected, "codes in a directory");
+}
+
+#[tokio::test]
+async fn another_seed_gives_another_forest_over_the_same_rows() {
+    let lake = some_lake().await;
+    let mut trees = Vec::new();
+    for seed in [1, 2] {
+        let params = ForestParams { seed, n_trees: 2, ..ForestParams::default() };
+        let report = train(&session(2), lake, &with_params(params), &|_| {}).await.unwrap();
+        trees.push((report.model.rows, report.model.trees));
+    }
+    assert_eq!(trees[0].0, trees[1].0);
+    assert_ne!(trees[0].1, trees[1].1);
+}
+
+#[tokio::test]
+async fn an_artefact_is_named_by_its_hash_and_the_champion_names_it() {
+    let shipped = shipped().await;
+    let (lake, version) = (&shipped.lake, &shipped.report.version);
+    let name = format!("models/{version}.json");
+    let bytes = lake.get(&name, MODEL_BYTES_MAX).await.unwrap().unwrap();
+    let digest: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(&digest, version);
+    let champion = lake.get("models/champion", 1024).await.unwrap().unwrap();
+    assert_eq!(String::from_utf8(champion).unwrap(), format!("{version}\n"));
+    assert_eq!(models::champion(lake).await.unwrap().unwrap().model(), &shipped.report.model);
+    let report = lake.get(&models::report_of(version), MODEL_BYTES_MAX).await.unwrap();
+    assert!(report.is_some_and(|html| !html.is_empty()));
+}
+
+#[tokio::test]
+async fn the_forest_beats_the_majority_and_the_logistic_baseline() {
+    let report = &shipped().await.report;
+    let accuracy = report.forest.metrics.accuracy;
+    assert!(accuracy >= 0.527, "{}", report.to_text());
+    assert!(accuracy > report.majority.metrics.accuracy, "{}", report.to_text());
+    let logistic = report.logistic.as_ref().unwrap();
+    assert!(accuracy > logistic.metrics.accuracy, "{}", report.to_text());
+    assert!(report.forest.metrics.log_loss < logistic.metrics.log_loss, "{}", report.to_text());
+    // usable are 327,346 flights; a fifth is held out
+    assert_eq!(report.model.rows.training + report.model.rows.holdout, 327_346);
+    assert!(report.model.rows.holdout.abs_diff(327_346 / 5) < 1_000, "{:?}", report.model.rows);
+    assert_eq!(report.forest.n_rows(), report.model.rows.holdout);
+}
+
+#[tokio::test]
+async fn a_model_is_up_to_date_until_options_or_flights_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_directory, lake) = local_lake();
+    ingest_all(&lake, &[some_flights(directory.path(), true).await], "first").await;
+    let (ctx, options) = (session(2), options(2));
+    assert!(up_to_date(&ctx, &lake, &options).await.unwrap().is_none(), "there is no champion");
+    let report = train(&ctx, &lake, &options, &|_| {}).await.unwrap();
+    let found = up_to_date(&ctx, &lake, &options).await.unwrap().unwrap();
+    assert_eq!(found.version(), report.version);
+
+    let other = with_params(ForestParams { seed: 2, ..options.params.get().clone() });
+    assert!(up_to_date(&ctx, &lake, &other).await.unwrap().is_none(), "another seed");
+    let mut other = options.clone();
+    other.features.pop_first();
+    assert!(up_to_date(&ctx, &lake, &other).await.unwrap().is_none(), "a feature less");
+    ingest_all(&lake, &[fixture("bts_new.csv")], "more").await;
+    assert!(up_to_date(&ctx, &lake, &options).await.unwrap().is_none(), "more flights");
+
+    let again = train(&ctx, &lake, &options, &|_| {}).await.unwrap();
+    assert_eq!(again.previous.unwrap().version, report.version);
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_what_its_name_says_is_refused() {
+    let (directory, lake) = local_lake();
+    let model = &shipped().await.report.model;
+    let version = models::save(&lake, model).await.unwrap();
+    assert_eq!(models::load(&lake, &version).await.unwrap().model(), model);
+
+    let file = directory.path().join(format!("models/{version}.json"));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    let error = refusal(&lake, &version).await;
+    assert!(error.contains(&format!("models/{version}.json: damaged: its SHA-256 is")), "{error}");
+
+    std::fs::write(&file, &bytes[..middle]).unwrap();
+    assert!(refusal(&lake, &version).await.contains("damaged"));
+    let nobody = "0".repeat(64);
+    let error = refusal(&lake, &nobody).await;
+    assert!(error.starts_with("there is no model file://"), "{error}");
+    assert!(error.ends_with(&format!("models/{nobody}.json")), "{error}");
+}
+
+#[tokio::test]
+async fn a_champion_that_names_no_model_is_refused() {
+    let (_directory, lake) = local_lake();
+    assert!(models::champion(&lake).await.unwrap().is_none());
+    let hash = "a".repeat(64);
+    for (text, want) in [
+        ("rubbish", "models/champion does not name a model"),
+        ("", "models/champion does not name a model"),
+        (&"z".repeat(64), "models/champion does not name a model"),
+        (&format!("../{}", "a".repeat(61)), "models/champion does not name a model"),
+        (&"a".repeat(1_000), "1000 bytes exceed the limit of 256"),
+        (&hash, "there is no model"),
+    ] {
+        lake.put("models/champion", text.as_bytes().to_vec()).await.unwrap();
+        let error = format!("{:#}", models::champion(&lake).await.unwrap_err());
+        assert!(error.contains(want), "{error:?} should say {want:?}");
+    }
+}
+
+#[tokio::test]
+async fn flights_that_nobody_can_learn_from_are_said_to_be_so() {
+    let lake = memory_lake();
+    let error = train(&session(2), &lake, &options(1), &|_| {}).await.unwrap_err();
+    let error = format!("{error:#}");
+    assert!(error.starts_with("there are no flights under memory:///lake/flights/"), "{error}");
+    assert!(error.contains("`submit-job ingest` makes them"), "{error}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let cancelled = directory.path().join("cancelled.csv");
+    let text = std::fs::read_to_string(fixture("nycflights13.csv")).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("year") || line.contains("NA,NA"));
+    std::fs::write(&cancelled, lines.map(|l| format!("{l}\n")).collect::<String>()).unwrap();
+    let ingested = ingest_all(&lake, &[cancelled], "first").await;
+    assert!(ingested.n_flights > 0);
+    let error = train(&session(2), &lake, &options(1), &|_| {}).await.unwrap_err().to_string();
+    let want = "there is nothing to train on: no flight has a departure and an arrival delay";
+    assert_eq!(error, want);
+    assert_eq!(lake.list("models/").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_handful_of_flights_is_enough_to_train_on() {
+    let lake = memory_lake();
+    ingest_all(&lake, &[fixture("bts_new.csv")], "first").await;
+    let report = train(&session(2), &lake, &options(2), &|_| {}).await.unwrap();
+    assert_eq!(report.model.rows.training + report.model.rows.holdout, 7);
+    models::champion(&lake).await.unwrap().unwrap();
+}
+
+/// Asks the shipped model about a flight whose features are given as SQL.
+async fn asked(model: Model, features: &str) -> String {
+    let ctx: SessionContext = session(1);
+    let scorer = Arc::new(Scorer::new(model, "shipped"));
+    models::register(&ctx, Models::from([("champion".to_owned(), scorer)]));
+    let query = format!(
+        "SELECT answer['prediction'] BETWEEN 0 AND 3 AS is_class, \
+         ROUND(answer['probabilities'][1] + answer['probabilities'][2] \
+         + answer['probabilities'][3] + answer['probabilities'][4], 12) AS total, unseen \
+         FROM (SELECT predict_delay('champion', {features}) AS answer, \
+         unseen_features('champion', {features}) AS unseen)"
+    );
+    rows(&ctx, &query).await
+}
+
+#[tokio::test]
+async fn null_and_unseen_values_are_scored_and_said() {
+    let model = &shipped().await.report.model;
+    for (features, unseen) in [
+        ("12, 2475, 25, 7, 359, 'AA', 'JFK', 'LAX', 'JFK-LAX', NULL, NULL", "[]"),
+        ("12, 2475, 25, 7, 359, 'ZZ', 'JFK', 'LAX', 'JFK-LAX', 1, 1", "[Carrier]"),
+        ("12, NULL, 25, 7, 359, 'AA', NULL, 'LAX', NULL, 1, 1", "[Distance, Origin, Route]"),
+        ("1e9, -5, 99, 99, 999, 'AA', 'JFK', 'LAX', 'JFK-LAX', 1, 1", "[]"),
+    ] {
+        let table = asked(model.clone(), features).await;
+        let row = table.lines().nth(3).unwrap();
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells, ["true", "1.0", unseen], "{features}");
+    }
+    let ctx = session(1);
+    models::register(&ctx, Models::new());
+    let query = "SELECT predict_delay('nobody', 1, 1, 1, 1, 1, '', '', '', '', 1, 1)";
+    let error = ctx.sql(query).await.unwrap().collect().await.unwrap_err().to_string();
+    assert!(error.contains("there is no model \"nobody\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_flight_stays_on_its_side_of_the_hold_out() {
+    let lake = some_lake().await;
+    let ctx = session(2);
+    lake.register_flights(&ctx).await.unwrap();
+    for (name, holdout) in [("fifth", 0.2), ("half", 0.5)] {
+        register_training(&ctx, holdout).await.unwrap();
+        let held_out = ctx.sql("SELECT row_key FROM training WHERE is_holdout").await.unwrap();
+        ctx.register_table(name, held_out.into_view()).unwrap();
+    }
+    let lost = ctx.sql("SELECT row_key FROM fifth EXCEPT SELECT row_key FROM half").await.unwrap();
+    assert_eq!(lost.count().await.unwrap(), 0, "a larger hold-out holds the smaller one");
+    let (fifth, half) = (ctx.table("fifth").await.unwrap(), ctx.table("half").await.unwrap());
+    assert!(0 < fifth.clone().count().await.unwrap());
+    assert!(fifth.count().await.unwrap() < half.count().await.unwrap());
+}

@@ -1,0 +1,203 @@
+//! A window of messages: every request that names itself is answered, every bad one is kept.
+
+use datafusion::prelude::SessionContext;
+use events::{Answer, Prediction, Status};
+use jobs::stream;
+use jobs::window::{Message, ScoredWindow, score};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::setup::{session, shipped};
+
+/// 2016-12-20T10:00:00Z.
+const NOW_SECONDS: i64 = 1_482_228_000;
+
+async fn stream_session() -> SessionContext {
+    let ctx = session(1);
+    stream::prepare(&ctx, &shipped().await.lake).await.unwrap();
+    ctx
+}
+
+async fn scored(messages: Vec<Message>) -> ScoredWindow {
+    let now = chrono::DateTime::from_timestamp(NOW_SECONDS, 0).unwrap();
+    score(&stream_session().await, messages, now).await.unwrap()
+}
+
+/// A request with UUID number `id`; `changes` replace its fields, null removes one.
+fn request(id: u128, changes: Value) -> Value {
+    let mut request = json!({
+        "DepDelay": 290.0, "Carrier": "AA", "FlightDate": "2016-12-25", "Dest": "SFO",
+        "Origin": "ATL", "FlightNum": "1519", "Distance": 2139.0, "DayOfWeek": 6,
+        "DayOfYear": 360, "DayOfMonth": 25, "Timestamp": "2016-12-20T09:59:59.000Z",
+        "UUID": Uuid::from_u128(id).to_string(),
+    });
+    for (field, value) in changes.as_object().unwrap() {
+        match value {
+            Value::Null => _ = request.as_object_mut().unwrap().remove(field),
+            value => request[field] = value.clone(),
+        }
+    }
+    request
+}
+
+fn message(offset: i64, value: impl Into<Vec<u8>>) -> Message {
+    Message { partition: 2, offset, key: Some(b"key".to_vec()), value: Some(value.into()) }
+}
+
+async fn prediction(changes: Value) -> Prediction {
+    let window = scored(vec![message(0, request(7, changes).to_string())]).await;
+    assert!(window.dead_letters.is_empty(), "{:?}", window.dead_letters);
+    match window.answers.into_iter().next() {
+        Some(Answer::Scored(prediction)) => *prediction,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_prediction_carries_its_request_and_the_model() {
+    let answer = prediction(json!({"Carrier": "aa"})).await;
+    assert_eq!((answer.UUID, answer.status), (Uuid::from_u128(7), Status::Ok));
+    assert_eq!((answer.Carrier.as_str(), answer.Route.as_str()), ("AA", "ATL-SFO"));
+    // what the client says of the day is not read: 25 December 2016 was a Sunday
+    assert_eq!((answer.DayOfWeek, answer.DayOfYear, answer.DayOfMonth), (7, 360, 25));
+    assert_eq!((answer.DepDelay, answer.Distance), (290.0, Some(2139.0)));
+    assert_eq!(answer.FlightNum.as_deref(), Some("1519"));
+    assert_eq!(answer.Timestamp.as_deref(), Some("2016-12-20T09:59:59.000Z"));
+    assert_eq!(answer.AnsweredAt, "2016-12-20T10:00:00.000Z");
+    assert_eq!(answer.ModelVersion, shipped().await.report.version);
+    let total: f64 = answer.Probabilities.iter().sum();
+    assert!((total - 1.0).abs() < 1e-9, "{:?}", answer.Probabilities);
+    let most = answer.Probabilities.iter().copied().fold(0.0, f64::max);
+    let class = usize::try_from(answer.Prediction).unwrap();
+    assert_eq!(answer.Probabilities[class], most);
+}
+
+#[tokio::test]
+async fn delays_mean_what_they_should() {
+    for (changes, classes) in [
+        (json!({"DepDelay": 290}), vec![3]),
+        (json!({"DepDelay": 5}), vec![1, 2]),
+        (json!({"Origin": "JFK", "Dest": "LAX", "Distance": null, "DepDelay": -20}), vec![0, 1]),
+        (json!({"Origin": "EWR", "Dest": "ORD", "Distance": null, "DepDelay": 120}), vec![3]),
+    ] {
+        let answer = prediction(changes.clone()).await;
+        assert!(classes.contains(&answer.Prediction), "{changes}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_model_has_never_seen_is_said() {
+    // all flights that it was trained on leave from New York
+    let answer = prediction(json!({})).await;
+    assert_eq!(answer.Unseen, ["Origin", "Route"]);
+    let answer = prediction(json!({"Dest": "ZZZ", "Carrier": "ZZ", "Distance": null})).await;
+    assert_eq!(answer.Unseen, ["Distance", "Carrier", "Origin", "Dest", "Route"]);
+    assert_eq!(answer.Distance, None);
+    let answer = prediction(json!({"Origin": "JFK", "Dest": "LAX"})).await;
+    assert_eq!(answer.Unseen, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_distance_comes_from_the_request_or_else_from_the_route() {
+    let known = json!({"Origin": "JFK", "Dest": "LAX", "Distance": null});
+    assert_eq!(prediction(known).await.Distance, Some(2475.0));
+    let given = json!({"Origin": "JFK", "Dest": "LAX", "Distance": 2500});
+    assert_eq!(prediction(given).await.Distance, Some(2500.0));
+}
+
+#[tokio::test]
+async fn one_window_of_everything_answers_what_names_itself_and_keeps_the_rest() {
+    let good = |id| request(id, json!({})).to_string();
+    let messages = vec![
+        message(10, good(1)),
+        message(11, "{\"DepDelay\": 2"),
+        message(12, request(2, json!({"DepDelay": "late"})).to_string()),
+        message(13, vec![b'x'; 2 * 1024 * 1024]),
+        message(14, request(3, json!({"UUID": null})).to_string()),
+        Message { value: None, ..message(15, "") },
+        message(16, request(1, json!({"DepDelay": 5})).to_string()),
+        message(17, request(4, json!({"Origin": "$ne"})).to_string()),
+        message(18, vec![0xff, 0xfe]),
+        message(19, good(5)),
+        message(20, request(6, json!({"UUID": "no uuid"})).to_string()),
+    ];
+    let window = scored(messages.clone()).await;
+
+    assert_eq!(window.n_repeated, 1);
+    let mut answers: Vec<(Uuid, Result<f64, String>)> = window
+        .answers
+        .iter()
+        .map(|answer| match answer {
+            Answer::Scored(prediction) => (prediction.UUID, Ok(prediction.DepDelay)),
+            Answer::Rejected(rejection) => {
+                assert_eq!(rejection.status, Status::Rejected);
+                (rejection.UUID, Err(rejection.Reason.clone()))
+            }
+        })
+        .collect();
+    answers.sort_by_key(|answer| answer.0);
+    let ids: Vec<u128> = answers.iter().map(|answer| answer.0.as_u128()).collect();
+    assert_eq!(ids, [1, 2, 4, 5]);
+    // the first of two is answered
+    assert_eq!(answers[0].1, Ok(290.0));
+    assert!(answers[1].1.as_ref().unwrap_err().starts_with("DepDelay: invalid type: string"));
+    let reason = "Origin: must be 1 to 8 letters or digits";
+    assert_eq!(answers[2].1, Err(reason.to_owned()));
+
+    let letters: Vec<(i64, &str)> = window
+        .dead_letters
+        .iter()
+        .map(|letter| (letter.message.offset, letter.reason.as_str()))
+        .collect();
+    let expected = [
+        (11, "EOF while parsing"),
+        (12, "DepDelay: invalid type: string \"late\""),
+        (13, "message of 2097152 bytes exceeds the limit of 65536"),
+        (14, "missing field `UUID`"),
+        (15, "message is not a JSON object"),
+        (17, reason),
+        (18, "message is not a JSON object"),
+        (20, "UUID: "),
+    ];
+    assert_eq!(letters.len(), expected.len(), "{letters:?}");
+    for ((offset, reason), (want_offset, want)) in letters.iter().zip(expected) {
+        assert_eq!(*offset, want_offset);
+        assert!(reason.contains(want), "{reason:?} should say {want:?}");
+    }
+    for letter in &window.dead_letters {
+        assert!(messages.contains(&letter.message), "{}", letter.message.offset);
+    }
+}
+
+#[tokio::test]
+async fn a_window_of_nothing_and_a_window_of_bad_messages_are_scored_too() {
+    let window = scored(Vec::new()).await;
+    assert!(window.answers.is_empty() && window.dead_letters.is_empty());
+    let window = scored(vec![message(0, "nonsense")]).await;
+    assert!(window.answers.is_empty() && window.dead_letters.len() == 1);
+}
+
+#[tokio::test]
+async fn a_window_of_thousands_is_answered_in_the_order_of_its_messages() {
+    let messages: Vec<Message> = (0..20_000)
+        .map(|i| message(i, request(i as u128, json!({"DepDelay": i % 700})).to_string()))
+        .collect();
+    let window = scored(messages).await;
+    let ids = window.answers.iter().map(|answer| answer.uuid().as_u128());
+    assert!(ids.eq(0..20_000));
+}
+
+#[tokio::test]
+async fn a_window_leaves_nothing_behind_for_the_next_one() {
+    let ctx = stream_session().await;
+    let now = chrono::DateTime::from_timestamp(NOW_SECONDS, 0).unwrap();
+    let mut answers = Vec::new();
+    for id in [1, 2, 1] {
+        let one = vec![message(0, request(id, json!({"DepDelay": id as f64})).to_string())];
+        let mut window = score(&ctx, one, now).await.unwrap();
+        assert_eq!((window.answers.len(), window.n_repeated), (1, 0));
+        answers.push(window.answers.remove(0));
+    }
+    assert_eq!(answers[0], answers[2]);
+    assert_ne!(answers[0], answers[1]);
+}

@@ -1,0 +1,303 @@
+//! What a store promises, asked of both: SQLite in a temporary directory, and a real MongoDB
+//! server that the test starts.
+//!
+//! `tests/servers/install.sh` fetches the server; `TARMAC_TEST_SERVERS` says where to, when that
+//! is not `target/servers`.
+
+#![expect(clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use store::{Query, Store};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// Until a server that does not answer is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// More documents than one command holds, and not a multiple of it.
+const MANY: usize = 2_345;
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "where the servers are is told by whoever tests")]
+fn servers() -> PathBuf {
+    let told = std::env::var_os("TARMAC_TEST_SERVERS").map(PathBuf::from);
+    told.unwrap_or_else(|| repository().join("target/servers"))
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A MongoDB server; it is killed when this is dropped.
+struct Server {
+    port: u16,
+    _process: Child,
+    _directory: TempDir,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mongod = servers().join("mongod");
+        assert!(mongod.is_file(), "{}: tests/servers/install.sh puts it there", mongod.display());
+        let port = free_port();
+        let process = Command::new(repository().join("tests/servers/mongod.sh"))
+            .arg(mongod)
+            .arg(directory.path())
+            .arg(port.to_string())
+            .env("OWNER_PID", std::process::id().to_string())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self { port, _process: process, _directory: directory }
+    }
+
+    fn url(&self) -> String {
+        format!("mongodb://127.0.0.1:{}", self.port)
+    }
+
+    /// Connects as soon as the server answers.
+    async fn store(&self) -> Store {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Store::mongo(&self.url(), "contract").await {
+                Ok(store) => return store,
+                Err(error) => assert!(Instant::now() < deadline, "{error:#}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn sqlite_keeps_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("store.sqlite");
+    let store = Store::embedded(&file).unwrap();
+    check_contract(&store).await;
+    assert_eq!(store.describe(), format!("embedded SQLite at {}", file.display()));
+
+    // what was written is there for whoever opens the file again
+    let again = Store::embedded(&file).unwrap();
+    assert_eq!(again.count("many").await.unwrap(), MANY as u64);
+}
+
+#[tokio::test]
+async fn mongodb_keeps_the_contract() {
+    let server = Server::start().await;
+    let store = server.store().await;
+    check_contract(&store).await;
+    let described = format!("MongoDB at 127.0.0.1:{}, database contract", server.port);
+    assert_eq!(store.describe(), described);
+}
+
+async fn check_contract(store: &Store) {
+    the_first_answer_stays(store).await;
+    an_upsert_replaces_the_whole_document(store).await;
+    documents_come_back_as_they_were(store).await;
+    documents_are_found_by_equality(store).await;
+    pages_are_in_order_and_leave_nothing_out(store).await;
+    more_documents_than_one_command_holds_are_written(store).await;
+    writers_at_the_same_time_agree_on_the_first(store).await;
+    an_operator_is_no_value(store).await;
+    odd_names_are_refused(store).await;
+    a_document_without_an_id_is_refused(store).await;
+}
+
+/// All documents of a collection, by `_id`.
+async fn all(store: &Store, collection: &str) -> Vec<Value> {
+    let query = Query { limit: 10_000, ..Query::default() };
+    store.find(collection, &query).await.unwrap()
+}
+
+fn ids(documents: &[Value]) -> Vec<&str> {
+    documents.iter().map(|document| document["_id"].as_str().unwrap()).collect()
+}
+
+async fn the_first_answer_stays(store: &Store) {
+    assert_eq!(store.count("once").await.unwrap(), 0, "a collection that is not there is empty");
+    assert_eq!(store.get("once", "a").await.unwrap(), None);
+    store.write_once("once", &[]).await.unwrap();
+    store.write_once("once", &[json!({"_id": "a", "n": 1})]).await.unwrap();
+    let repetition = [json!({"_id": "a", "n": 2, "more": true}), json!({"_id": "b", "n": 3})];
+    store.write_once("once", &repetition).await.unwrap();
+    assert_eq!(store.get("once", "a").await.unwrap(), Some(json!({"_id": "a", "n": 1})));
+    assert_eq!(store.get("once", "b").await.unwrap(), Some(json!({"_id": "b", "n": 3})));
+    assert_eq!(store.count("once").await.unwrap(), 2);
+
+    let twice_in_one = [json!({"_id": "c", "n": 4}), json!({"_id": "c", "n": 5})];
+    store.write_once("once", &twice_in_one).await.unwrap();
+    assert_eq!(store.get("once", "c").await.unwrap().unwrap()["n"], json!(4));
+}
+
+async fn an_upsert_replaces_the_whole_document(store: &Store) {
+    store.upsert("entities", &[json!({"_id": "AA", "Name": "x", "old": 1})]).await.unwrap();
+    let newer = [json!({"_id": "AA", "Name": "American"}), json!({"_id": "UA", "Name": "United"})];
+    store.upsert("entities", &newer).await.unwrap();
+    assert_eq!(all(store, "entities").await, newer);
+}
+
+async fn documents_come_back_as_they_were(store: &Store) {
+    let document = json!({
+        "_id": "0d7a4bd0-6d7e-4f2e-9a53-2f4f3f5e0a01",
+        "text": "Zürich \"quoted\" 'single' \\ \u{1F6EB} \n", "empty": "", "null": null,
+        "whole": 7, "negative": -15, "large": 9_007_199_254_740_993_i64, "number": 0.1,
+        "whole_number": 2139.0, "tiny": 5e-324, "yes": true,
+        "list": [0.25, 0.5, 0.125, 0.125], "none": [], "nested": {"a": {"b": [1, {"c": null}]}},
+    });
+    store.write_once("whole", std::slice::from_ref(&document)).await.unwrap();
+    let id = document["_id"].as_str().unwrap();
+    assert_eq!(store.get("whole", id).await.unwrap(), Some(document));
+}
+
+async fn documents_are_found_by_equality(store: &Store) {
+    let documents = [
+        json!({"_id": "a", "Origin": "ATL", "n": 1, "ok": true}),
+        json!({"_id": "b", "Origin": "ATL", "n": 2, "ok": false}),
+        json!({"_id": "c", "Origin": "JFK", "n": 1, "ok": true}),
+        json!({"_id": "d", "Origin": "' OR 1=1 --", "n": 1.5, "ok": true}),
+    ];
+    store.upsert("found", &documents).await.unwrap();
+    for (equal, want) in [
+        (vec![("Origin", json!("ATL"))], vec!["a", "b"]),
+        (vec![("Origin", json!("ATL")), ("n", json!(1))], vec!["a"]),
+        (vec![("n", json!(1.5))], vec!["d"]),
+        (vec![("ok", json!(true))], vec!["a", "c", "d"]),
+        (vec![("_id", json!("c"))], vec!["c"]),
+        (vec![("Origin", json!("' OR 1=1 --"))], vec!["d"]),
+        (vec![("Origin", json!("atl"))], vec![]),
+        (vec![("nowhere", json!("ATL"))], vec![]),
+        (vec![], vec!["a", "b", "c", "d"]),
+    ] {
+        let equal = equal.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
+        let query = Query { equal, limit: 10, ..Query::default() };
+        assert_eq!(ids(&store.find("found", &query).await.unwrap()), want, "{query:?}");
+    }
+}
+
+async fn pages_are_in_order_and_leave_nothing_out(store: &Store) {
+    let documents: Vec<Value> = (0..10)
+        .map(|i| json!({"_id": format!("{i}"), "delay": (i * 7) % 10 - 5, "same": "x"}))
+        .collect();
+    store.upsert("pages", &documents).await.unwrap();
+    let page = async |sort: Option<&str>, skip, limit| {
+        let query = Query { sort: sort.map(str::to_owned), skip, limit, ..Query::default() };
+        store.find("pages", &query).await.unwrap()
+    };
+    let sorted = page(Some("delay"), 0, 100).await;
+    let delays: Vec<i64> = sorted.iter().map(|d| d["delay"].as_i64().unwrap()).collect();
+    assert_eq!(delays, (-5..5).collect::<Vec<_>>());
+    // ties go by _id, and so do pages without an order
+    for sort in [Some("same"), None] {
+        let mut pages = Vec::new();
+        for skip in [0, 4, 8, 12] {
+            pages.extend(page(sort, skip, 4).await);
+        }
+        assert_eq!(pages, documents, "{sort:?}");
+    }
+}
+
+async fn more_documents_than_one_command_holds_are_written(store: &Store) {
+    let documents: Vec<Value> =
+        (0..MANY).map(|i| json!({"_id": format!("{i:06}"), "n": i})).collect();
+    store.write_once("many", &documents[..MANY / 2]).await.unwrap();
+    store.write_once("many", &documents).await.unwrap();
+    assert_eq!(store.count("many").await.unwrap(), MANY as u64);
+    assert_eq!(all(store, "many").await, documents);
+    store.upsert("many", &documents).await.unwrap();
+    assert_eq!(store.count("many").await.unwrap(), MANY as u64);
+}
+
+async fn writers_at_the_same_time_agree_on_the_first(store: &Store) {
+    let writers = (0..8).map(|writer| {
+        let store = store.clone();
+        let documents: Vec<Value> =
+            (0..200).map(|i| json!({"_id": format!("{i:03}"), "writer": writer})).collect();
+        tokio::spawn(async move { store.write_once("raced", &documents).await })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap().unwrap();
+    }
+    let after = all(store, "raced").await;
+    assert_eq!(after.len(), 200);
+    let late = [json!({"_id": "000", "writer": "late"})];
+    store.write_once("raced", &late).await.unwrap();
+    assert_eq!(all(store, "raced").await, after);
+}
+
+async fn an_operator_is_no_value(store: &Store) {
+    for value in [json!({"$ne": ""}), json!({"$gt": null}), json!([]), json!({})] {
+        let equal = vec![("_id".to_owned(), value)];
+        let query = Query { equal, limit: 10, ..Query::default() };
+        let error = store.find("found", &query).await.unwrap_err().to_string();
+        assert_eq!(error, "_id must equal a plain value");
+    }
+    // as a text it is only a text
+    assert_eq!(store.get("found", "{\"$ne\":\"\"}").await.unwrap(), None);
+}
+
+async fn odd_names_are_refused(store: &Store) {
+    let document = [json!({"_id": "a"})];
+    for name in ["", "a b", "a\"b", "a;DROP TABLE once", "$where", "a.b", "a'b", "é", "a\0b"] {
+        let want = format!("{name:?} is not a name of a collection or field");
+        let check = |done: Result<(), anyhow::Error>| {
+            assert_eq!(done.unwrap_err().to_string(), want);
+        };
+        check(store.write_once(name, &document).await);
+        check(store.upsert(name, &document).await);
+        check(store.count(name).await.map(drop));
+        check(store.get(name, "a").await.map(drop));
+        let equal = vec![(name.to_owned(), json!(1))];
+        check(store.find("found", &Query { equal, ..Query::default() }).await.map(drop));
+        let sort = Some(name.to_owned());
+        check(store.find("found", &Query { sort, ..Query::default() }).await.map(drop));
+    }
+}
+
+async fn a_document_without_an_id_is_refused(store: &Store) {
+    for document in [json!({"n": 1}), json!({"_id": 7}), json!({"_id": ""}), json!([]), json!(1)] {
+        let good = json!({"_id": "good"});
+        for documents in [[document.clone(), good.clone()], [good.clone(), document.clone()]] {
+            let error = store.write_once("unnamed", &documents).await.unwrap_err().to_string();
+            assert!(error.starts_with("a document needs a string _id: "), "{error}");
+            store.upsert("unnamed", &documents).await.unwrap_err();
+        }
+    }
+    assert_eq!(store.count("unnamed").await.unwrap(), 0, "nothing of a refused write is there");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_without_the_password() {
+    let port = free_port();
+    let url = format!("mongodb://someone:hunter2@127.0.0.1:{port}/?authSource=admin");
+    let error = format!("{:#}", Store::mongo(&url, "contract").await.unwrap_err());
+    assert!(error.starts_with(&format!("no MongoDB answers at 127.0.0.1:{port}")), "{error}");
+    assert!(!error.contains("hunter2") && !error.contains("someone"), "{error}");
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_refused_without_the_password() {
+    for url in ["postgres://someone:hunter2@host", "mongodb://someone:hunter2@:x:y", "hunter2"] {
+        let error = format!("{:?}", Store::mongo(url, "contract").await.unwrap_err());
+        assert!(error.starts_with("the MongoDB URL is not valid"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("no/such/directory/store.sqlite");
+    let error = format!("{:#}", Store::embedded(&file).unwrap_err());
+    assert!(error.starts_with(&format!("cannot open {}", file.display())), "{error}");
+    let text = directory.path().join("text.sqlite");
+    std::fs::write(&text, "not a database, but long enough to look at".repeat(100)).unwrap();
+    let error = format!("{:#}", Store::embedded(&text).unwrap_err());
+    assert!(error.contains("text.sqlite"), "{error}");
+}

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The one test command: installs the servers that tests talk to, then builds and runs all tests.
+#
+#   ./test.sh [arguments for cargo test]
+#
+# Needs Rust, a C and C++ compiler with make, Java 17, Maven, Python 3 with pip, and Node.js;
+# Chromium is installed where that is possible (see tests/servers/install.sh).
+set -euo pipefail
+cd "$(dirname "$0")"
+
+export TARMAC_TEST_SERVERS="$PWD/target/servers"
+tests/servers/install.sh "$TARMAC_TEST_SERVERS"
+
+# two at a time: the end-to-end tests start servers of their own
+cargo test --workspace "$@" -- --test-threads=2
