@@ -5,7 +5,7 @@
 #
 #   DATA=FILE                    flights the forests are fitted on
 #                                (default: a file of 1000000 made by make_flights.py)
-#   SCORE="..."                  a command instead of `cargo bench -p udf --bench predict`
+#   SCORE="..."                  a command instead of `cargo bench --profile dev --workspace --bench kernels`
 #   FLIGHTS=FILE                 the source of the resampling
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +19,7 @@ LOG=$OUT/score.log
 rm -f "$RESULTS"
 
 echo "tarmac" >&2
-${SCORE:-cargo bench -p udf --bench predict} | tee "$LOG" >&2
+${SCORE:-cargo bench --profile dev --workspace --bench kernels} | tee "$LOG" >&2
 ns=$(sed -nE 's/^.*predict_delay ns_per_row[ :=]*([0-9.]+).*$/\1/p' "$LOG" | tail -1)
 if [ -n "$ns" ]; then
     echo "{\"peer\": \"tarmac\", \"ns_per_row\": $ns}" >>"$RESULTS"

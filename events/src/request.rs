@@ -80,14 +80,13 @@ impl PredictionRequest {
             return Err(BadRequest::Malformed("message is not a JSON object".into()));
         }
         let mut json = serde_json::Deserializer::from_slice(bytes);
-        let mut request: Self =
-            serde_path_to_error::deserialize(&mut json).map_err(|e| {
-                match e.path().to_string().as_str() {
-                    // the path is lost where the text ends in the middle of something
-                    "." | "?" => BadRequest::Malformed(e.inner().to_string()),
-                    path => BadRequest::Malformed(format!("{path}: {}", e.inner())),
-                }
-            })?;
+        let mut request: Self = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+            match e.path().to_string().as_str() {
+                // the path is lost where the text ends in the middle of something
+                "." | "?" => BadRequest::Malformed(e.inner().to_string()),
+                path => BadRequest::Malformed(format!("{path}: {}", e.inner())),
+            }
+        })?;
         json.end().map_err(|e| BadRequest::Malformed(e.to_string()))?;
         request.check()?;
         for code in [&mut request.Carrier, &mut request.Origin, &mut request.Dest] {

@@ -65,9 +65,7 @@ fn check_equal(training: &[Vec<Option<String>>], serving: &[Vec<Option<String>>]
 /// The flights as requests that went over the wire, in the order of `flight_id`.
 async fn requests(ctx: &SessionContext, knows_distance: bool) -> Vec<PredictionRequest> {
     let flights = one_batch(ctx, "SELECT * FROM flights ORDER BY flight_id").await;
-    let text = |name: &str| {
-        cast(flights.column_by_name(name).unwrap(), &DataType::Utf8).unwrap()
-    };
+    let text = |name: &str| cast(flights.column_by_name(name).unwrap(), &DataType::Utf8).unwrap();
     let number = |name: &str| flights.column_by_name(name).unwrap().as_primitive::<Float64Type>();
     let clock = |name: &str, row: usize| {
         let minutes = flights.column_by_name(name).unwrap().as_primitive::<Int32Type>();

@@ -121,7 +121,7 @@ async fn bad_lines_of_json_are_kept_with_line_and_reason() {
     assert_eq!((ingested.n_flights, ingested.n_rejects), (3, 4));
     let rejects = rejects(&lake, &file).await;
     assert_eq!(rejects.iter().map(|reject| reject.0).collect::<Vec<_>>(), [2, 4, 5, 6]);
-    assert!(rejects[0].1.starts_with("not JSON: EOF while parsing"), "{rejects:?}");
+    assert!(rejects[0].1.starts_with("not JSON: "), "{rejects:?}");
     assert_eq!(rejects[1].1, "not a JSON object");
     assert_eq!(rejects[2].1, "departure delay is not a number: early");
     assert_eq!(rejects[3].1, "carrier is missing");
@@ -159,9 +159,10 @@ async fn what_cannot_be_read_is_named_with_the_reason() {
     for (input, want) in [
         (
             fixture("not_flights.csv"),
-            "the columns fit no known layout; the nearest is nycflights13, which needs also: \
-             year, month, day, carrier, flight, origin, dest, sched_dep_time, dep_time, \
-             dep_delay, sched_arr_time, arr_time, arr_delay, distance",
+            "the columns fit no known layout; the nearest is BTS on-time performance, which needs \
+             also: FlightDate, Reporting_Airline, Flight_Number_Reporting_Airline, Origin, Dest, \
+             CRSDepTime, DepTime, DepDelay, CRSArrTime, ArrTime, ArrDelay, Cancelled, Diverted, \
+             Distance",
         ),
         (fixture("no_such.csv"), "there is no such file"),
         (written("notes.txt", b"x"), "not a .csv, .parquet, .jsonl or .json file"),

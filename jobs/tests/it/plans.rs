@@ -8,13 +8,12 @@ use datafusion::physical_plan::displayable;
 use datafusion::prelude::{DataFrame, SessionContext};
 use jobs::sql::{self, Step};
 use jobs::window::register_features;
-use jobs::{models, train};
+use jobs::{stream, train};
 use udf::codes::Codes;
 use udf::forest::FeatureSpec;
 use udf::grow::Growth;
 use udf::histogram::TreeHistogram;
-use udf::predict::{FeatureCodes, Models};
-use udf::scorer::Scorer;
+use udf::predict::FeatureCodes;
 
 use crate::setup::{check_golden, session, shipped, some_lake};
 
@@ -83,10 +82,7 @@ async fn codes_are_made_in_one_scan_of_the_flights() {
 #[tokio::test]
 async fn a_window_is_scored_in_one_partition() {
     let ctx = session(1);
-    let lake = &shipped().await.lake;
-    lake.register_table(&ctx, "distances", "distances/", &[]).await.unwrap();
-    let scorer = Scorer::new(shipped().await.report.model.clone(), "champion");
-    models::register(&ctx, Models::from([("champion".to_owned(), Arc::new(scorer))]));
+    stream::prepare(&ctx, &shipped().await.lake).await.unwrap();
     register_features(&ctx, &[]).await.unwrap();
     let params = [("model", ScalarValue::from("champion"))];
     check_golden("plan_of_6_predictions.txt", &plan(&ctx, sql::PREDICTIONS, &params).await);

@@ -13,8 +13,8 @@ use udf::predict::Models;
 use udf::scorer::Scorer;
 
 use crate::setup::{
-    fixture, ingest_all, local_lake, memory_lake, options, rows, session, shipped, some_flights, some_lake,
-    with_params,
+    fixture, ingest_all, local_lake, memory_lake, options, rows, session, shipped, some_flights,
+    some_lake, with_params,
 };
 
 /// The artefact that training makes.
