@@ -20,8 +20,8 @@ make_venv
 FILE=$(make_data "$ROWS")
 
 if [ -z "${SUBMIT_JOB:-}" ]; then
-    cargo build --release --bin submit-job
-    SUBMIT_JOB=${CARGO_TARGET_DIR:-target}/release/submit-job
+    cargo build --bin submit-job
+    SUBMIT_JOB=${CARGO_TARGET_DIR:-target}/debug/submit-job
 fi
 
 # The same cores for everybody.

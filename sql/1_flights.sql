@@ -19,6 +19,7 @@ WITH dates AS (
   FROM raw_flights
 ),
 numbers AS (
+  -- NaN and infinity are words that a cast takes for numbers; the bound leaves them out
   SELECT
     *,
     COALESCE(
@@ -31,10 +32,10 @@ numbers AS (
     ) AS crs_arr_hhmm,
     TRY_CAST(TRY_CAST(dep_time AS DOUBLE) AS INT) AS dep_hhmm,
     TRY_CAST(TRY_CAST(arr_time AS DOUBLE) AS INT) AS arr_hhmm,
-    TRY_CAST(dep_delay AS DOUBLE) AS dep_delay_minutes,
-    TRY_CAST(arr_delay AS DOUBLE) AS arr_delay_minutes,
-    TRY_CAST(air_time AS DOUBLE) AS air_time_minutes,
-    TRY_CAST(distance AS DOUBLE) AS distance_miles,
+    CASE WHEN ABS(TRY_CAST(dep_delay AS DOUBLE)) < 1e9 THEN TRY_CAST(dep_delay AS DOUBLE) END AS dep_delay_minutes,
+    CASE WHEN ABS(TRY_CAST(arr_delay AS DOUBLE)) < 1e9 THEN TRY_CAST(arr_delay AS DOUBLE) END AS arr_delay_minutes,
+    CASE WHEN ABS(TRY_CAST(air_time AS DOUBLE)) < 1e9 THEN TRY_CAST(air_time AS DOUBLE) END AS air_time_minutes,
+    CASE WHEN ABS(TRY_CAST(distance AS DOUBLE)) < 1e9 THEN TRY_CAST(distance AS DOUBLE) END AS distance_miles,
     TRY_CAST(cancelled AS DOUBLE) AS cancelled_flag,
     TRY_CAST(diverted AS DOUBLE) AS diverted_flag
   FROM dates
@@ -96,9 +97,9 @@ SELECT
       THEN 'air time is not a number: ' || air_time
     WHEN distance IS NOT NULL AND COALESCE(distance_miles < 0, TRUE)
       THEN 'distance is not a number of miles: ' || distance
-    WHEN cancelled IS NOT NULL AND cancelled_flag IS NULL
+    WHEN cancelled IS NOT NULL AND COALESCE(cancelled_flag NOT IN (0, 1), TRUE)
       THEN 'cancelled is neither 0 nor 1: ' || cancelled
-    WHEN diverted IS NOT NULL AND diverted_flag IS NULL
+    WHEN diverted IS NOT NULL AND COALESCE(diverted_flag NOT IN (0, 1), TRUE)
       THEN 'diverted is neither 0 nor 1: ' || diverted
   END AS reject_reason
 FROM numbers

@@ -12,7 +12,7 @@ SELECT
   flights.dep_delay_minutes,
   COALESCE(flights.distance_miles, distances.distance_miles) AS distance_miles,
   CAST(DATE_PART('day', flights.flight_date) AS INT) AS day_of_month,
-  CAST(DATE_PART('isodow', flights.flight_date) AS INT) + 1 AS day_of_week,
+  CAST(DATE_PART('isodow', flights.flight_date) AS INT) AS day_of_week,
   CAST(DATE_PART('doy', flights.flight_date) AS INT) AS day_of_year,
   flights.carrier,
   flights.origin,

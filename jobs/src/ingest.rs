@@ -233,14 +233,23 @@ async fn replace_months(
 ) -> Result<()> {
     for (year, month) in months {
         let directory = format!("year={year}/month={month}/");
-        let old = lake.list(&format!("flights/{directory}")).await?;
-        let new = lake.list(&format!("{staged}{directory}")).await?;
-        for (i, name) in new.iter().enumerate() {
-            lake.rename(name, &format!("flights/{directory}{run}-{i}.parquet")).await?;
-        }
-        for name in old {
-            lake.delete(&name).await?;
-        }
+        replace(lake, &format!("{staged}{directory}"), &format!("flights/{directory}"), run)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Moves all of `staged` to `directory`, then deletes what else is there.
+async fn replace(lake: &Lake, staged: &str, directory: &str, run: &str) -> Result<()> {
+    let mut old = lake.list(directory).await?;
+    for (i, name) in lake.list(staged).await?.iter().enumerate() {
+        let new = format!("{directory}{run}-{i}.parquet");
+        lake.rename(name, &new).await?;
+        // a run that is repeated under its name has just replaced this one
+        old.retain(|name| *name != new);
+    }
+    for name in old {
+        lake.delete(&name).await?;
     }
     Ok(())
 }
@@ -249,12 +258,5 @@ async fn write_distances(ctx: &SessionContext, lake: &Lake, run: &str) -> Result
     let rows = sql::plan(ctx, sql::DISTANCES, &[]).await?;
     let staged = format!("staging/{run}/distances/");
     write(rows, &lake.url(&staged), &[]).await?;
-    let old = lake.list("distances/").await?;
-    for (i, name) in lake.list(&staged).await?.iter().enumerate() {
-        lake.rename(name, &format!("distances/{run}-{i}.parquet")).await?;
-    }
-    for name in old {
-        lake.delete(&name).await?;
-    }
-    Ok(())
+    replace(lake, &staged, "distances/", run).await
 }

@@ -184,13 +184,15 @@ fn parse_object(line: &[u8]) -> Result<Option<Object>, String> {
     if line.len() > LINE_BYTES_MAX {
         return Err(format!("line exceeds {LINE_BYTES_MAX} bytes"));
     }
-    if line.trim_ascii().is_empty() {
+    let line = line.trim_ascii();
+    if line.is_empty() {
         return Ok(None);
     }
     match serde_json::from_slice(line) {
         Ok(serde_json::Value::Object(object)) => Ok(Some(object)),
         Ok(_) => Err("not a JSON object".into()),
-        Err(e) => Err(format!("not JSON: {e}")),
+        // the parser counts lines of its own, which are not the file's
+        Err(e) => Err(format!("not JSON: {e}").replace(" at line 1 column", " at column")),
     }
 }
 
