@@ -48,7 +48,7 @@ pub async fn run(opened: &Opened, args: &Sql) -> Result<()> {
 async fn execute(ctx: &SessionContext, text: &str) -> Result<()> {
     let dialect = ctx.state().config_options().sql_parser.dialect;
     let statements = {
-        let dialect = datafusion::sql::sqlparser::dialect::dialect_from_str(dialect.to_string())
+        let dialect = datafusion::sql::sqlparser::dialect::dialect_from_str(dialect)
             .context("the configured SQL dialect is unknown")?;
         datafusion::sql::parser::DFParser::parse_sql_with_dialect(text, dialect.as_ref())?
     };

@@ -1,6 +1,8 @@
 //! The whole way through a real Kafka broker and a real mongod, with the programs as processes,
 //! and the page in a real browser.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -28,6 +30,7 @@ fn repository() -> PathBuf {
 }
 
 /// The directory that `tests/servers/install.sh` filled.
+#[expect(clippy::disallowed_methods, reason = "a test is told where its servers are")]
 fn servers() -> PathBuf {
     let directory = std::env::var_os("TARMAC_TEST_SERVERS")
         .map_or_else(|| repository().join("target/servers"), PathBuf::from);
@@ -139,6 +142,9 @@ fn request(number: u32, carrier: &str, origin: &str, dest: &str, delay: f64) -> 
     })
 }
 
+/// The value and the headers of a message.
+type Kept = (Vec<u8>, Vec<(String, String)>);
+
 /// The servers and the programs of one test.
 struct World {
     _kafka: Process,
@@ -222,7 +228,7 @@ impl World {
     }
 
     /// Reads `n` messages of a topic from its beginning: values, and headers as text.
-    fn read(&self, topic: &str, n: usize) -> Vec<(Vec<u8>, Vec<(String, String)>)> {
+    fn read(&self, topic: &str, n: usize) -> Vec<Kept> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.brokers)
             .set("group.id", "the test")

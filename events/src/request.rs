@@ -110,10 +110,8 @@ impl PredictionRequest {
         check_code("Carrier", &self.Carrier)?;
         check_code("Origin", &self.Origin)?;
         check_code("Dest", &self.Dest)?;
-        if let Some(flight_number) = &self.FlightNum {
-            if !flight_number.is_empty() {
-                check_code("FlightNum", flight_number)?;
-            }
+        if let Some(flight_number) = self.FlightNum.as_deref().filter(|text| !text.is_empty()) {
+            check_code("FlightNum", flight_number)?;
         }
         check_range("DepDelay", self.DepDelay, -DELAY_MINUTES_MAX, DELAY_MINUTES_MAX)?;
         if let Some(distance) = self.Distance {

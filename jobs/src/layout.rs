@@ -139,11 +139,11 @@ impl Layout {
 
     /// Where `header` holds each of [`RAW_COLUMNS`].
     pub fn positions(&self, header: &[String]) -> Vec<Option<usize>> {
-        let position = |raw: &&str| {
+        let position = |raw: &&'static str| {
             let names = self.names(raw);
             names.iter().find_map(|name| header.iter().position(|column| column == name))
         };
-        RAW_COLUMNS.iter().map(|raw| position(&raw)).collect()
+        RAW_COLUMNS.iter().map(position).collect()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use events::N_CLASSES;
 use udf::forest::{Metrics, Model};
 
 use crate::metrics::{Evaluation, class_title};
@@ -148,15 +147,13 @@ impl Report {
             "class", "share", "precision", "recall", "F1"
         )?;
         let shares = self.forest.class_shares();
-        for class in 0..N_CLASSES {
-            let own = self.forest.classes[class];
+        for (class, (own, share)) in self.forest.classes.iter().zip(shares).enumerate() {
             let predicted: Vec<String> =
                 self.forest.confusion[class].iter().map(|n| format!("{n:>9}")).collect();
             writeln!(
                 text,
-                "{:40}{:>7.3}{:>11.4}{:>9.4}{:>9.4}{}",
+                "{:40}{share:>7.3}{:>11.4}{:>9.4}{:>9.4}{}",
                 format!("{class} {}", class_title(class)),
-                shares[class],
                 own.precision,
                 own.recall,
                 own.f1,

@@ -78,10 +78,10 @@ impl Mongo {
         if let Some(error) = reply.get("writeConcernError") {
             bail!("writing {collection} to MongoDB at {}: {error}", self.hosts);
         }
-        let errors = reply.get_array("writeErrors").into_iter().flatten();
+        let mut errors = reply.get_array("writeErrors").into_iter().flatten();
         // another writer was first: that is what Keep wants, and it makes Replace try again
         let lost_race = |e: &bson::Bson| how == OnConflict::Keep && code(e) == Some(DUPLICATE_KEY);
-        if let Some(error) = errors.filter(|e| !lost_race(e)).next() {
+        if let Some(error) = errors.find(|e| !lost_race(e)) {
             bail!("writing {collection} to MongoDB at {}: {error}", self.hosts);
         }
         Ok(())

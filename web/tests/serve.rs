@@ -1,6 +1,8 @@
 //! The server as its clients see it: HTTP on a loopback port, an embedded store, and the real
 //! Kafka protocol of librdkafka's mock cluster.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
