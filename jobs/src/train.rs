@@ -157,7 +157,10 @@ async fn feature_specs(
     ctx: &SessionContext,
     options: &TrainOptions,
 ) -> Result<(u64, Vec<FeatureSpec>)> {
-    let values = sql::plan(ctx, sql::VALUES, &[]).await?.collect().await?;
+    let used = options.features.iter().map(|&position| FEATURES[position].column);
+    let used: Vec<&str> = ["n_rows"].into_iter().chain(used).collect();
+    // what is not selected is not counted
+    let values = sql::plan(ctx, sql::VALUES, &[]).await?.select_columns(&used)?.collect().await?;
     let values = one_row(&values, sql::VALUES.file)?;
     let n_rows = values.column(0).as_primitive::<Int64Type>().value(0).unsigned_abs();
     ensure!(

@@ -165,14 +165,13 @@ impl Encoder {
         position: usize,
         stride: usize,
     ) -> Result<()> {
-        let n_rows = column.len();
-        let codes = codes.iter_mut().skip(position).step_by(stride).take(n_rows);
+        let rows = codes.chunks_exact_mut(stride);
         match self {
             Self::Numeric(encoder) => {
                 let column = cast(column, &DataType::Float64)?;
                 let column = column.as_primitive::<Float64Type>();
-                for (i, (code, &value)) in codes.zip(column.values()).enumerate() {
-                    *code = if column.is_valid(i) { encoder.code(value) } else { 0 };
+                for (row, &value) in rows.zip(column.values()) {
+                    row[position] = encoder.code(value);
                 }
             }
             Self::Categorical(encoder) => {
@@ -184,14 +183,18 @@ impl Encoder {
                 }
                 let column = cast(column, &DataType::Utf8View)?;
                 let column = column.as_string_view();
-                for (i, (code, &view)) in codes.zip(column.views()).enumerate() {
-                    *code = match short_key(view) {
-                        _ if column.is_null(i) => 0,
+                for (i, (row, &view)) in rows.zip(column.views()).enumerate() {
+                    row[position] = match short_key(view) {
                         Some(key) => encoder.code_of_key(key),
                         None => encoder.code_of_long(column.value(i)),
                     };
                 }
             }
+        }
+        // a null holds some value underneath, which was coded like any other
+        if let Some(nulls) = column.logical_nulls().filter(|nulls| nulls.null_count() > 0) {
+            let rows = codes.chunks_exact_mut(stride).zip(&nulls);
+            rows.filter(|(_, is_valid)| !is_valid).for_each(|(row, _)| row[position] = 0);
         }
         Ok(())
     }

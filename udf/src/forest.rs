@@ -333,11 +333,12 @@ pub fn version_of(bytes: &[u8]) -> String {
 /// The most probable class; the lower one of equals.
 #[inline]
 pub fn most_probable(probabilities: &[f64; N_CLASSES]) -> usize {
-    let mut best = 0;
-    for class in 1..N_CLASSES {
-        if probabilities[class] > probabilities[best] {
-            best = class;
-        }
+    let (mut best, mut highest) = (0, probabilities[0]);
+    for (class, &p) in probabilities.iter().enumerate().skip(1) {
+        // selections, not branches: which class wins cannot be guessed
+        let is_higher = p > highest;
+        best = if is_higher { class } else { best };
+        highest = if is_higher { p } else { highest };
     }
     best
 }

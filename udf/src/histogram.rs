@@ -22,7 +22,7 @@ use datafusion::logical_expr::{
 use crate::N_CLASSES;
 use crate::chance::{TREES_PER_HASH, bootstrap_weight, group_seed, row_hash};
 use crate::forest::Tree;
-use crate::walk::TreeWalk;
+use crate::walk::{Block, TreeWalk};
 
 /// Rows that are counted tree by tree before the next ones are looked at: their codes and hashes
 /// stay in the second-level cache while every tree reads them.
@@ -148,6 +148,7 @@ struct HistogramAccumulator {
     hashes: Vec<u64>,
     weights: Vec<u8>,
     drawn: Vec<u16>,
+    nodes: Vec<u16>,
 }
 
 impl HistogramAccumulator {
@@ -163,6 +164,7 @@ impl HistogramAccumulator {
             hashes: Vec::new(),
             weights: vec![0; BLOCK_ROWS],
             drawn: vec![0; BLOCK_ROWS],
+            nodes: vec![0; BLOCK_ROWS],
         }
     }
 
@@ -184,8 +186,9 @@ impl HistogramAccumulator {
                 hashed_group = Some(group);
             }
             let n_drawn = self.draw_rows(16 * (walk.tree % TREES_PER_HASH) as u32);
-            let drawn = &self.drawn[..n_drawn];
-            walk.count(drawn, &self.weights, labels, codes, self.n_features, &mut self.recent);
+            let (n_features, weights) = (self.n_features, self.weights.as_slice());
+            let block = Block { labels, codes, n_features, weights };
+            walk.count(&block, &self.drawn[..n_drawn], &mut self.nodes, &mut self.recent);
         }
     }
 
@@ -285,6 +288,6 @@ impl Accumulator for HistogramAccumulator {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.recent.len() * 4 + self.total.len() * 8 + BLOCK_ROWS * 11
+        size_of_val(self) + self.recent.len() * 4 + self.total.len() * 8 + BLOCK_ROWS * 13
     }
 }

@@ -177,8 +177,8 @@ impl Masks {
                     *alive &= mask;
                 }
             }
-            let alive = alive.into_iter().flat_map(|word| [word as u32, (word >> 32) as u32]);
-            for (leaves, alive) in leaves.chunks_exact(LEAVES_MAX).zip(alive) {
+            for (tree, leaves) in leaves.chunks_exact(LEAVES_MAX).enumerate() {
+                let alive = (alive[tree / MASKS] >> (32 * (tree % MASKS))) as u32;
                 // never 32: the exit leaf survives
                 let leaf = &leaves[alive.trailing_zeros() as usize % LEAVES_MAX];
                 for (total, p) in sum.iter_mut().zip(leaf) {

@@ -82,23 +82,24 @@ impl TreeWalk {
     }
 
     /// Adds the weights of the drawn rows to the counters of the open nodes that they fall to.
+    /// `nodes` is scratch space, at least as long as `drawn`.
     pub(crate) fn count(
         &self,
+        block: &Block<'_>,
         drawn: &[u16],
-        weights: &[u8],
-        labels: &[u8],
-        codes: &[u16],
-        n_features: usize,
+        nodes: &mut [u16],
         counters: &mut [u32],
     ) {
-        for &row in drawn {
+        let nodes = &mut nodes[..drawn.len()];
+        self.drop_rows(block, drawn, nodes);
+        for (&row, &node) in drawn.iter().zip(&*nodes) {
             let row = usize::from(row);
-            let codes = &codes[row * n_features..][..n_features];
-            let slot = self.slots[self.node(codes)];
+            let slot = self.slots[usize::from(node)];
             if slot == CLOSED {
                 continue;
             }
-            let (class, weight) = (usize::from(labels[row]), u32::from(weights[row]));
+            let (class, weight) = (usize::from(block.labels[row]), u32::from(block.weights[row]));
+            let codes = &block.codes[row * block.n_features..][..block.n_features];
             let counted = &self.counted[usize::from(slot) * self.n_counted..][..self.n_counted];
             for &(feature, offset) in counted {
                 let code = usize::from(codes[feature as usize]);
@@ -107,15 +108,29 @@ impl TreeWalk {
         }
     }
 
-    /// The node that a row's codes fall to.
-    #[inline]
-    fn node(&self, codes: &[u16]) -> usize {
-        let mut node = 0;
+    /// Finds the node of each drawn row. A level at a time for all rows: steps of different rows
+    /// do not wait for each other, those of one row do.
+    fn drop_rows(&self, block: &Block<'_>, drawn: &[u16], nodes: &mut [u16]) {
+        nodes.fill(0);
         for _ in 0..self.n_levels {
-            let walk = self.nodes[node];
-            let code = codes[usize::from(walk.feature)] & walk.mask;
-            node = usize::from(self.next[walk.offset as usize + usize::from(code)]);
+            for (node, &row) in nodes.iter_mut().zip(drawn) {
+                let walk = self.nodes[usize::from(*node)];
+                let at = usize::from(row) * block.n_features + usize::from(walk.feature);
+                let code = block.codes[at] & walk.mask;
+                *node = self.next[walk.offset as usize + usize::from(code)];
+            }
         }
-        node
     }
+}
+
+/// Rows that are counted together.
+pub(crate) struct Block<'a> {
+    /// Class of each row.
+    pub(crate) labels: &'a [u8],
+    /// `n_features` codes a row.
+    pub(crate) codes: &'a [u16],
+    /// Codes of a row.
+    pub(crate) n_features: usize,
+    /// Weight of each row in the tree that is counted.
+    pub(crate) weights: &'a [u8],
 }
