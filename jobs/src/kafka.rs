@@ -12,7 +12,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
@@ -23,6 +23,8 @@ use crate::window::{DeadLetter, Message};
 
 /// How long to wait for a broker before saying that there is none.
 const BROKER_WAIT: Duration = Duration::from_secs(15);
+/// How long to let a coordinator that is starting or moving alone.
+const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 /// How long a record may take to be acknowledged.
 const DELIVERY_WAIT: Duration = Duration::from_secs(60);
 /// Largest record that topics made here take, in bytes. A request is refused far below, but it
@@ -215,7 +217,7 @@ impl Source {
             offsets.add_partition_offset(&self.topic, partition, Offset::Offset(offset + 1))?;
         }
         let consumer = Arc::clone(&self.consumer);
-        let commit = move || consumer.commit(&offsets, CommitMode::Sync);
+        let commit = move || when_coordinated(|| consumer.commit(&offsets, CommitMode::Sync));
         tokio::task::spawn_blocking(commit).await?.context("cannot commit offsets")
     }
 }
@@ -243,6 +245,29 @@ fn tolerate(error: &KafkaError) -> Result<()> {
     }
 }
 
+/// Asks the group's coordinator, again while it is only starting or moving: a new broker has none
+/// for a moment. Blocks.
+fn when_coordinated<T>(mut ask: impl FnMut() -> KafkaResult<T>) -> KafkaResult<T> {
+    let give_up = std::time::Instant::now() + BROKER_WAIT;
+    loop {
+        let answer = ask();
+        let is_moving = answer.as_ref().is_err_and(|error| {
+            matches!(
+                error.rdkafka_error_code(),
+                Some(
+                    RDKafkaErrorCode::NotCoordinator
+                        | RDKafkaErrorCode::CoordinatorNotAvailable
+                        | RDKafkaErrorCode::CoordinatorLoadInProgress
+                )
+            )
+        });
+        if !is_moving || std::time::Instant::now() > give_up {
+            return answer;
+        }
+        std::thread::sleep(COORDINATOR_PAUSE);
+    }
+}
+
 /// For each partition that holds messages the group has not read: where it ends now.
 fn unread_ends(consumer: &StreamConsumer, topic: &str) -> Result<BTreeMap<i32, i64>> {
     let metadata =
@@ -257,7 +282,8 @@ fn unread_ends(consumer: &StreamConsumer, topic: &str) -> Result<BTreeMap<i32, i
     for partition in &partitions {
         list.add_partition(topic, *partition);
     }
-    let committed = consumer.committed_offsets(list, BROKER_WAIT)?;
+    let committed = when_coordinated(|| consumer.committed_offsets(list.clone(), BROKER_WAIT))
+        .context("cannot read committed offsets")?;
     let mut ends = BTreeMap::new();
     for partition in partitions {
         let (low, high) = consumer.fetch_watermarks(topic, partition, BROKER_WAIT)?;

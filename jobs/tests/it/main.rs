@@ -4,6 +4,7 @@
 
 mod features;
 mod ingest;
+mod kafka;
 mod plans;
 mod setup;
 mod slt;
