@@ -17,7 +17,7 @@ SELECT
   flights.carrier,
   flights.origin,
   flights.dest,
-  flights.origin || '-' || flights.dest AS route,
+  CONCAT(flights.origin, '-', flights.dest) AS route,
   flights.crs_dep_minutes,
   flights.crs_arr_minutes,
   flights.arr_delay_minutes,
