@@ -1,8 +1,11 @@
 //! What a model may look at: the columns of the relation `features`, in the order in which
 //! `feature_codes` and `predict_delay` take them.
 
+use serde::{Deserialize, Serialize};
+
 /// How a feature's values are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// By size; splits are thresholds.
     Numeric,

@@ -168,6 +168,37 @@ impl Split {
 }
 
 impl Tree {
+    /// Says what is wrong with a tree that was read from outside; `n_codes` are the numbers of
+    /// codes of the features.
+    pub(crate) fn check(&self, n_codes: &[usize]) -> Result<(), String> {
+        let mut n_reached = 1;
+        for (i, node) in self.nodes.iter().enumerate() {
+            let Some(split) = &node.split else { continue };
+            if split.left != n_reached || split.left <= i {
+                return Err(format!("node {i}: children are not in breadth-first order"));
+            }
+            n_reached += 2;
+            let Some(&n_codes) = n_codes.get(split.feature) else {
+                return Err(format!("node {i}: there is no feature {}", split.feature));
+            };
+            let fits = match &split.left_codes {
+                LeftCodes::UpTo(last) => usize::from(*last) < n_codes,
+                LeftCodes::Among(codes) => {
+                    codes.windows(2).all(|w| w[0] < w[1])
+                        && codes.first() != Some(&0)
+                        && codes.last().is_none_or(|&c| usize::from(c) < n_codes)
+                }
+            };
+            if !fits {
+                return Err(format!("node {i}: codes do not fit feature {}", split.feature));
+            }
+        }
+        if n_reached != self.nodes.len() {
+            return Err(format!("{} nodes, of which {n_reached} are reached", self.nodes.len()));
+        }
+        Ok(())
+    }
+
     /// The leaf that codes fall to.
     pub fn leaf(&self, codes: &[u16]) -> &Node {
         let mut node = &self.nodes[0];
@@ -246,7 +277,8 @@ impl Model {
         probabilities(&self.trees, codes)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Says what is wrong with a model that was read from outside.
+    pub(crate) fn check(&self) -> Result<(), String> {
         if self.classes.len() != N_CLASSES {
             return Err(format!("{} classes instead of {N_CLASSES}", self.classes.len()));
         }
@@ -269,40 +301,26 @@ impl Model {
         if !positions.windows(2).all(|w| w[0] < w[1]) {
             return Err("features are not in order".into());
         }
+        let n_codes: Vec<usize> = self.features.iter().map(|spec| spec.codes.n_codes()).collect();
         for (i, tree) in self.trees.iter().enumerate() {
-            self.check_tree(tree).map_err(|e| format!("tree {i}: {e}"))?;
+            let checked = tree.check(&n_codes).and_then(|()| self.check_kinds(tree));
+            checked.map_err(|e| format!("tree {i}: {e}"))?;
         }
         Ok(())
     }
 
-    fn check_tree(&self, tree: &Tree) -> Result<(), String> {
-        let mut n_reached = 1;
+    /// Says whether a tree's splits are of the kinds of their features.
+    fn check_kinds(&self, tree: &Tree) -> Result<(), String> {
         for (i, node) in tree.nodes.iter().enumerate() {
             let Some(split) = &node.split else { continue };
-            if split.left != n_reached || split.left <= i {
-                return Err(format!("node {i}: children are not in breadth-first order"));
-            }
-            n_reached += 2;
-            let Some(feature) = self.features.get(split.feature) else {
-                return Err(format!("node {i}: there is no feature {}", split.feature));
+            let feature = &self.features[split.feature];
+            let kind = match split.left_codes {
+                LeftCodes::UpTo(_) => Kind::Numeric,
+                LeftCodes::Among(_) => Kind::Categorical,
             };
-            let fits = match (&split.left_codes, feature.codes.kind()) {
-                (LeftCodes::UpTo(last), Kind::Numeric) => {
-                    usize::from(*last) < feature.codes.n_codes()
-                }
-                (LeftCodes::Among(codes), Kind::Categorical) => {
-                    codes.windows(2).all(|w| w[0] < w[1])
-                        && codes.first() != Some(&0)
-                        && codes.last().is_none_or(|&c| usize::from(c) < feature.codes.n_codes())
-                }
-                _ => false,
-            };
-            if !fits {
+            if kind != feature.codes.kind() {
                 return Err(format!("node {i}: codes do not fit feature {:?}", feature.name));
             }
-        }
-        if n_reached != tree.nodes.len() {
-            return Err(format!("{} nodes, of which {n_reached} are reached", tree.nodes.len()));
         }
         Ok(())
     }

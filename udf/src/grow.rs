@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::N_CLASSES;
 use crate::chance::{draw, hash};
 use crate::codes::Codes;
@@ -16,8 +18,9 @@ use crate::histogram::{OpenNode, Pass};
 /// Rows per class, each counted as often as it was drawn.
 type Counts = [u64; N_CLASSES];
 
-/// A forest that is being grown.
-#[derive(Debug)]
+/// A forest that is being grown. Can be written down between two passes and gone on with later.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Growth {
     params: ForestParams,
     kinds: Vec<Kind>,
@@ -45,6 +48,11 @@ impl Growth {
         growth.this_level =
             (0..params.n_trees).map(|tree| (growth.open_node(tree, 0, 1), 1)).collect();
         growth
+    }
+
+    /// How it is grown.
+    pub fn params(&self) -> &ForestParams {
+        &self.params
     }
 
     /// Depth of the level that is being split; the roots have 0.

@@ -18,6 +18,7 @@ use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::N_CLASSES;
 use crate::chance::{TREES_PER_HASH, bootstrap_weight, group_seed, row_hash};
@@ -31,7 +32,8 @@ const BLOCK_ROWS: usize = 4096;
 const FLUSH_ROWS: usize = (u32::MAX / 8) as usize;
 
 /// What one query counts: the forest so far and some of its open nodes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pass {
     /// Seed of the bootstrap.
     pub seed: u64,
@@ -44,7 +46,8 @@ pub struct Pass {
 }
 
 /// A leaf that may yet be split.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OpenNode {
     /// Position of its tree.
     pub tree: usize,
@@ -58,6 +61,23 @@ impl Pass {
     /// Counters that one open node needs.
     pub fn n_counters(n_codes: &[usize], node: &OpenNode) -> usize {
         node.features.iter().map(|&f| n_codes[f] * N_CLASSES).sum()
+    }
+
+    /// Says what is wrong with a pass that was read from outside.
+    pub(crate) fn check(&self) -> std::result::Result<(), String> {
+        for tree in &self.trees {
+            tree.check(&self.n_codes)?;
+        }
+        for OpenNode { tree, node, features } in &self.open {
+            let is_leaf = |tree: &Tree| tree.nodes.get(*node).is_some_and(|n| n.split.is_none());
+            if !self.trees.get(*tree).is_some_and(is_leaf) {
+                return Err(format!("node {node} of tree {tree} is no leaf"));
+            }
+            if features.iter().any(|&feature| feature >= self.n_codes.len()) {
+                return Err(format!("node {node} of tree {tree} names a feature there is not"));
+            }
+        }
+        Ok(())
     }
 
     fn len(&self) -> usize {
@@ -78,6 +98,11 @@ impl TreeHistogram {
     pub fn new(pass: Arc<Pass>) -> Self {
         let walks = Arc::new(TreeWalk::of_pass(&pass));
         Self { signature: Signature::any(3, Volatility::Immutable), pass, walks }
+    }
+
+    /// What it counts.
+    pub fn pass(&self) -> &Pass {
+        &self.pass
     }
 
     /// The function as SQL calls it.

@@ -4,7 +4,7 @@
 //! look at, [`codes`] turns values into small integers, [`distinct_counts`] finds the values there
 //! are, [`histogram`] counts classes per node and code, [`grow`] turns counts into splits,
 //! [`forest`] is the model, [`scorer`] and [`predict`] ask it, [`fit`] does all of it over a
-//! `linfa` dataset.
+//! `linfa` dataset, [`wire`] takes functions with what they carry to other processes.
 //!
 //! Everything counted is an integer and every random choice is a hash ([`chance`]) of the seed and
 //! of what is chosen for, so a forest is the same bytes for any order and partitioning of its rows.
@@ -21,6 +21,7 @@ pub mod histogram;
 pub mod predict;
 pub mod scorer;
 mod walk;
+pub mod wire;
 
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 

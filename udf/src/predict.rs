@@ -49,6 +49,15 @@ impl FeatureCodes {
         Self { signature, inputs: Arc::new(inputs.collect()) }
     }
 
+    /// The features that it codes.
+    pub fn feature_specs(&self) -> Vec<FeatureSpec> {
+        let spec = |(position, codes): (usize, &Codes)| FeatureSpec {
+            name: FEATURES[position].name.to_owned(),
+            codes: codes.clone(),
+        };
+        self.specs().map(spec).collect()
+    }
+
     fn specs(&self) -> impl Iterator<Item = (usize, &Codes)> {
         self.inputs.iter().map(|(position, codes, _)| (*position, codes))
     }
@@ -119,6 +128,11 @@ macro_rules! identified_by_models {
             pub fn new(models: Arc<Models>) -> Self {
                 let signature = Signature::any(FEATURES.len() + 1, Volatility::Immutable);
                 Self { signature, models }
+            }
+
+            /// The models it can ask.
+            pub fn models(&self) -> &Models {
+                &self.models
             }
         }
 
