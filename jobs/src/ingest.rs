@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use datafusion::arrow::array::{AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{Int32Type, Int64Type};
+use datafusion::arrow::datatypes::{Int32Type, Int64Type, UInt64Type};
 use datafusion::config::TableParquetOptions;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::functions_aggregate::expr_fn::count;
@@ -214,13 +214,16 @@ async fn count_rows(typed: &DataFrame) -> Result<(BTreeSet<(i32, i32)>, u64, u64
     Ok((months, n_flights, n_rejects))
 }
 
-async fn write(rows: DataFrame, url: &str, partitions: &[&str]) -> Result<()> {
+/// Writes rows as Parquet, into a directory for each value of `partitions`; returns their number.
+pub async fn write(rows: DataFrame, url: &str, partitions: &[&str]) -> Result<u64> {
     let partitions = partitions.iter().map(|p| p.to_string()).collect();
     let options = DataFrameWriteOptions::new().with_partition_by(partitions);
     let mut parquet = TableParquetOptions::default();
     parquet.global.compression = Some("zstd(3)".into());
-    rows.write_parquet(url, options, Some(parquet)).await.with_context(|| url.to_owned())?;
-    Ok(())
+    let written = rows.write_parquet(url, options, Some(parquet)).await;
+    let written = written.with_context(|| url.to_owned())?;
+    let n_rows = written.iter().map(|b| b.column(0).as_primitive::<UInt64Type>().values());
+    Ok(n_rows.flatten().sum())
 }
 
 /// Puts the staged files of each month in the place of those that are there. A reader that lists

@@ -5,11 +5,15 @@
 //! distances/*.parquet                   the relation distances
 //! rejects/<run>/*.parquet               rows that were refused, with file, line and reason
 //! models/<sha256>.json, .html           models and their reports; models/champion names one
+//! predictions/<run>/*.parquet           answers of a batch
+//! jobs/<id>.json                        the history of jobs
+//! training/<run>/                       codes and checkpoint of a training run; gone when it ends
 //! staging/<run>/                        what a run is writing; gone when it ends
 //! ```
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use datafusion::arrow::datatypes::DataType;
@@ -17,10 +21,69 @@ use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::ListingOptions;
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
+use object_store::{
+    BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
+    PutOptions, PutPayload, RetryConfig, UpdateVersion,
+};
+use sha2::{Digest, Sha256};
 use url::Url;
+
+/// How requests to an object store are repeated: long enough for one that restarts, short enough
+/// for a person who mistyped its address.
+const RETRY: RetryConfig = RetryConfig {
+    backoff: BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(5),
+        base: 2.0,
+    },
+    max_retries: 6,
+    retry_timeout: Duration::from_secs(60),
+};
+
+/// Opens the object store that `url` is in, and the path of `url` in it. `options` hold what its
+/// driver knows, named as the usual variables of the environment in lower case.
+///
+/// Errors when the endpoint is neither encrypted, nor on this machine, nor allowed.
+pub fn open_store(url: &Url, options: &[(String, String)]) -> Result<(Arc<dyn ObjectStore>, Path)> {
+    let (scheme, path) = ObjectStoreScheme::parse(url)?;
+    let plain = options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    if scheme != ObjectStoreScheme::AmazonS3 {
+        let (store, path) = object_store::parse_url_opts(url, plain)?;
+        return Ok((store.into(), path));
+    }
+    let mut builder = AmazonS3Builder::new().with_url(url.as_str()).with_retry(RETRY);
+    for (key, value) in plain {
+        // what is in the environment for other programs is not for us
+        let Ok(key) = key.parse::<AmazonS3ConfigKey>() else { continue };
+        builder = builder.with_config(key, value);
+    }
+    if let Some(endpoint) = builder.get_config_value(&AmazonS3ConfigKey::Endpoint)
+        && is_on_this_machine(&endpoint)?
+    {
+        builder = builder.with_allow_http(true);
+    } else if let Some(endpoint) = builder.get_config_value(&AmazonS3ConfigKey::Endpoint) {
+        let http = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
+        let is_allowed = builder.get_config_value(&http).is_some_and(|value| value == "true");
+        ensure!(
+            is_allowed || endpoint.starts_with("https://"),
+            "{endpoint} is not encrypted; AWS_ALLOW_HTTP=true allows it"
+        );
+    }
+    Ok((Arc::new(builder.build()?), path))
+}
+
+fn is_on_this_machine(endpoint: &str) -> Result<bool> {
+    let url = Url::parse(endpoint).with_context(|| format!("endpoint {endpoint}"))?;
+    Ok(match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    })
+}
 
 /// An opened data root. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -37,9 +100,8 @@ impl Lake {
         let open = || -> Result<Self> {
             if root.contains("://") && !root.starts_with("file://") {
                 let url = Url::parse(&format!("{}/", root.trim_end_matches('/')))?;
-                let options = options.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-                let (store, prefix) = object_store::parse_url_opts(&url, options)?;
-                return Ok(Self { root: url, store: store.into(), prefix });
+                let (store, prefix) = open_store(&url, options)?;
+                return Ok(Self { root: url, store, prefix });
             }
             let directory = FilePath::new(root.trim_start_matches("file://"));
             std::fs::create_dir_all(directory)?;
@@ -136,6 +198,22 @@ impl Lake {
         let mut names: Vec<_> = found.iter().map(|o| relative_to_root(&o.location)).collect();
         names.sort();
         Ok(names)
+    }
+
+    /// A digest of the names and sizes of all objects below the given places. Files of relations
+    /// are never changed in place, so the same digest means the same rows.
+    pub async fn fingerprint(&self, relatives: &[&str]) -> Result<String> {
+        let mut digest = Sha256::new();
+        for relative in relatives {
+            let found = self.store.list(Some(&self.path(relative)?));
+            let mut found: Vec<_> =
+                found.try_collect().await.with_context(|| self.url(relative))?;
+            found.sort_by(|a, b| a.location.cmp(&b.location));
+            for object in found {
+                digest.update(format!("{} {}\n", object.location, object.size));
+            }
+        }
+        Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Moves an object.

@@ -2,10 +2,12 @@
 //!
 //! What is done never knows where it runs: the context is given, in process or a cluster's. In the
 //! data's order: [`ingest`] ([`raw`] files by their [`layout`]) → [`train`] ([`report`]) →
-//! [`stream`] ([`window`], [`kafka`]); [`lake`] is where data at rest lives, [`sql`] holds the
-//! steps.
+//! [`score`] or [`stream`] ([`window`], [`kafka`]); [`lake`] is where data at rest lives, [`sql`]
+//! holds the steps, [`history`] and [`checkpoint`] what is known of a run.
 
 pub mod baseline;
+pub mod checkpoint;
+pub mod history;
 pub mod ingest;
 pub mod kafka;
 pub mod lake;
@@ -18,6 +20,7 @@ pub mod publish;
 pub mod raw;
 pub mod report;
 pub mod report_html;
+pub mod score;
 pub mod sql;
 pub mod stream;
 pub mod train;

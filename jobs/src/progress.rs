@@ -14,6 +14,8 @@ pub enum Progress {
     },
     /// A level of the forest is being grown.
     Level {
+        /// Trees that grow.
+        n_trees: usize,
         /// Levels that are grown.
         done: u32,
         /// In all.

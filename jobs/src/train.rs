@@ -1,8 +1,9 @@
 //! `flights` → a model, as query plans.
 //!
 //! Three scans of the flights (distinct values, codes, evaluation), then a pass over the codes for
-//! every level: `tree_histogram` counts, [`Growth`] splits. Runs the same in process and on a
-//! cluster, and makes the same bytes on both.
+//! every level: `tree_histogram` counts, [`Growth`](udf::grow::Growth) splits. Runs the same in
+//! process and on a cluster, and makes the same bytes on both, also when it is interrupted and
+//! resumed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,12 +20,13 @@ use udf::codes::Codes;
 use udf::distinct_counts;
 use udf::features::FEATURES;
 use udf::fit::ValidForestParams;
-use udf::forest::{FORMAT, FeatureSpec, Metrics, Model, Rows, Tree, version_of};
-use udf::grow::{Growth, importances};
+use udf::forest::{FORMAT, FeatureSpec, Metrics, Model, Rows, version_of};
+use udf::grow::importances;
 use udf::histogram::TreeHistogram;
 use udf::predict::{FeatureCodes, Models};
 use udf::scorer::Scorer;
 
+use crate::checkpoint::{Checkpoint, codes_of};
 use crate::lake::Lake;
 use crate::metrics::{Evaluation, class_title};
 use crate::progress::{OnProgress, Progress};
@@ -44,10 +46,12 @@ pub struct TrainOptions {
     pub codes_bytes: u64,
 }
 
-/// Trains a model, saves it, writes its report, and makes it the champion.
+/// Trains a model, saves it, writes its report, and makes it the champion. `run` names the run's
+/// own directory; a run of that name that was interrupted is gone on with.
 pub async fn train(
     ctx: &SessionContext,
     lake: &Lake,
+    run: &str,
     options: &TrainOptions,
     on_progress: OnProgress<'_>,
 ) -> Result<Report> {
@@ -56,17 +60,18 @@ pub async fn train(
     register_training(ctx, options.params.get().holdout).await?;
 
     on_progress(Progress::Stage("finding bins and categories by sql/3_values.sql"));
-    let (n_training, specs) = feature_specs(ctx, options).await?;
+    let mut at = begin_or_go_on(ctx, lake, run, options).await?;
+    let n_training = at.n_training;
     clock.end("values", n_training);
 
     on_progress(Progress::Stage("coding rows by sql/3_codes.sql"));
-    materialise_codes(ctx, lake, &specs, n_training, options.codes_bytes).await?;
+    materialise_codes(ctx, lake, run, &mut at, options.codes_bytes).await?;
     clock.end("codes", n_training);
 
     on_progress(Progress::Stage("growing trees by sql/4_histogram.sql"));
-    let (trees, n_passes) = grow(ctx, options, &specs, on_progress).await?;
+    let n_passes = grow(ctx, lake, run, &mut at, options.histogram_bytes, on_progress).await?;
     ctx.deregister_table("codes")?;
-    lake.delete_below("training/").await?;
+    let (specs, trees) = (at.specs, at.growth.into_trees());
     clock.end("levels", n_training * n_passes);
 
     on_progress(Progress::Stage("judging it by sql/5_evaluation.sql"));
@@ -109,6 +114,8 @@ pub async fn train(
     lake.put(&models::report_of(&report.version), html.into_bytes()).await?;
     models::save(lake, &report.model).await?;
     models::promote(lake, &report.version).await?;
+    // last, so that a run that dies before is resumed, not repeated
+    lake.delete_below(&format!("training/{run}/")).await?;
     Ok(report)
 }
 
@@ -152,6 +159,21 @@ pub async fn up_to_date(
     Ok((rows == model.rows).then_some(champion))
 }
 
+/// What an earlier process left of the run, or its beginning.
+async fn begin_or_go_on(
+    ctx: &SessionContext,
+    lake: &Lake,
+    run: &str,
+    options: &TrainOptions,
+) -> Result<Checkpoint> {
+    let flights = lake.fingerprint(&["flights/", "distances/"]).await?;
+    if let Some(checkpoint) = Checkpoint::load(lake, run, options, &flights).await? {
+        return Ok(checkpoint);
+    }
+    let (n_training, specs) = feature_specs(ctx, options).await?;
+    Ok(Checkpoint::begin(options, flights, n_training, specs))
+}
+
 /// Number of training rows, and how the values of each feature become codes.
 async fn feature_specs(
     ctx: &SessionContext,
@@ -182,51 +204,57 @@ async fn feature_specs(
 async fn materialise_codes(
     ctx: &SessionContext,
     lake: &Lake,
-    specs: &[FeatureSpec],
-    n_rows: u64,
+    run: &str,
+    at: &mut Checkpoint,
     bytes_max: u64,
 ) -> Result<()> {
-    ctx.register_udf(FeatureCodes::new(specs).into());
-    let codes = sql::plan(ctx, sql::CODES, &[]).await?;
-    let bytes_per_row = size_of::<i64>() + size_of::<u8>() + specs.len() * size_of::<u16>();
-    if n_rows * bytes_per_row as u64 <= bytes_max {
-        let schema = Arc::clone(codes.schema().inner());
-        let table = MemTable::try_new(schema, codes.collect_partitioned().await?)?;
-        ctx.deregister_table("codes")?;
-        ctx.register_table("codes", Arc::new(table))?;
-        return Ok(());
+    ctx.register_udf(FeatureCodes::new(&at.specs).into());
+    let written = codes_of(run);
+    if !at.codes_are_written {
+        let codes = sql::plan(ctx, sql::CODES, &[]).await?;
+        let bytes_per_row = size_of::<i64>() + size_of::<u8>() + at.specs.len() * size_of::<u16>();
+        if at.n_training * bytes_per_row as u64 <= bytes_max {
+            let schema = Arc::clone(codes.schema().inner());
+            let table = MemTable::try_new(schema, codes.collect_partitioned().await?)?;
+            ctx.deregister_table("codes")?;
+            ctx.register_table("codes", Arc::new(table))?;
+            return Ok(());
+        }
+        lake.delete_below(&written).await?;
+        codes.write_parquet(&lake.url(&written), Default::default(), None).await?;
+        at.codes_are_written = true;
+        at.save(lake, run).await?;
     }
-    lake.delete_below("training/").await?;
-    codes.write_parquet(&lake.url("training/"), Default::default(), None).await?;
-    lake.register_table(ctx, "codes", "training/", &[]).await
+    lake.register_table(ctx, "codes", &written, &[]).await
 }
 
-/// Grows the forest level by level; also the number of passes over the codes.
+/// Grows the forest level by level; returns the number of passes over the codes.
 async fn grow(
     ctx: &SessionContext,
-    options: &TrainOptions,
-    specs: &[FeatureSpec],
+    lake: &Lake,
+    run: &str,
+    at: &mut Checkpoint,
+    histogram_bytes: usize,
     on_progress: OnProgress<'_>,
-) -> Result<(Vec<Tree>, u64)> {
-    let params = options.params.get();
-    let codes: Vec<&Codes> = specs.iter().map(|spec| &spec.codes).collect();
-    let mut growth = Growth::new(params, &codes);
+) -> Result<u64> {
+    let (n_trees, total) = (at.growth.params().n_trees, at.growth.params().depth);
     // each partition holds counters of its own, and their merger one more
     let n_partitions = ctx.state().config().target_partitions();
-    let pass_bytes = options.histogram_bytes / (n_partitions + 1);
+    let pass_bytes = histogram_bytes / (n_partitions + 1);
     let mut n_passes = 0;
-    while let Some(pass) = growth.next_pass(pass_bytes) {
-        on_progress(Progress::Level { done: growth.depth(), total: params.depth });
+    while let Some(pass) = at.growth.next_pass(pass_bytes) {
+        on_progress(Progress::Level { n_trees, done: at.growth.depth(), total });
         let pass = Arc::new(pass);
         ctx.register_udaf(TreeHistogram::new(Arc::clone(&pass)).into_udaf());
         let counted = sql::plan(ctx, sql::HISTOGRAM, &[]).await?.collect().await?;
         let counted = one_row(&counted, sql::HISTOGRAM.file)?;
         let counters = counted.column(0).as_list::<i32>().value(0);
-        growth.split(&pass, counters.as_primitive::<UInt64Type>().values());
+        at.growth.split(&pass, counters.as_primitive::<UInt64Type>().values());
+        at.save(lake, run).await?;
         n_passes += 1;
     }
-    on_progress(Progress::Level { done: params.depth, total: params.depth });
-    Ok((growth.into_trees(), n_passes))
+    on_progress(Progress::Level { n_trees, done: total, total });
+    Ok(n_passes)
 }
 
 /// Judges the model that SQL knows as `name` on the held-out rows of `training`.

@@ -6,6 +6,7 @@ mod features;
 mod ingest;
 mod kafka;
 mod plans;
+mod resume;
 mod setup;
 mod slt;
 mod train;

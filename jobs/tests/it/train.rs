@@ -19,8 +19,8 @@ use crate::setup::{
 
 /// The artefact that training makes.
 async fn artefact(lake: &Lake, n_partitions: usize, options: &TrainOptions) -> Vec<u8> {
-    let report = train(&session(n_partitions), lake, options, &|_| {}).await.unwrap();
-    assert_eq!(lake.list("training/").await.unwrap(), Vec::<String>::new(), "codes are left");
+    let report = train(&session(n_partitions), lake, "bytes", options, &|_| {}).await.unwrap();
+    assert_eq!(lake.list("training/bytes/").await.unwrap(), Vec::<String>::new(), "codes are left");
     let name = format!("models/{}.json", report.version);
     lake.get(&name, MODEL_BYTES_MAX).await.unwrap().unwrap()
 }
@@ -57,7 +57,8 @@ async fn another_seed_gives_another_forest_over_the_same_rows() {
     let mut trees = Vec::new();
     for seed in [1, 2] {
         let params = ForestParams { seed, n_trees: 2, ..ForestParams::default() };
-        let report = train(&session(2), lake, &with_params(params), &|_| {}).await.unwrap();
+        let (run, options) = (format!("seed-{seed}"), with_params(params));
+        let report = train(&session(2), lake, &run, &options, &|_| {}).await.unwrap();
         trees.push((report.model.rows, report.model.trees));
     }
     assert_eq!(trees[0].0, trees[1].0);
@@ -101,7 +102,7 @@ async fn a_model_is_up_to_date_until_options_or_flights_change() {
     ingest_all(&lake, &[some_flights(directory.path(), true).await], "first").await;
     let (ctx, options) = (session(2), options(2));
     assert!(up_to_date(&ctx, &lake, &options).await.unwrap().is_none(), "there is no champion");
-    let report = train(&ctx, &lake, &options, &|_| {}).await.unwrap();
+    let report = train(&ctx, &lake, "run", &options, &|_| {}).await.unwrap();
     let found = up_to_date(&ctx, &lake, &options).await.unwrap().unwrap();
     assert_eq!(found.version(), report.version);
 
@@ -113,7 +114,7 @@ async fn a_model_is_up_to_date_until_options_or_flights_change() {
     ingest_all(&lake, &[fixture("bts_new.csv")], "more").await;
     assert!(up_to_date(&ctx, &lake, &options).await.unwrap().is_none(), "more flights");
 
-    let again = train(&ctx, &lake, &options, &|_| {}).await.unwrap();
+    let again = train(&ctx, &lake, "run", &options, &|_| {}).await.unwrap();
     assert_eq!(again.previous.unwrap().version, report.version);
 }
 
@@ -162,7 +163,7 @@ async fn a_champion_that_names_no_model_is_refused() {
 #[tokio::test]
 async fn flights_that_nobody_can_learn_from_are_said_to_be_so() {
     let lake = memory_lake();
-    let error = train(&session(2), &lake, &options(1), &|_| {}).await.unwrap_err();
+    let error = train(&session(2), &lake, "run", &options(1), &|_| {}).await.unwrap_err();
     let error = format!("{error:#}");
     assert!(error.starts_with("there are no flights under memory:///lake/flights/"), "{error}");
     assert!(error.contains("`submit-job ingest` makes them"), "{error}");
@@ -174,7 +175,8 @@ async fn flights_that_nobody_can_learn_from_are_said_to_be_so() {
     std::fs::write(&cancelled, lines.map(|l| format!("{l}\n")).collect::<String>()).unwrap();
     let ingested = ingest_all(&lake, &[cancelled], "first").await;
     assert!(ingested.n_flights > 0);
-    let error = train(&session(2), &lake, &options(1), &|_| {}).await.unwrap_err().to_string();
+    let error = train(&session(2), &lake, "run", &options(1), &|_| {}).await.unwrap_err();
+    let error = error.to_string();
     let want = "there is nothing to train on: no flight has a departure and an arrival delay";
     assert_eq!(error, want);
     assert_eq!(lake.list("models/").await.unwrap(), Vec::<String>::new());
@@ -184,7 +186,7 @@ async fn flights_that_nobody_can_learn_from_are_said_to_be_so() {
 async fn a_handful_of_flights_is_enough_to_train_on() {
     let lake = memory_lake();
     ingest_all(&lake, &[fixture("bts_new.csv")], "first").await;
-    let report = train(&session(2), &lake, &options(2), &|_| {}).await.unwrap();
+    let report = train(&session(2), &lake, "run", &options(2), &|_| {}).await.unwrap();
     assert_eq!(report.model.rows.training + report.model.rows.holdout, 7);
     models::champion(&lake).await.unwrap().unwrap();
 }

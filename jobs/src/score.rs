@@ -1,0 +1,58 @@
+//! `flights` × a model → predictions as Parquet, and a model against the held-out flights.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use datafusion::common::ScalarValue;
+use datafusion::prelude::SessionContext;
+use udf::predict::Models;
+use udf::scorer::Scorer;
+
+use crate::lake::Lake;
+use crate::metrics::Evaluation;
+use crate::progress::{OnProgress, Progress};
+use crate::{ingest, models, sql, train};
+
+/// The model that jobs ask: `version`, or the champion.
+pub async fn open_model(lake: &Lake, version: Option<&str>) -> Result<Arc<Scorer>> {
+    let model = match version {
+        Some(version) => models::load(lake, version).await?,
+        None => models::champion(lake).await?.context("there is no model; `train` makes one")?,
+    };
+    Ok(Arc::new(model))
+}
+
+/// Scores all flights by `sql/6_predictions.sql` into `predictions/<run>/`; returns their number
+/// and the URL.
+pub async fn score(
+    ctx: &SessionContext,
+    lake: &Lake,
+    run: &str,
+    model: Arc<Scorer>,
+    on_progress: OnProgress<'_>,
+) -> Result<(u64, String)> {
+    lake.register_flights(ctx).await?;
+    sql::view(ctx, "features", sql::FEATURES, &[]).await?;
+    models::register(ctx, Models::from([("model".to_owned(), model)]));
+    on_progress(Progress::Stage("scoring flights by sql/6_predictions.sql"));
+    let rows = sql::plan(ctx, sql::PREDICTIONS, &[("model", ScalarValue::from("model"))]).await?;
+    let directory = format!("predictions/{run}/");
+    // a run that is resumed begins again
+    lake.delete_below(&directory).await?;
+    let n_rows = ingest::write(rows, &lake.url(&directory), &[]).await?;
+    Ok((n_rows, lake.url(&directory)))
+}
+
+/// Judges a model on the flights that its training held out.
+pub async fn evaluate(
+    ctx: &SessionContext,
+    lake: &Lake,
+    model: Arc<Scorer>,
+    on_progress: OnProgress<'_>,
+) -> Result<Evaluation> {
+    lake.register_flights(ctx).await?;
+    train::register_training(ctx, model.model().params.holdout).await?;
+    models::register(ctx, Models::from([("model".to_owned(), model)]));
+    on_progress(Progress::Stage("judging it by sql/5_evaluation.sql"));
+    train::evaluate(ctx, "model").await
+}
