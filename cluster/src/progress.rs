@@ -1,10 +1,12 @@
 //! Progress on a terminal as a bar, elsewhere as plain lines.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use jobs::progress::Progress;
+
+use crate::remote::Tasks;
 
 /// Shows what a job tells.
 pub struct Shown {
@@ -16,7 +18,7 @@ pub struct Shown {
 impl Default for Shown {
     fn default() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("  {bar:30} {percent:>3} % {msg}");
+            let style = ProgressStyle::with_template("  {bar:30} {percent:>3} % {prefix}{msg}");
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(0).with_style(style)
         });
@@ -34,10 +36,10 @@ impl Shown {
                 bar.set_position(done);
                 bar.set_message("bytes read");
             }
-            (Some(bar), Progress::Level { done, total }) => {
+            (Some(bar), Progress::Level { n_trees, done, total }) => {
                 bar.set_length(total.into());
                 bar.set_position(done.into());
-                bar.set_message("levels grown");
+                bar.set_message(format!("{done} of {total} levels of {n_trees} trees grown"));
             }
             (None, Progress::Stage(stage)) => self.line(stage.to_owned()),
             (None, Progress::Bytes { done, total }) => {
@@ -45,9 +47,16 @@ impl Shown {
                 let quarters = 4 * done / total.max(1);
                 self.line(format!("{} % read", 25 * quarters));
             }
-            (None, Progress::Level { done, total }) => {
-                self.line(format!("{done} of {total} levels grown"));
+            (None, Progress::Level { n_trees, done, total }) => {
+                self.line(format!("{done} of {total} levels of {n_trees} trees grown"));
             }
+        }
+    }
+
+    /// Shows how far the queries are that run on a cluster; a terminal's bar only.
+    pub fn tasks(&self, tasks: Tasks) {
+        if let (Some(bar), true) = (&self.bar, tasks.total > 0) {
+            bar.set_prefix(format!("{} of {} tasks done  ", tasks.done, tasks.total));
         }
     }
 
@@ -75,7 +84,7 @@ pub fn say(text: &str) {
 }
 
 /// Prints a result, for people or for a pipe.
-#[expect(clippy::print_stdout, reason = "the one place that writes results")]
 pub fn print(text: &str) {
-    println!("{text}");
+    // a reader that has seen enough closes its end; that is no error of ours
+    _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -6,37 +6,65 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
-use jobs::ingest::{Ingested, ingest};
+use jobs::ingest::ingest;
 use jobs::kafka::{Sink, Source, Topics, create_topics};
 use jobs::lake::Lake;
 use jobs::progress::Progress;
 use jobs::publish::publish;
 use jobs::report::Report;
+use jobs::score::{evaluate, open_model, score};
 use jobs::train::{TrainOptions, train};
 use jobs::{models, stream};
-use serde_json::json;
+use serde_json::{Value, json};
 use store::Store;
 
-use crate::cli::{Cli, Ingest, KafkaArgs, StoreArgs, Stream, Train, Web};
+use crate::cli::{Ask, Cli, Ingest, KafkaArgs, Master, StoreArgs, Stream, Train, Web};
 use crate::progress::{Shown, print, say};
-use crate::session;
+use crate::remote::Remote;
+use crate::session::{self, Setting};
 
-/// A session and the data root, as the command line says.
+/// What a job needs, as the command line says.
 pub struct Opened {
     /// The session.
     pub ctx: SessionContext,
     /// The data root.
     pub lake: Lake,
+    /// The scheduler, when the session's queries run on a cluster.
+    pub remote: Option<Remote>,
+    /// The job's id; names the run's own directories.
+    pub id: String,
+    /// The terminal.
+    pub shown: Shown,
 }
 
-/// Opens the session and the data root.
-pub fn open(cli: &Cli, options: &[(String, String)]) -> Result<Opened> {
-    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let n_threads = cli.threads.unwrap_or(n_cores).max(1);
-    let ctx = session::in_process(n_threads, cli.memory.saturating_mul(1024 * 1024))?;
-    let lake = Lake::open(&cli.data, options)?;
+/// Opens the session and the data root for the job `id`.
+pub async fn open(
+    cli: &Cli,
+    master: &Master,
+    id: &str,
+    store_options: &[Setting],
+) -> Result<Opened> {
+    let settings = cli.settings()?;
+    let (ctx, remote) = match master {
+        Master::Local(n_threads) => {
+            let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let n_threads = n_threads.unwrap_or(n_cores);
+            let memory = cli.memory.saturating_mul(1024 * 1024);
+            (session::in_process(n_threads, memory, store_options, &settings)?, None)
+        }
+        Master::Cluster(address) => {
+            let tls = cli.tls.load()?;
+            let remote = Remote::new(address, &tls, id)?;
+            let n_partitions = remote.n_cores().await?;
+            let url = format!("df://{address}");
+            let ctx =
+                session::on_cluster(&url, &tls, id, n_partitions, store_options, &settings).await?;
+            (ctx, Some(remote))
+        }
+    };
+    let lake = Lake::open(&cli.data, store_options)?;
     lake.register(&ctx);
-    Ok(Opened { ctx, lake })
+    Ok(Opened { ctx, lake, remote, id: id.to_owned(), shown: Shown::default() })
 }
 
 /// Opens the store.
@@ -58,13 +86,11 @@ pub fn run_name(now: DateTime<Utc>) -> String {
 }
 
 /// Ingests files.
-pub async fn run_ingest(opened: &Opened, args: &Ingest, now: DateTime<Utc>) -> Result<Ingested> {
-    let shown = Shown::default();
+pub async fn run_ingest(opened: &Opened, args: &Ingest) -> Result<Value> {
     let started = Instant::now();
-    let Opened { ctx, lake } = opened;
-    let run = run_name(now);
+    let Opened { ctx, lake, id, shown, .. } = opened;
     let show = |progress: Progress| shown.show(progress);
-    let ingested = ingest(ctx, lake, &args.files, &run, args.rejects_max, &show).await;
+    let ingested = ingest(ctx, lake, &args.files, id, args.rejects_max, &show).await;
     shown.clear();
     let ingested = ingested?;
     let (first, last) = (ingested.months.first(), ingested.months.last());
@@ -88,32 +114,74 @@ pub async fn run_ingest(opened: &Opened, args: &Ingest, now: DateTime<Utc>) -> R
         ingested.n_rejects,
         ingested.rejects.as_ref().map_or(String::new(), |url| format!(", see {url}"))
     ));
-    Ok(ingested)
+    Ok(json!({
+        "flights": ingested.n_flights,
+        "rejects": ingested.n_rejects,
+        "months": ingested.months.len(),
+    }))
 }
 
 /// Trains a model.
 pub async fn run_train(opened: &Opened, options: &TrainOptions) -> Result<Report> {
-    let shown = Shown::default();
+    let Opened { ctx, lake, id, shown, remote } = opened;
+    let mut options = options.clone();
+    if remote.is_some() {
+        // the memory of this process is not that of the executors
+        options.codes_bytes = 0;
+    }
     let show = |progress: Progress| shown.show(progress);
-    let report = train(&opened.ctx, &opened.lake, options, &show).await;
+    let report = train(ctx, lake, id, &options, &show).await;
     shown.clear();
     report
 }
 
 /// Trains a model and prints its report.
-pub async fn run_train_command(opened: &Opened, args: &Train) -> Result<()> {
+pub async fn run_train_command(opened: &Opened, args: &Train) -> Result<Value> {
     let report = run_train(opened, &args.options()?).await?;
+    let result = train_json(&report);
     if args.json {
-        print(&train_json(&report).to_string());
+        print(&result.to_string());
     } else {
         print(&report.to_text());
         let url = opened.lake.url(&models::report_of(&report.version));
         say(&format!("champion is now {}; report with plots: {url}", report.version));
     }
-    Ok(())
+    Ok(result)
 }
 
-fn train_json(report: &Report) -> serde_json::Value {
+/// Judges a model on the flights that its training held out, and prints the measures as JSON.
+pub async fn run_evaluate(opened: &Opened, args: &Ask) -> Result<Value> {
+    let Opened { ctx, lake, shown, .. } = opened;
+    let model = open_model(lake, args.model.as_deref()).await?;
+    let version = model.version().to_owned();
+    let evaluation = evaluate(ctx, lake, model, &|progress| shown.show(progress)).await;
+    shown.clear();
+    let evaluation = evaluation?;
+    let result = json!({
+        "model": version,
+        "holdout_rows": evaluation.n_rows(),
+        "metrics": evaluation.metrics,
+        "confusion": evaluation.confusion,
+    });
+    print(&serde_json::to_string_pretty(&result)?);
+    Ok(result)
+}
+
+/// Scores all flights.
+pub async fn run_score(opened: &Opened, args: &Ask) -> Result<Value> {
+    let Opened { ctx, lake, id, shown, .. } = opened;
+    let started = Instant::now();
+    let model = open_model(lake, args.model.as_deref()).await?;
+    let version = model.version().to_owned();
+    let scored = score(ctx, lake, id, model, &|progress| shown.show(progress)).await;
+    shown.clear();
+    let (n_rows, url) = scored?;
+    let seconds = started.elapsed().as_secs_f64();
+    say(&format!("scored {n_rows} flights with {version} in {seconds:.1} s; they are in {url}"));
+    Ok(json!({ "model": version, "rows": n_rows, "predictions": url }))
+}
+
+fn train_json(report: &Report) -> Value {
     json!({
         "model": report.version,
         "fit_seconds": report.fit_seconds(),
@@ -126,7 +194,7 @@ fn train_json(report: &Report) -> serde_json::Value {
 }
 
 /// Publishes what pages need.
-pub async fn run_publish(opened: &Opened, store: &Store) -> Result<()> {
+pub async fn run_publish(opened: &Opened, store: &Store) -> Result<Value> {
     let published = publish(&opened.ctx, &opened.lake, store).await?;
     say(&format!(
         "published {} airlines, {} airports and {} distances to {}",
@@ -135,7 +203,7 @@ pub async fn run_publish(opened: &Opened, store: &Store) -> Result<()> {
         published.n_distances,
         store.describe()
     ));
-    Ok(())
+    Ok(json!({ "airlines": published.n_airlines, "airports": published.n_airports }))
 }
 
 fn topics(args: &KafkaArgs) -> Topics {
@@ -155,7 +223,7 @@ pub async fn run_stream(
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     // a window is small: one thread scores it faster than two that must be coordinated
-    let ctx = session::in_process(1, 512 * 1024 * 1024)?;
+    let ctx = session::in_process(1, 512 * 1024 * 1024, &[], &[])?;
     let version = stream::prepare(&ctx, lake).await?;
     let properties = args.kafka.properties();
     let topics = topics(&args.kafka);

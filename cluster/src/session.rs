@@ -1,33 +1,171 @@
-//! The session that jobs run in: configuration, limits and functions.
+//! The session that jobs run in: configuration, object stores, limits and functions. One
+//! definition for a program on its own and for the three of a cluster, so that they cannot differ.
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
+use ballista::extension::SessionContextExt;
+use ballista_core::ConfigProducer;
+use ballista_core::extension::SessionConfigExt;
 use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use jobs::lake;
+use object_store::ObjectStore;
+use url::Url;
+
+use crate::codec::{LogicalCodec, PhysicalCodec};
+use crate::tls::Tls;
 
 /// Rows of a batch: enough to amortise the cost of a batch, few enough to stay in the cache.
 const BATCH_ROWS: usize = 8192;
+/// Largest message between the programs of a cluster, in bytes: a plan carries the forest so far
+/// or models, and each task is sent its plan.
+pub const MESSAGE_BYTES_MAX: u32 = 256 * 1024 * 1024;
+/// Words in the key of a setting that say that its value is a secret.
+const SECRET_WORDS: [&str; 6] = ["secret", "password", "passwd", "token", "credential", "key_id"];
+
+/// A setting by name, such as `datafusion.execution.batch_size` = `4096`.
+pub type Setting = (String, String);
+
+/// The configuration that all sessions share.
+pub fn config() -> SessionConfig {
+    let mut config = SessionConfig::new().with_batch_size(BATCH_ROWS).with_information_schema(true);
+    // partition columns are integers in our tables; without this they would be read as text
+    config.options_mut().execution.listing_table_factory_infer_partitions = false;
+    config
+}
+
+/// The configuration of a cluster's sessions, on its client, scheduler and executors.
+pub fn cluster_config(tls: &Tls) -> SessionConfig {
+    let config = config()
+        .upgrade_for_ballista()
+        .with_ballista_logical_extension_codec(Arc::new(LogicalCodec::default()))
+        .with_ballista_physical_extension_codec(Arc::new(PhysicalCodec::default()))
+        .with_ballista_grpc_client_max_message_size(MESSAGE_BYTES_MAX as usize)
+        // plans of one shape and many short queries: planning again at run time only costs
+        .with_ballista_adaptive_query_planner(false);
+    // one task a partition, so that the scheduler spreads them over the executors
+    tls.configure(config).set_usize("ballista.scheduler.max_partitions_per_task", 1)
+}
+
+/// [`cluster_config`] as Ballista's programs want it.
+pub fn config_producer(tls: &Tls) -> ConfigProducer {
+    let tls = tls.clone();
+    Arc::new(move || cluster_config(&tls))
+}
+
+/// Where queries find bytes: local files, and object stores opened as their URLs turn up, with the
+/// options of this program's environment. Secrets stay in it: they never travel with a query.
+pub fn stores(options: &[Setting]) -> Arc<dyn ObjectStoreRegistry> {
+    let opened = DefaultObjectStoreRegistry::default();
+    Arc::new(Stores { options: options.to_vec(), opened })
+}
+
+/// What queries may use: the stores of [`stores`], and memory for sorts, joins and groups.
+pub fn runtime(options: &[Setting], memory_bytes: Option<usize>) -> Result<Arc<RuntimeEnv>> {
+    let mut builder = RuntimeEnvBuilder::new().with_object_store_registry(stores(options));
+    if let Some(bytes) = memory_bytes {
+        builder = builder.with_memory_pool(Arc::new(FairSpillPool::new(bytes)));
+    }
+    Ok(builder.build_arc()?)
+}
+
+/// A session's state with all functions that are known by their name.
+pub fn state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Result<SessionState> {
+    let mut state = SessionStateBuilder::new()
+        .with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .build();
+    for function in udf::scalar_functions() {
+        state.register_udf(Arc::new(function))?;
+    }
+    for function in udf::aggregate_functions() {
+        state.register_udaf(Arc::new(function))?;
+    }
+    Ok(state)
+}
 
 /// A session in this process, with `n_partitions` threads of work and memory for sorts, joins and
 /// groups bounded by `memory_bytes`.
-pub fn in_process(n_partitions: usize, memory_bytes: usize) -> Result<SessionContext> {
-    let mut config = SessionConfig::new()
-        .with_target_partitions(n_partitions)
-        .with_batch_size(BATCH_ROWS)
-        .with_information_schema(true);
-    // partition columns are integers in our tables; without this they would be read as text
-    config.options_mut().execution.listing_table_factory_infer_partitions = false;
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
-        .build_arc()?;
-    let ctx = SessionContext::new_with_config_rt(config, runtime);
-    for function in udf::scalar_functions() {
-        ctx.register_udf(function);
-    }
-    for function in udf::aggregate_functions() {
-        ctx.register_udaf(function);
-    }
+pub fn in_process(
+    n_partitions: usize,
+    memory_bytes: usize,
+    options: &[Setting],
+    settings: &[Setting],
+) -> Result<SessionContext> {
+    let config = with_settings(config().with_target_partitions(n_partitions), settings)?;
+    let state = state(config, runtime(options, Some(memory_bytes))?)?;
+    Ok(SessionContext::new_with_state(state))
+}
+
+/// A session whose queries run on the cluster of the scheduler at `url` (`df://host:port`), in
+/// `n_partitions` parts, under the name `job`.
+pub async fn on_cluster(
+    url: &str,
+    tls: &Tls,
+    job: &str,
+    n_partitions: usize,
+    options: &[Setting],
+    settings: &[Setting],
+) -> Result<SessionContext> {
+    let config =
+        cluster_config(tls).with_target_partitions(n_partitions).with_ballista_job_name(job);
+    let state = state(with_settings(config, settings)?, runtime(options, None)?)?;
+    let ctx = SessionContext::remote_with_state(url, state).await?;
+    // Ballista puts the built-in functions in the place of all others
+    udf::scalar_functions().into_iter().for_each(|function| ctx.register_udf(function));
+    udf::aggregate_functions().into_iter().for_each(|function| ctx.register_udaf(function));
     Ok(ctx)
+}
+
+fn with_settings(mut config: SessionConfig, settings: &[Setting]) -> Result<SessionConfig> {
+    for (key, value) in settings {
+        if is_secret(key) {
+            // settings travel with every query, and the scheduler shows them
+            bail!("--conf {key} looks like a secret; give it to each program by its environment");
+        }
+        config.options_mut().set(key, value).with_context(|| format!("--conf {key}={value}"))?;
+    }
+    Ok(config)
+}
+
+/// Whether a setting's name says that its value is a secret.
+pub fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| key.contains(word))
+}
+
+/// Opens object stores as their URLs turn up.
+#[derive(Debug)]
+struct Stores {
+    options: Vec<Setting>,
+    opened: DefaultObjectStoreRegistry,
+}
+
+impl ObjectStoreRegistry for Stores {
+    fn register_store(
+        &self,
+        url: &Url,
+        store: Arc<dyn ObjectStore>,
+    ) -> Option<Arc<dyn ObjectStore>> {
+        self.opened.register_store(url, store)
+    }
+
+    fn deregister_store(&self, url: &Url) -> datafusion::common::Result<Arc<dyn ObjectStore>> {
+        self.opened.deregister_store(url)
+    }
+
+    fn get_store(&self, url: &Url) -> datafusion::common::Result<Arc<dyn ObjectStore>> {
+        if let Ok(store) = self.opened.get_store(url) {
+            return Ok(store);
+        }
+        let (store, _) = lake::open_store(url, &self.options)
+            .map_err(|e| datafusion::common::DataFusionError::External(e.into()))?;
+        self.opened.register_store(url, Arc::clone(&store));
+        Ok(store)
+    }
 }

@@ -1,85 +1,67 @@
-//! `submit-job`: starts a job. Arguments, environment, logging and signals end here.
+//! `submit-job`: starts a job and looks after jobs.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
-use clap::Parser;
-use cluster::cli::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use cluster::batch::{self, FAILED, SUCCEEDED};
+use cluster::cli::{Cli, Command, Master};
+use cluster::config::{Surroundings, log, now, signal};
 use cluster::progress::say;
-use cluster::{demo, run, shell};
-use tracing_subscriber::EnvFilter;
+use cluster::{demo, executor, local_cluster, run, scheduler, shell};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    let code = run(Cli::parse(), Surroundings::read()).await.unwrap_or_else(|error| {
+        say(&format!("error: {error:#}"));
+        FAILED
+    });
+    ExitCode::from(code)
 }
 
-async fn run(cli: Cli) -> Result<()> {
-    let quiet = match cli.command {
-        Command::Stream(_) | Command::Web(_) => "info",
+async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
+    use Command::{Cluster, Demo, Executor, Scheduler, Sql, Stream, Web};
+    log(match cli.command {
+        Some(Stream(_) | Web(_) | Scheduler(_) | Executor(_)) => "info",
         _ => "warn",
+    });
+    if let Some(id) = &cli.status {
+        return batch::status(&cli, &around, id).await;
+    } else if let Some(id) = &cli.kill {
+        return batch::kill(&cli, &around, id).await;
+    } else if let Some(id) = &cli.resume {
+        return batch::resume(&cli, &around, id, signal()).await;
+    } else if cli.list {
+        return batch::list(&cli, &around).await;
+    }
+    let Some(command) = &cli.command else {
+        Cli::command().error(clap::error::ErrorKind::MissingSubcommand, "what to do?").exit()
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
-    let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(is_terminal)
-        .with_writer(std::io::stderr)
-        .init();
-    let opened = run::open(&cli, &object_store_options())?;
-    match &cli.command {
-        Command::Demo(args) => demo::run(&opened, args, now, signal()).await,
-        Command::Ingest(args) => run::run_ingest(&opened, args, now()).await.map(|_| ()),
-        Command::Train(args) => run::run_train_command(&opened, args).await,
-        Command::Publish(args) => {
-            let store = run::open_store(&opened.lake, args).await?;
-            run::run_publish(&opened, &store).await
-        }
-        Command::Sql(args) => shell::run(&opened, args).await,
-        Command::Stream(args) => {
-            let store = run::open_store(&opened.lake, &args.store).await?;
-            run::run_stream(&opened.lake, &store, args, now, signal()).await
-        }
-        Command::Web(args) => {
-            let store = run::open_store(&opened.lake, &args.store).await?;
-            run::run_web(store, args, signal()).await
+    if command.job().is_some() {
+        return batch::run(&cli, &around, signal()).await;
+    }
+    let options = &around.store_options;
+    match command {
+        Cluster(args) => local_cluster::run(args, signal()).await?,
+        Scheduler(args) => scheduler::run(args, &cli.tls, options.clone(), signal()).await?,
+        Executor(args) => executor::run(args, &cli.tls, options.clone()).await?,
+        _ => {
+            let master = cli.master.clone().unwrap_or(Master::Local(None));
+            let opened = run::open(&cli, &master, &run::run_name(now()), options).await?;
+            match command {
+                Demo(args) => demo::run(&opened, args, now, signal()).await?,
+                Sql(_) => shell::interact(&opened, around.shell_history).await?,
+                Stream(args) => {
+                    let store = run::open_store(&opened.lake, &args.store).await?;
+                    run::run_stream(&opened.lake, &store, args, now, signal()).await?;
+                }
+                Web(args) => {
+                    let store = run::open_store(&opened.lake, &args.store).await?;
+                    run::run_web(store, args, signal()).await?;
+                }
+                _ => {}
+            }
         }
     }
-}
-
-/// The usual variables of an object store: `AWS_REGION` becomes `aws_region`.
-#[expect(clippy::disallowed_methods, reason = "a program reads its environment here, once")]
-fn object_store_options() -> Vec<(String, String)> {
-    std::env::vars()
-        .filter(|(name, _)| name.starts_with("AWS_"))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value))
-        .collect()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the clock of the program")]
-fn now() -> DateTime<Utc> {
-    Utc::now()
-}
-
-/// Done at the first Ctrl-C or SIGTERM.
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        tracing::error!("signals cannot be waited for; the program ends at once on one");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    Ok(SUCCEEDED)
 }

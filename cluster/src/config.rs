@@ -1,0 +1,75 @@
+//! What programs read of their surroundings, once, at their start: arguments, environment, clock,
+//! signals, and where log lines go.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use tracing_subscriber::EnvFilter;
+
+use crate::session::Setting;
+
+/// What an object store's driver reads: the variables with these beginnings.
+const STORE_VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+/// The surroundings of a program.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The command line, without the program.
+    pub arguments: Vec<String>,
+    /// Who started it.
+    pub user: String,
+    /// What object stores need, named in lower case: `AWS_REGION` becomes `aws_region`.
+    pub store_options: Vec<Setting>,
+    /// Where the SQL shell keeps its history, when there is a home directory.
+    pub shell_history: Option<PathBuf>,
+}
+
+impl Surroundings {
+    /// Reads them.
+    #[expect(clippy::disallowed_methods, reason = "a program reads its surroundings here, once")]
+    pub fn read() -> Self {
+        let is_for_stores = |name: &str| STORE_VARIABLES.iter().any(|s| name.starts_with(s));
+        Self {
+            arguments: std::env::args().skip(1).collect(),
+            user: std::env::var("USER").unwrap_or_else(|_| "unknown".into()),
+            store_options: std::env::vars()
+                .filter(|(name, _)| is_for_stores(name))
+                .map(|(name, value)| (name.to_ascii_lowercase(), value))
+                .collect(),
+            shell_history: std::env::var_os("HOME")
+                .map(|home| PathBuf::from(home).join(".tarmac_sql_history")),
+        }
+    }
+}
+
+/// The clock.
+#[expect(clippy::disallowed_methods, reason = "the clock of the program")]
+pub fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+/// Sends log lines of `level` and above to standard error; `RUST_LOG` goes before.
+pub fn log(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// Done at the first Ctrl-C or SIGTERM.
+pub async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        tracing::error!("signals cannot be waited for; the program ends at once on one");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,136 @@
+//! An executor: runs the tasks of the scheduler's stages and keeps what they make until it is
+//! fetched.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use arrow_flight::flight_service_server::FlightServiceServer;
+use ballista_core::registry::BallistaFunctionRegistry;
+use ballista_executor::ArrowFlightServerProvider;
+use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
+use ballista_executor::flight_service::BallistaFlightService;
+use ballista_executor::shutdown::Shutdown;
+use clap::Args;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::SessionConfig;
+use tonic::transport::{Server, ServerTlsConfig};
+
+use crate::codec::{LogicalCodec, PhysicalCodec};
+use crate::session::{self, MESSAGE_BYTES_MAX, Setting};
+use crate::tls::{Tls, TlsArgs};
+
+/// Seconds that an executor waits for its scheduler to start.
+const CONNECT_SECONDS: u16 = 60;
+/// Seconds after which the results of a job may be swept away: long after its client fetched them.
+const SHUFFLE_SECONDS: u64 = 3600;
+/// Seconds between two sweeps.
+const SWEEP_SECONDS: u64 = 300;
+
+/// Arguments of `executor`.
+#[derive(Debug, Clone, Args)]
+pub struct ExecutorArgs {
+    /// The scheduler, host:port
+    #[arg(long, env = "TARMAC_SCHEDULER", default_value = "127.0.0.1:20050")]
+    pub scheduler: String,
+    /// Where other executors and clients fetch results
+    #[arg(long, env = "TARMAC_EXECUTOR_LISTEN", default_value = "127.0.0.1:20051")]
+    pub listen: SocketAddr,
+    /// Port on which the scheduler starts tasks [default: the next one]
+    #[arg(long, env = "TARMAC_EXECUTOR_TASK_PORT")]
+    pub task_port: Option<u16>,
+    /// Host name that the others reach it by [default: the address of --listen]
+    #[arg(long, env = "TARMAC_EXECUTOR_HOST")]
+    pub external_host: Option<String>,
+    /// Tasks at a time [default: one a core]
+    #[arg(long, env = "TARMAC_EXECUTOR_CORES")]
+    pub cores: Option<usize>,
+    /// Memory for joins, groups and sorts, in MiB; beyond it they spill or fail
+    #[arg(long, env = "TARMAC_EXECUTOR_MEMORY", default_value_t = 2048)]
+    pub executor_memory: u64,
+    /// Directory for results and spilled rows
+    #[arg(long, env = "TARMAC_WORK", default_value = "tarmac-work")]
+    pub work: PathBuf,
+    /// Seconds between two signs of life
+    #[arg(long, env = "TARMAC_HEARTBEAT", default_value_t = 5)]
+    pub heartbeat_seconds: u64,
+}
+
+/// Runs until SIGTERM or Ctrl-C, and then until its tasks have ended.
+pub async fn run(args: &ExecutorArgs, tls: &TlsArgs, options: Vec<Setting>) -> Result<()> {
+    let config = config(args, &tls.load()?, options)?;
+    tracing::info!(scheduler = args.scheduler, listen = %args.listen, "executor starts");
+    start_executor_process(Arc::new(config))
+        .await
+        .with_context(|| format!("executor on {} of scheduler {}", args.listen, args.scheduler))
+}
+
+fn config(args: &ExecutorArgs, tls: &Tls, options: Vec<Setting>) -> Result<ExecutorProcessConfig> {
+    let (host, port) = args.scheduler.rsplit_once(':').context("--scheduler is not host:port")?;
+    let work = work_directory(&args.work, args.listen)?;
+    let state = session::state(session::cluster_config(tls), session::runtime(&options, None)?)?;
+    let registry = BallistaFunctionRegistry::from(&state);
+    let spill = work.clone();
+    let runtime = move |_: &SessionConfig| {
+        let registry = session::stores(&options);
+        let builder = RuntimeEnvBuilder::new().with_object_store_registry(registry);
+        builder.with_temp_file_path(spill.clone()).build_arc()
+    };
+    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(ExecutorProcessConfig {
+        bind_host: args.listen.ip().to_string(),
+        external_host: Some(host_of(args)),
+        port: args.listen.port(),
+        grpc_port: args.task_port.unwrap_or_else(|| args.listen.port().wrapping_add(1)),
+        scheduler_host: host.to_owned(),
+        scheduler_port: port.parse().context("--scheduler is not host:port")?,
+        scheduler_connect_timeout_seconds: CONNECT_SECONDS,
+        vcores: args.cores.unwrap_or(n_cores).max(1),
+        task_scheduling_policy: tls.scheduling_policy(),
+        work_dir: Some(work.display().to_string()),
+        job_data_ttl_seconds: SHUFFLE_SECONDS,
+        job_data_clean_up_interval_seconds: SWEEP_SECONDS,
+        grpc_max_decoding_message_size: MESSAGE_BYTES_MAX,
+        grpc_max_encoding_message_size: MESSAGE_BYTES_MAX,
+        executor_heartbeat_interval_seconds: args.heartbeat_seconds,
+        memory_pool_size: Some(args.executor_memory.saturating_mul(1024 * 1024)),
+        override_function_registry: Some(Arc::new(registry)),
+        override_runtime_producer: Some(Arc::new(runtime)),
+        override_config_producer: Some(session::config_producer(tls)),
+        override_logical_codec: Some(Arc::new(LogicalCodec::default())),
+        override_physical_codec: Some(Arc::new(PhysicalCodec::default())),
+        override_arrow_flight_service: tls.server_config().map(flight_with_tls),
+        override_create_grpc_client_endpoint: tls.endpoint(),
+        ..ExecutorProcessConfig::default()
+    })
+}
+
+fn host_of(args: &ExecutorArgs) -> String {
+    match (&args.external_host, args.listen.ip()) {
+        (Some(host), _) => host.clone(),
+        (None, IpAddr::V6(ip)) => format!("[{ip}]"),
+        (None, ip) => ip.to_string(),
+    }
+}
+
+/// A directory of this executor's own, so that several on a machine do not sweep each other's.
+fn work_directory(work: &Path, listen: SocketAddr) -> Result<PathBuf> {
+    let directory = work.join(format!("executor-{}", listen.port()));
+    let made = std::fs::create_dir_all(&directory).and_then(|()| directory.canonicalize());
+    made.with_context(|| format!("--work {}", directory.display()))
+}
+
+/// Ballista's service for results, encrypted.
+fn flight_with_tls(tls: ServerTlsConfig) -> Arc<ArrowFlightServerProvider> {
+    Arc::new(move |work: String, address: SocketAddr, mut shutdown: Shutdown, _| {
+        let tls = tls.clone();
+        tokio::spawn(async move {
+            let service = FlightServiceServer::new(BallistaFlightService::new(work))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX as usize)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX as usize);
+            let server = Server::builder().tcp_nodelay(true).tls_config(tls)?.add_service(service);
+            Ok(server.serve_with_shutdown(address, shutdown.recv()).await?)
+        })
+    })
+}

@@ -1,0 +1,198 @@
+//! The scheduler: plans the queries of clients into stages and tasks for the executors.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
+use ballista_scheduler::cluster::BallistaCluster;
+use ballista_scheduler::config::{SchedulerConfig, TaskDistributionPolicy};
+use ballista_scheduler::scheduler_process::create_scheduler;
+use ballista_scheduler::scheduler_server::SchedulerServer;
+use clap::Args;
+use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::codec::{LogicalCodec, PhysicalCodec};
+use crate::session::{self, MESSAGE_BYTES_MAX, Setting};
+use crate::tls::{Tls, TlsArgs};
+
+/// How often leases and draining are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Clients whose leases are remembered at most; beyond it the oldest is forgotten.
+const LEASES_MAX: usize = 10_000;
+
+/// Arguments of `scheduler`.
+#[derive(Debug, Clone, Args)]
+pub struct SchedulerArgs {
+    /// Where clients and executors connect to
+    #[arg(long, env = "TARMAC_SCHEDULER_LISTEN", default_value = "127.0.0.1:20050")]
+    pub listen: SocketAddr,
+    /// Host name that executors call back
+    #[arg(long, env = "TARMAC_SCHEDULER_HOST")]
+    pub external_host: Option<String>,
+    /// Seconds without a heartbeat after which an executor counts as dead
+    #[arg(long, env = "TARMAC_EXECUTOR_TIMEOUT", default_value_t = 20)]
+    pub executor_timeout_seconds: u64,
+    /// Seconds that jobs wait for an executor when all are dead, before they fail
+    #[arg(long, env = "TARMAC_NO_EXECUTORS_GRACE", default_value_t = 30)]
+    pub no_executors_grace_seconds: u64,
+    /// Seconds without a sign of life from a client after which its jobs are cancelled
+    #[arg(long, env = "TARMAC_CLIENT_TIMEOUT", default_value_t = 30)]
+    pub client_timeout_seconds: u64,
+    /// Seconds that running jobs are given to end after SIGTERM
+    #[arg(long, env = "TARMAC_DRAIN", default_value_t = 60)]
+    pub drain_seconds: u64,
+}
+
+type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
+
+/// The last sign of life of each client, by the name of its jobs.
+type Leases = Arc<Mutex<HashMap<String, Instant>>>;
+
+/// Runs until `shutdown` is done and the running jobs have ended, or been given their time.
+pub async fn run(
+    args: &SchedulerArgs,
+    tls: &TlsArgs,
+    options: Vec<Setting>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let tls = tls.load()?;
+    let config = Arc::new(config(args, &tls, options));
+    config.validate()?;
+    let cluster = BallistaCluster::new_from_config(&config).await?;
+    let scheduler: Scheduler = create_scheduler(cluster, config).await?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", args.listen))?;
+    tracing::info!(address = %listener.local_addr()?, "scheduler is ready");
+
+    let leases = Leases::default();
+    let grpc = SchedulerGrpcServer::new(scheduler.clone())
+        .max_encoding_message_size(MESSAGE_BYTES_MAX as usize)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX as usize);
+    let router = ballista_scheduler::api::get_routes(Arc::new(scheduler.clone()))
+        .merge(routes(Arc::clone(&leases)))
+        .merge(Routes::new(grpc).prepare().into_axum_router());
+    let mut server = Server::builder().accept_http1(true);
+    if let Some(tls) = tls.server_config() {
+        server = server.tls_config(tls)?;
+    }
+    // without TCP_NODELAY small answers wait for acknowledgements: 40 ms a query
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = server.add_routes(Routes::from(router)).serve_with_incoming(incoming);
+    let timeout = Duration::from_secs(args.client_timeout_seconds);
+    let drain = Duration::from_secs(args.drain_seconds);
+    tokio::select! {
+        served = serving => Ok(served?),
+        () = reap(&scheduler, &leases, timeout) => Ok(()),
+        () = async { shutdown.await; drained(&scheduler, drain).await } => Ok(()),
+    }
+}
+
+fn config(args: &SchedulerArgs, tls: &Tls, options: Vec<Setting>) -> SchedulerConfig {
+    let host = args.external_host.clone().unwrap_or_else(|| args.listen.ip().to_string());
+    let state = move |config| {
+        let runtime = session::runtime(&options, None).map_err(external)?;
+        session::state(config, runtime).map_err(external)
+    };
+    SchedulerConfig {
+        external_host: host,
+        bind_host: args.listen.ip().to_string(),
+        bind_port: args.listen.port(),
+        scheduling_policy: tls.scheduling_policy(),
+        task_distribution: TaskDistributionPolicy::RoundRobin,
+        executor_timeout_seconds: args.executor_timeout_seconds,
+        expire_dead_executor_interval_seconds: 1,
+        no_executors_grace_period_seconds: args.no_executors_grace_seconds,
+        grpc_server_max_decoding_message_size: MESSAGE_BYTES_MAX,
+        grpc_server_max_encoding_message_size: MESSAGE_BYTES_MAX,
+        grpc_client_max_message_size: MESSAGE_BYTES_MAX,
+        override_config_producer: Some(session::config_producer(tls)),
+        override_session_builder: Some(Arc::new(state)),
+        override_logical_codec: Some(Arc::new(LogicalCodec::default())),
+        override_physical_codec: Some(Arc::new(PhysicalCodec::default())),
+        override_create_grpc_client_endpoint: tls.endpoint(),
+        use_tls: tls.is_on(),
+        ..SchedulerConfig::default()
+    }
+}
+
+fn external(error: anyhow::Error) -> datafusion::common::DataFusionError {
+    datafusion::common::DataFusionError::External(error.into())
+}
+
+/// What we serve beside Ballista's own routes.
+fn routes(leases: Leases) -> Router {
+    let lease = |State(leases): State<Leases>, Path(job): Path<String>| async move {
+        let mut leases = leases.lock().unwrap_or_else(PoisonError::into_inner);
+        if leases.len() >= LEASES_MAX && !leases.contains_key(&job) {
+            let oldest = leases.iter().min_by_key(|(_, at)| **at).map(|(job, _)| job.clone());
+            oldest.and_then(|job| leases.remove(&job));
+        }
+        leases.insert(job, Instant::now());
+        StatusCode::NO_CONTENT
+    };
+    Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/api/lease/{job}", post(lease))
+        .with_state(leases)
+}
+
+/// Cancels what clients run that gave a sign of life once and give none any more. Never ends.
+async fn reap(scheduler: &Scheduler, leases: &Leases, timeout: Duration) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        let expired: Vec<String> = {
+            let mut leases = leases.lock().unwrap_or_else(PoisonError::into_inner);
+            leases.extract_if(|_, at| at.elapsed() > timeout).map(|(job, _)| job).collect()
+        };
+        if expired.is_empty() {
+            continue;
+        }
+        for (job_id, name) in running(scheduler).await {
+            if expired.contains(&name) {
+                tracing::warn!(job = name, job_id, "client is gone, its query is cancelled");
+                if let Err(error) = scheduler.cancel_job(job_id.into()).await {
+                    tracing::warn!(job = name, %error, "query is not cancelled");
+                }
+            }
+        }
+    }
+}
+
+/// Done when no job runs, after `patience` at the latest.
+async fn drained(scheduler: &Scheduler, patience: Duration) {
+    let started = Instant::now();
+    loop {
+        let n_running = running(scheduler).await.len();
+        if n_running == 0 || started.elapsed() > patience {
+            tracing::info!(n_running, "scheduler ends");
+            return;
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Ids and names of the jobs that wait or run.
+async fn running(scheduler: &Scheduler) -> Vec<(String, String)> {
+    use ballista_core::serde::protobuf::job_status::Status;
+    let jobs = scheduler.state.task_manager.get_all_jobs().await.unwrap_or_default();
+    let is_running = |status: &Option<Status>| {
+        matches!(status, None | Some(Status::Queued(_) | Status::Running(_)))
+    };
+    jobs.into_iter()
+        .filter(|job| is_running(&job.status.status))
+        .map(|job| (job.job_id.to_string(), job.job_name))
+        .collect()
+}
