@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int64Type, UInt64Type};
 use datafusion::common::ScalarValue;
+use datafusion::config::TableParquetOptions;
+use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::datasource::MemTable;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::prelude::{SessionContext, col, lit};
@@ -32,6 +34,10 @@ use crate::metrics::{Evaluation, class_title};
 use crate::progress::{OnProgress, Progress};
 use crate::report::{Phase, Previous, Report};
 use crate::{baseline, models, report_html, sql};
+
+/// Rows of the smallest part of a file of codes that is read on its own: small, so that the parts
+/// spread evenly over the cores.
+const CODES_GROUP_ROWS: usize = 256 * 1024;
 
 /// How a model is trained.
 #[derive(Debug, Clone)]
@@ -221,7 +227,14 @@ async fn materialise_codes(
             return Ok(());
         }
         lake.delete_below(&written).await?;
-        codes.write_parquet(&lake.url(&written), Default::default(), None).await?;
+        // codes have no order and are read as a whole, over and over
+        let mut parquet = TableParquetOptions::default();
+        parquet.global.compression = Some("uncompressed".into());
+        parquet.global.dictionary_enabled = Some(false);
+        parquet.global.statistics_enabled = Some("none".into());
+        parquet.global.max_row_group_size = CODES_GROUP_ROWS;
+        let options = DataFrameWriteOptions::new();
+        codes.write_parquet(&lake.url(&written), options, Some(parquet)).await?;
         at.codes_are_written = true;
         at.save(lake, run).await?;
     }

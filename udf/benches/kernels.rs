@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use datafusion::arrow::array::{
-    ArrayRef, FixedSizeListArray, Float64Array, Int32Array, Int64Array, StringViewArray,
-    UInt8Array, UInt16Array,
+    ArrayRef, Float64Array, Int32Array, Int64Array, StringViewArray, UInt8Array,
 };
-use datafusion::arrow::datatypes::{DataType, Field};
 use udf::chance::hash;
-use udf::codes::{Codes, DistinctValues};
+use udf::codes::{Codes, DistinctValues, code_array};
 use udf::forest::{FORMAT, FeatureSpec, ForestParams, Metrics, Model, Rows};
 use udf::grow::Growth;
 use udf::histogram::count_rows;
@@ -99,14 +97,10 @@ fn main() {
         let noise = random(row, 99) % 300;
         ((u64::from(codes[row * 9]) + noise) / 139) as u8
     });
-    let item = Arc::new(Field::new_list_field(DataType::UInt16, false));
     let rows: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values((0..N_ROWS).map(|r| random(r, 98) as i64))),
         Arc::new(UInt8Array::from_iter_values(labels)),
-        Arc::new(
-            FixedSizeListArray::try_new(item, 9, Arc::new(UInt16Array::from(codes)), None)
-                .expect("nine codes a row"),
-        ),
+        Arc::new(code_array(codes, 9).expect("nine codes a row")),
     ];
     let params = ForestParams::default();
     let mut growth = Growth::new(&params, &specs.iter().map(|s| &s.codes).collect::<Vec<_>>());

@@ -5,9 +5,11 @@
 //! did not see. A numeric value has the code of its bin (1 … bins), a category that of its rank by
 //! frequency (1 … 65,535).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray};
+use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::{Result, exec_err};
@@ -18,6 +20,28 @@ use crate::features::Kind;
 
 /// Largest number of categories of a feature; rarer ones share the reserved code.
 pub const CATEGORIES_MAX: usize = 65_535;
+
+/// The codes of rows as an array: `n_features` codes a row, each two bytes, the lower one first.
+/// Bytes of a fixed width, because files give them back as fast as memory.
+pub fn code_array(codes: Vec<u16>, n_features: usize) -> Result<FixedSizeBinaryArray> {
+    let codes = if cfg!(target_endian = "little") {
+        Buffer::from_vec(codes)
+    } else {
+        Buffer::from_iter(codes.into_iter().map(u16::to_le))
+    };
+    let n_bytes = (n_features * size_of::<u16>()) as i32;
+    Ok(FixedSizeBinaryArray::try_new(n_bytes, codes, None)?)
+}
+
+/// The codes in an array that [`code_array`] made, one row after the other.
+pub fn codes_of(array: &FixedSizeBinaryArray) -> Cow<'_, [u16]> {
+    let bytes = array.values();
+    if cfg!(target_endian = "little") && bytes.as_ptr().align_offset(align_of::<u16>()) == 0 {
+        return Cow::Borrowed(bytes.typed_data());
+    }
+    let pairs = bytes.chunks_exact(size_of::<u16>());
+    Cow::Owned(pairs.map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect())
+}
 
 /// How the values of one feature become codes. Part of the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

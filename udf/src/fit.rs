@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, FixedSizeListArray, Int64Array, UInt8Array, UInt16Array};
-use datafusion::arrow::datatypes::{DataType, Field};
+use datafusion::arrow::array::{ArrayRef, Int64Array, UInt8Array};
 use datafusion::common::DataFusionError;
 use linfa::ParamGuard;
 use linfa::dataset::{AsSingleTargets, DatasetBase};
@@ -13,7 +12,7 @@ use linfa::traits::{Fit, PredictInplace};
 use ndarray::{Array1, ArrayBase, Data, Ix2};
 
 use crate::N_CLASSES;
-use crate::codes::{CATEGORIES_MAX, Codes, DistinctValues};
+use crate::codes::{CATEGORIES_MAX, Codes, DistinctValues, code_array};
 use crate::forest::{DEPTH_MAX, ForestParams, TREES_MAX, Tree, most_probable, probabilities};
 use crate::grow::Growth;
 use crate::histogram::count_rows;
@@ -168,11 +167,7 @@ fn coded<D: Data<Elem = f64>>(
             row.iter().zip(codes).map(|(v, c)| c.code_of_number(Some(*v))).collect();
         row
     });
-    let values = Arc::new(UInt16Array::from_iter_values(values));
-    let item = Arc::new(Field::new_list_field(DataType::UInt16, false));
-    let list = FixedSizeListArray::try_new(item, codes.len() as i32, values, None)
-        .map_err(DataFusionError::from)?;
-    Ok(Arc::new(list))
+    Ok(Arc::new(code_array(values.collect(), codes.len())?))
 }
 
 #[cfg(test)]

@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, ListArray, UInt64Array};
 use datafusion::arrow::buffer::OffsetBuffer;
-use datafusion::arrow::datatypes::{
-    DataType, Field, FieldRef, Int64Type, UInt8Type, UInt16Type, UInt64Type,
-};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt8Type, UInt64Type};
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
@@ -22,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::N_CLASSES;
 use crate::chance::{TREES_PER_HASH, bootstrap_weight, group_seed, row_hash};
+use crate::codes::codes_of;
 use crate::forest::Tree;
 use crate::walk::{Block, TreeWalk};
 
@@ -263,23 +262,19 @@ impl Accumulator for HistogramAccumulator {
         let (Some(keys), Some(labels), Some(codes)) = (
             values[0].as_primitive_opt::<Int64Type>(),
             values[1].as_primitive_opt::<UInt8Type>(),
-            values[2].as_fixed_size_list_opt(),
+            values[2].as_fixed_size_binary_opt(),
         ) else {
             return exec_err!("tree_histogram needs a BIGINT, a TINYINT UNSIGNED and codes");
         };
         let n_rows = keys.len();
-        let Some(all_codes) = codes.values().as_primitive_opt::<UInt16Type>() else {
-            return exec_err!("tree_histogram needs codes of 16 bits");
-        };
         let has_nulls = keys.null_count() + labels.null_count() + codes.null_count() > 0;
-        if has_nulls || codes.value_length() as usize != self.n_features {
+        if has_nulls || codes.value_length() as usize != self.n_features * size_of::<u16>() {
             return exec_err!("tree_histogram needs {} codes a row and no null", self.n_features);
         }
         if labels.values().iter().any(|&label| usize::from(label) >= N_CLASSES) {
             return exec_err!("tree_histogram needs labels below {N_CLASSES}");
         }
-        let first = codes.value_offset(0) as usize;
-        let all_codes = &all_codes.values()[first..][..n_rows * self.n_features];
+        let all_codes = codes_of(codes);
         for start in (0..n_rows).step_by(BLOCK_ROWS) {
             let end = n_rows.min(start + BLOCK_ROWS);
             self.count(

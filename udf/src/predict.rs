@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{
     ArrayRef, FixedSizeListArray, Float64Array, Int32Array, ListBuilder, StringBuilder,
-    StringViewArray, StructArray, UInt16Array,
+    StringViewArray, StructArray,
 };
 use datafusion::arrow::buffer::{Buffer, ScalarBuffer};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
@@ -23,7 +23,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::N_CLASSES;
-use crate::codes::{Codes, Encoder};
+use crate::codes::{Codes, Encoder, code_array};
 use crate::features::{self, FEATURES};
 use crate::forest::FeatureSpec;
 use crate::scorer::Scorer;
@@ -31,7 +31,8 @@ use crate::scorer::Scorer;
 /// Models by the name that SQL calls them.
 pub type Models = BTreeMap<String, Arc<Scorer>>;
 
-/// `feature_codes(…features…)`: FixedSizeList of UInt16, a code for each of the given features.
+/// `feature_codes(…features…)`: a code for each of the given features, see
+/// [`code_array`].
 #[derive(Debug, Clone)]
 pub struct FeatureCodes {
     signature: Signature,
@@ -87,7 +88,7 @@ impl ScalarUDFImpl for FeatureCodes {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::FixedSizeList(code_item(), self.inputs.len() as i32))
+        Ok(DataType::FixedSizeBinary((self.inputs.len() * size_of::<u16>()) as i32))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -97,14 +98,8 @@ impl ScalarUDFImpl for FeatureCodes {
         for (i, (position, _, encoder)) in self.inputs.iter().enumerate() {
             encoder.encode(&columns[*position], &mut codes, i, n_features)?;
         }
-        let values = Arc::new(UInt16Array::from(codes));
-        let list = FixedSizeListArray::try_new(code_item(), n_features as i32, values, None)?;
-        Ok(ColumnarValue::Array(Arc::new(list)))
+        Ok(ColumnarValue::Array(Arc::new(code_array(codes, n_features)?)))
     }
-}
-
-fn code_item() -> FieldRef {
-    Arc::new(Field::new_list_field(DataType::UInt16, false))
 }
 
 /// `predict_delay(model, …features…)`.
