@@ -1,6 +1,7 @@
 //! Batch jobs from the command line: started, left alone, looked at, ended, resumed.
 
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -118,7 +119,8 @@ async fn drive(
     let id = record.id.clone();
     let opened = run::open(cli, master, &id, &around.store_options).await?;
     let Opened { lake, remote, shown, .. } = &opened;
-    let drive = Drive { lake, remote: remote.as_ref(), shown, now };
+    let (lake, remote, shown) = (lake.clone(), remote.clone(), Arc::clone(shown));
+    let drive = Drive { lake, remote, shown, now };
     let ended = drive.run(record, work(cli, &opened), shutdown).await?;
     match ended {
         Ended::Succeeded => Ok(SUCCEEDED),

@@ -16,6 +16,7 @@ use udf::fit::ForestFit;
 use udf::forest::ForestParams;
 
 use crate::executor::ExecutorArgs;
+use crate::local_cluster::ClusterArgs;
 use crate::scheduler::SchedulerArgs;
 use crate::session::Setting;
 use crate::tls::TlsArgs;
@@ -62,7 +63,7 @@ pub struct Cli {
     #[arg(long, value_name = "ID", group = "about_jobs")]
     pub resume: Option<String>,
     /// The id of the job, which --no-wait has told already
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     pub job_id: Option<String>,
     /// TLS.
     #[command(flatten)]
@@ -171,23 +172,6 @@ pub struct Ask {
     /// Version of the model [default: the champion]
     #[arg(long)]
     pub model: Option<String>,
-}
-
-/// Arguments of `cluster`.
-#[derive(Debug, Args)]
-pub struct ClusterArgs {
-    /// Number of executors
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub executors: u16,
-    /// First port to try; each executor takes two more
-    #[arg(long, default_value_t = 20050)]
-    pub port: u16,
-    /// Tasks at a time of each executor [default: the cores, divided among them]
-    #[arg(long)]
-    pub cores: Option<usize>,
-    /// Memory of each executor for joins, groups and sorts, in MiB
-    #[arg(long, default_value_t = 1024)]
-    pub executor_memory: u64,
 }
 
 /// Arguments of `demo`.

@@ -1,6 +1,7 @@
 //! Drives one job: writes its record, tells that it lives, shows how far it is, and ends it when
 //! somebody asks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,6 +9,7 @@ use chrono::{DateTime, Utc};
 use jobs::history::{self, Record, State};
 use jobs::lake::Lake;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::progress::{Shown, say};
 use crate::remote::Remote;
@@ -15,21 +17,22 @@ use crate::session::is_secret;
 
 /// How often the progress of tasks is asked for.
 const TICK: Duration = Duration::from_millis(500);
-/// Ticks between two signs of life, and looks for a request to end.
-const TICKS_PER_HEARTBEAT: u32 = 4;
+/// Time between two signs of life, and looks for a request to end.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long `--kill` waits for a driver to end its job.
 const KILL_PATIENCE: Duration = Duration::from_secs(15);
 /// What stands in the place of a secret.
 const STRUCK_OUT: &str = "***";
 
 /// Where a job runs, and how it is told of.
-pub struct Drive<'a> {
+#[derive(Clone)]
+pub struct Drive {
     /// The data root, which keeps the record.
-    pub lake: &'a Lake,
+    pub lake: Lake,
     /// The scheduler, when it runs on a cluster.
-    pub remote: Option<&'a Remote>,
+    pub remote: Option<Remote>,
     /// The terminal.
-    pub shown: &'a Shown,
+    pub shown: Arc<Shown>,
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
 }
@@ -45,7 +48,7 @@ pub enum Ended {
     Cancelled,
 }
 
-impl Drive<'_> {
+impl Drive {
     /// Runs `work` as the job of `record` until it ends, `shutdown` is done, or `--kill` asks.
     pub async fn run(
         &self,
@@ -53,9 +56,13 @@ impl Drive<'_> {
         work: impl Future<Output = Result<Value>>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<Ended> {
-        record.put(self.lake).await?;
+        record.put(&self.lake).await?;
         // it may have been asked to end in an earlier life
-        history::take_request_to_end(self.lake, &record.id).await?;
+        history::take_request_to_end(&self.lake, &record.id).await?;
+        // tasks of their own: work that computes for seconds must not silence them
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.clone().keep_alive(record.clone()));
+        tasks.spawn(self.clone().show_tasks());
         let ended = tokio::select! {
             worked = work => match worked {
                 Ok(result) => {
@@ -63,16 +70,18 @@ impl Drive<'_> {
                     Ended::Succeeded
                 }
                 // a query that --kill cancelled on the cluster fails before we are told
-                Err(error) => match history::take_request_to_end(self.lake, &record.id).await {
+                Err(error) => match history::take_request_to_end(&self.lake, &record.id).await {
                     Ok(true) => Ended::Cancelled,
                     _ => Ended::Failed(error),
                 },
             },
             () = shutdown => Ended::Cancelled,
-            asked = self.keep_alive(record.clone()) => { asked?; Ended::Cancelled }
+            _ = tasks.join_next() => Ended::Cancelled,
         };
+        // its last record must not come after ours
+        tasks.shutdown().await;
         self.shown.clear();
-        if let (Some(remote), false) = (self.remote, matches!(ended, Ended::Succeeded)) {
+        if let (Some(remote), false) = (&self.remote, matches!(ended, Ended::Succeeded)) {
             // the work is dropped; what it left on the cluster is not
             if let Err(error) = remote.cancel().await {
                 tracing::warn!(error = format!("{error:#}"), "queries may still run");
@@ -85,38 +94,42 @@ impl Drive<'_> {
             Ended::Failed(error) => (State::Failed, Some(format!("{error:#}"))),
             Ended::Cancelled => (State::Cancelled, None),
         };
-        record.put(self.lake).await?;
+        record.put(&self.lake).await?;
         Ok(ended)
     }
 
-    /// Shows tasks and tells that the job lives; done when somebody asks to end it.
-    async fn keep_alive(&self, mut record: Record) -> Result<()> {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut n_ticks: u32 = 0;
+    /// Tells that the job lives; done when somebody asks to end it.
+    async fn keep_alive(self, mut record: Record) {
+        let mut beats = tokio::time::interval(HEARTBEAT);
         loop {
-            ticks.tick().await;
-            if let Some(remote) = self.remote
-                && let Ok(tasks) = remote.tasks().await
-            {
-                self.shown.tasks(tasks);
-            }
-            n_ticks = n_ticks.wrapping_add(1);
-            if n_ticks % TICKS_PER_HEARTBEAT != 1 {
-                continue;
-            }
-            if let Some(remote) = self.remote
+            beats.tick().await;
+            if let Some(remote) = &self.remote
                 && let Err(error) = remote.lease().await
             {
                 tracing::debug!(error = format!("{error:#}"), "no sign of life is given");
             }
             // a store that cannot be reached fails the work, with a message, or is back soon
             record.alive = (self.now)();
-            let told = record.put(self.lake).await;
-            match told.and(history::take_request_to_end(self.lake, &record.id).await) {
-                Ok(true) => return Ok(()),
+            let told = record.put(&self.lake).await;
+            match told.and(history::take_request_to_end(&self.lake, &record.id).await) {
+                Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => tracing::debug!(error = format!("{error:#}"), "no sign of life"),
+            }
+        }
+    }
+
+    /// Shows how far the queries on the cluster are. Never ends.
+    async fn show_tasks(self) {
+        let mut ticks = tokio::time::interval(TICK);
+        // a scheduler that is slow to answer is not asked more often
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Some(remote) = &self.remote
+                && let Ok(tasks) = remote.tasks().await
+            {
+                self.shown.tasks(tasks);
             }
         }
     }

@@ -101,7 +101,7 @@ fn config(args: &ExecutorArgs, tls: &Tls, options: Vec<Setting>) -> Result<Execu
         override_logical_codec: Some(Arc::new(LogicalCodec::default())),
         override_physical_codec: Some(Arc::new(PhysicalCodec::default())),
         override_arrow_flight_service: tls.server_config().map(flight_with_tls),
-        override_create_grpc_client_endpoint: tls.endpoint(),
+        override_create_grpc_client_endpoint: Some(tls.endpoint()),
         ..ExecutorProcessConfig::default()
     })
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod demo;
 pub mod driver;
 pub mod executor;
+pub mod joins;
 pub mod local_cluster;
 pub mod progress;
 pub mod remote;

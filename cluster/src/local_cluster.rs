@@ -5,10 +5,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::cli::ClusterArgs;
 use crate::progress::{print, say};
 use crate::remote::Remote;
 use crate::tls::Tls;
@@ -20,6 +20,23 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a child may take to end after SIGTERM.
 const END_PATIENCE: Duration = Duration::from_secs(70);
 const POLL: Duration = Duration::from_millis(100);
+
+/// Arguments of `cluster`.
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    /// Number of executors
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub executors: u16,
+    /// First port to try; each executor takes two more
+    #[arg(long, default_value_t = 20050)]
+    pub port: u16,
+    /// Tasks at a time of each executor [default: the cores, divided among them]
+    #[arg(long)]
+    pub cores: Option<usize>,
+    /// Memory of each executor for joins, groups and sorts, in MiB
+    #[arg(long, default_value_t = 1024)]
+    pub executor_memory: u64,
+}
 
 /// Starts the cluster, prints its address, and stops it when `shutdown` is done or a child ends.
 pub async fn run(args: &ClusterArgs, shutdown: impl Future<Output = ()>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! One function a command: opens what the job needs, runs it, and says what came of it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -34,7 +35,7 @@ pub struct Opened {
     /// The job's id; names the run's own directories.
     pub id: String,
     /// The terminal.
-    pub shown: Shown,
+    pub shown: Arc<Shown>,
 }
 
 /// Opens the session and the data root for the job `id`.
@@ -64,7 +65,7 @@ pub async fn open(
     };
     let lake = Lake::open(&cli.data, store_options)?;
     lake.register(&ctx);
-    Ok(Opened { ctx, lake, remote, id: id.to_owned(), shown: Shown::default() })
+    Ok(Opened { ctx, lake, remote, id: id.to_owned(), shown: Arc::default() })
 }
 
 /// Opens the store.

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::USER_AGENT;
+use axum::middleware::Next;
+use axum::response::Response;
 use axum::routing::{get, post};
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
 use ballista_scheduler::cluster::BallistaCluster;
@@ -21,16 +24,19 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 
 use crate::codec::{LogicalCodec, PhysicalCodec};
 use crate::session::{self, MESSAGE_BYTES_MAX, Setting};
-use crate::tls::{Tls, TlsArgs};
+use crate::tls::{AGENT, Tls, TlsArgs};
 
 /// How often leases and draining are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Clients whose leases are remembered at most; beyond it the oldest is forgotten.
 const LEASES_MAX: usize = 10_000;
+
+/// What executors call, by Ballista's names.
+const EXECUTOR_CALLS: [&str; 3] = ["RegisterExecutor", "HeartBeatFromExecutor", "PollWork"];
 
 /// Arguments of `scheduler`.
 #[derive(Debug, Clone, Args)]
@@ -83,7 +89,9 @@ pub async fn run(
         .max_decoding_message_size(MESSAGE_BYTES_MAX as usize);
     let router = ballista_scheduler::api::get_routes(Arc::new(scheduler.clone()))
         .merge(routes(Arc::clone(&leases)))
-        .merge(Routes::new(grpc).prepare().into_axum_router());
+        .merge(Routes::new(grpc).prepare().into_axum_router())
+        .layer(axum::middleware::from_fn(refuse_strangers))
+        .layer(axum::middleware::map_request(with_peer));
     let mut server = Server::builder().accept_http1(true);
     if let Some(tls) = tls.server_config() {
         server = server.tls_config(tls)?;
@@ -122,7 +130,7 @@ fn config(args: &SchedulerArgs, tls: &Tls, options: Vec<Setting>) -> SchedulerCo
         override_session_builder: Some(Arc::new(state)),
         override_logical_codec: Some(Arc::new(LogicalCodec::default())),
         override_physical_codec: Some(Arc::new(PhysicalCodec::default())),
-        override_create_grpc_client_endpoint: tls.endpoint(),
+        override_create_grpc_client_endpoint: Some(tls.endpoint()),
         use_tls: tls.is_on(),
         ..SchedulerConfig::default()
     }
@@ -130,6 +138,34 @@ fn config(args: &SchedulerArgs, tls: &Tls, options: Vec<Setting>) -> SchedulerCo
 
 fn external(error: anyhow::Error) -> datafusion::common::DataFusionError {
     datafusion::common::DataFusionError::External(error.into())
+}
+
+/// Refuses executors that are not Tarmac's of this version: they lack our functions, or would
+/// compute other bytes, and their failures would not say so.
+async fn refuse_strangers(request: Request, next: Next) -> Response {
+    let is_from_executor =
+        EXECUTOR_CALLS.iter().any(|call| request.uri().path().ends_with(&format!("/{call}")));
+    let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let agent = agent.unwrap_or("unknown").to_owned();
+    if is_from_executor && agent.split_whitespace().next() != Some(AGENT) {
+        tracing::warn!(agent, "executor is refused");
+        let words = format!("this scheduler is {AGENT}, the executor is {agent}");
+        return tonic::Status::failed_precondition(words).into_http();
+    }
+    next.run(request).await
+}
+
+/// Says where a request comes from in the way that Ballista asks: it takes an executor that does
+/// not tell its host for one that is there.
+async fn with_peer(mut request: Request) -> Request {
+    let extensions = request.extensions();
+    let plain = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let tls = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
+    let peer = plain.or_else(|| tls.and_then(|info| info.get_ref().remote_addr()));
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(ConnectInfo(peer));
+    }
+    request
 }
 
 /// What we serve beside Ballista's own routes.

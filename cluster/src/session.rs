@@ -6,17 +6,20 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use ballista::extension::SessionContextExt;
 use ballista_core::ConfigProducer;
+use ballista_core::config::BallistaConfig;
 use ballista_core::extension::SessionConfigExt;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use jobs::lake;
 use object_store::ObjectStore;
 use url::Url;
 
 use crate::codec::{LogicalCodec, PhysicalCodec};
+use crate::joins::{ShuffleUnsafeJoins, YieldInJoins};
 use crate::tls::Tls;
 
 /// Rows of a batch: enough to amortise the cost of a batch, few enough to stay in the cache.
@@ -47,6 +50,9 @@ pub fn cluster_config(tls: &Tls) -> SessionConfig {
         .with_ballista_grpc_client_max_message_size(MESSAGE_BYTES_MAX as usize)
         // plans of one shape and many short queries: planning again at run time only costs
         .with_ballista_adaptive_query_planner(false);
+    // flights are joined with small relations, which are sent to every task; a sort-merge join, the
+    // default here, would send all flights through the disks first
+    let config = config.set_bool("datafusion.optimizer.prefer_hash_join", true);
     // one task a partition, so that the scheduler spreads them over the executors
     tls.configure(config).set_usize("ballista.scheduler.max_partitions_per_task", 1)
 }
@@ -75,10 +81,19 @@ pub fn runtime(options: &[Setting], memory_bytes: Option<usize>) -> Result<Arc<R
 
 /// A session's state with all functions that are known by their name.
 pub fn state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Result<SessionState> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    let is_for_cluster = config.options().extensions.get::<BallistaConfig>().is_some();
+    if let Some(at) = rules.iter().position(|rule| rule.name() == "join_selection")
+        && is_for_cluster
+    {
+        rules.insert(at + 1, Arc::new(ShuffleUnsafeJoins));
+    }
+    rules.push(Arc::new(YieldInJoins));
     let mut state = SessionStateBuilder::new()
         .with_default_features()
         .with_config(config)
         .with_runtime_env(runtime)
+        .with_physical_optimizer_rules(rules)
         .build();
     for function in udf::scalar_functions() {
         state.register_udf(Arc::new(function))?;

@@ -1,4 +1,5 @@
-//! Mutual TLS between client, scheduler and executors, when certificates are given.
+//! How client, scheduler and executors connect: each says what it is, and with certificates each
+//! shows its own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +10,9 @@ use ballista_core::extension::{EndpointOverrideFn, SessionConfigExt};
 use clap::Args;
 use datafusion::prelude::SessionConfig;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig, Uri};
+
+/// What our programs call themselves when they connect.
+pub const AGENT: &str = concat!("tarmac/", env!("CARGO_PKG_VERSION"));
 
 /// Certificates as PEM files: all three or none.
 #[derive(Debug, Clone, Default, Args)]
@@ -75,28 +79,27 @@ impl Tls {
         Some(ServerTlsConfig::new().identity(identity).client_ca_root(ca))
     }
 
-    /// For Ballista's clients: turns their endpoints into encrypted ones.
-    pub fn endpoint(&self) -> Option<EndpointOverrideFn> {
-        let pem = self.0.clone()?;
-        Some(Arc::new(move |endpoint: Endpoint| {
+    /// For Ballista's clients: their endpoints with our name, encrypted with TLS.
+    pub fn endpoint(&self) -> EndpointOverrideFn {
+        let pem = self.0.clone();
+        Arc::new(move |endpoint: Endpoint| {
+            let Some(pem) = &pem else { return Ok(endpoint.user_agent(AGENT)?) };
             let config = ClientTlsConfig::new()
                 .identity(Identity::from_pem(&pem.cert, &pem.key))
                 .ca_certificate(Certificate::from_pem(&pem.ca));
             // an endpoint whose address says http is not encrypted, whatever its configuration
             let mut parts = endpoint.uri().clone().into_parts();
             parts.scheme = Some("https".parse()?);
-            Ok(Endpoint::from(Uri::from_parts(parts)?).tcp_nodelay(true).tls_config(config)?)
-        }))
+            let endpoint = Endpoint::from(Uri::from_parts(parts)?).user_agent(AGENT)?;
+            Ok(endpoint.tcp_nodelay(true).tls_config(config)?)
+        })
     }
 
     /// A session's configuration with these connections.
     pub fn configure(&self, config: SessionConfig) -> SessionConfig {
-        match self.endpoint() {
-            Some(endpoint) => config
-                .with_ballista_use_tls(true)
-                .with_ballista_override_create_grpc_client_endpoint(endpoint),
-            None => config,
-        }
+        config
+            .with_ballista_use_tls(self.is_on())
+            .with_ballista_override_create_grpc_client_endpoint(self.endpoint())
     }
 
     /// For the scheduler's REST interface.

@@ -1,7 +1,5 @@
 //! `submit-job`: starts a job and looks after jobs.
 
-use std::process::ExitCode;
-
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use cluster::batch::{self, FAILED, SUCCEEDED};
@@ -11,12 +9,13 @@ use cluster::progress::say;
 use cluster::{demo, executor, local_cluster, run, scheduler, shell};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let code = run(Cli::parse(), Surroundings::read()).await.unwrap_or_else(|error| {
         say(&format!("error: {error:#}"));
         FAILED
     });
-    ExitCode::from(code)
+    // not by returning: that would wait for what was cancelled and has not noticed yet
+    std::process::exit(code.into())
 }
 
 async fn run(cli: Cli, around: Surroundings) -> Result<u8> {

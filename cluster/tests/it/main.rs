@@ -1,0 +1,10 @@
+//! The programs as a whole, as processes, against real servers.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod end_to_end;
+mod faults;
+mod s3;
+mod same_answer;
+mod setup;
+mod tls;
