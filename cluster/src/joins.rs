@@ -23,6 +23,9 @@ use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
+/// Bytes that a value counts when a relation tells only its rows; no less than Ballista takes.
+const VALUE_BYTES: usize = 32;
+
 /// Shuffles both sides of joins whose left side must not, or may not, be sent to every task.
 #[derive(Debug)]
 pub struct ShuffleUnsafeJoins;
@@ -66,8 +69,12 @@ fn may_be_sent(join: &HashJoinExec, bytes_max: usize) -> Result<bool> {
     let is_safe = matches!(join.join_type(), Inner | Right | RightSemi | RightAnti | RightMark);
     let statistics =
         StatisticsContext::new().compute(join.left().as_ref(), &StatisticsArgs::new())?;
-    let n_bytes = statistics.total_byte_size.get_value();
-    Ok(is_safe && n_bytes.is_some_and(|&n_bytes| 0 < n_bytes && n_bytes <= bytes_max))
+    let known = |n: &&usize| **n > 0;
+    let n_bytes = statistics.total_byte_size.get_value().filter(known).copied().or_else(|| {
+        let n_rows = statistics.num_rows.get_value().filter(known)?;
+        Some(n_rows.saturating_mul(join.left().schema().fields().len() * VALUE_BYTES))
+    });
+    Ok(is_safe && n_bytes.is_some_and(|n_bytes| n_bytes <= bytes_max))
 }
 
 /// Puts an operator over each join that gives way after some batches.

@@ -9,9 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use datafusion::arrow::array::{AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{Int32Type, Int64Type, UInt64Type};
-use datafusion::config::TableParquetOptions;
-use datafusion::dataframe::DataFrameWriteOptions;
+use datafusion::arrow::datatypes::{Int32Type, Int64Type};
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::{DataFrame, SessionContext, col, lit};
@@ -21,6 +19,7 @@ use crate::lake::Lake;
 use crate::progress::{OnProgress, Progress};
 use crate::raw;
 use crate::sql;
+use crate::write::{Place, parquet, write};
 
 /// Rows of a staged file: enough for several files, so that all cores read them.
 const STAGED_ROWS: usize = 128 * 1024;
@@ -82,7 +81,8 @@ async fn ingest_files(
     if n_rejects > 0 {
         let rows = sql::plan(ctx, sql::FLIGHTS, &[]).await?.filter(is_reject.clone())?;
         let rows = rows.select_columns(&["file", "line", "reject_reason"])?;
-        write(rows, &lake.url(&rejects), &[]).await?;
+        let place = Place { directory: &rejects, partitions: &[] };
+        write(ctx, lake, &[rows], place, &parquet()).await?;
     }
     let share = n_rejects as f64 / (n_flights + n_rejects).max(1) as f64;
     ensure!(
@@ -99,7 +99,8 @@ async fn ingest_files(
     let flights = typed.filter(is_reject.is_false())?;
     let flights = flights.drop_columns(&["file", "line", "reject_reason"])?;
     let staged = format!("staging/{run}/flights/");
-    write(flights, &lake.url(&staged), &["year", "month"]).await?;
+    let place = Place { directory: &staged, partitions: &["year", "month"] };
+    write(ctx, lake, &[flights], place, &parquet()).await?;
     replace_months(lake, &staged, run, &months).await?;
 
     on_progress(Progress::Stage("making distances by sql/1_distances.sql"));
@@ -214,18 +215,6 @@ async fn count_rows(typed: &DataFrame) -> Result<(BTreeSet<(i32, i32)>, u64, u64
     Ok((months, n_flights, n_rejects))
 }
 
-/// Writes rows as Parquet, into a directory for each value of `partitions`; returns their number.
-pub async fn write(rows: DataFrame, url: &str, partitions: &[&str]) -> Result<u64> {
-    let partitions = partitions.iter().map(|p| p.to_string()).collect();
-    let options = DataFrameWriteOptions::new().with_partition_by(partitions);
-    let mut parquet = TableParquetOptions::default();
-    parquet.global.compression = Some("zstd(3)".into());
-    let written = rows.write_parquet(url, options, Some(parquet)).await;
-    let written = written.with_context(|| url.to_owned())?;
-    let n_rows = written.iter().map(|b| b.column(0).as_primitive::<UInt64Type>().values());
-    Ok(n_rows.flatten().sum())
-}
-
 /// Puts the staged files of each month in the place of those that are there. A reader that lists
 /// a month in between may see both; a run that dies in between is repaired by running it again.
 async fn replace_months(
@@ -260,6 +249,7 @@ async fn replace(lake: &Lake, staged: &str, directory: &str, run: &str) -> Resul
 async fn write_distances(ctx: &SessionContext, lake: &Lake, run: &str) -> Result<()> {
     let rows = sql::plan(ctx, sql::DISTANCES, &[]).await?;
     let staged = format!("staging/{run}/distances/");
-    write(rows, &lake.url(&staged), &[]).await?;
+    let place = Place { directory: &staged, partitions: &[] };
+    write(ctx, lake, &[rows], place, &parquet()).await?;
     replace(lake, &staged, "distances/", run).await
 }

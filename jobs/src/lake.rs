@@ -185,8 +185,8 @@ impl Lake {
         }
     }
 
-    /// Names of all objects below `relative`, relative to the root, sorted.
-    pub async fn list(&self, relative: &str) -> Result<Vec<String>> {
+    /// Names, relative to the root, and sizes in bytes of all objects below `relative`, sorted.
+    pub async fn sizes(&self, relative: &str) -> Result<Vec<(String, u64)>> {
         let n_prefix = self.prefix.parts().count();
         let relative_to_root = |path: &Path| -> String {
             let parts: Vec<_> =
@@ -195,9 +195,15 @@ impl Lake {
         };
         let found = self.store.list(Some(&self.path(relative)?));
         let found: Vec<_> = found.try_collect().await.with_context(|| self.url(relative))?;
-        let mut names: Vec<_> = found.iter().map(|o| relative_to_root(&o.location)).collect();
-        names.sort();
-        Ok(names)
+        let mut sizes: Vec<_> =
+            found.iter().map(|o| (relative_to_root(&o.location), o.size)).collect();
+        sizes.sort();
+        Ok(sizes)
+    }
+
+    /// Names of all objects below `relative`, relative to the root, sorted.
+    pub async fn list(&self, relative: &str) -> Result<Vec<String>> {
+        Ok(self.sizes(relative).await?.into_iter().map(|(name, _)| name).collect())
     }
 
     /// A digest of the names and sizes of all objects below the given places. Files of relations
@@ -205,12 +211,8 @@ impl Lake {
     pub async fn fingerprint(&self, relatives: &[&str]) -> Result<String> {
         let mut digest = Sha256::new();
         for relative in relatives {
-            let found = self.store.list(Some(&self.path(relative)?));
-            let mut found: Vec<_> =
-                found.try_collect().await.with_context(|| self.url(relative))?;
-            found.sort_by(|a, b| a.location.cmp(&b.location));
-            for object in found {
-                digest.update(format!("{} {}\n", object.location, object.size));
+            for (name, size) in self.sizes(relative).await? {
+                digest.update(format!("{name} {size}\n"));
             }
         }
         Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())

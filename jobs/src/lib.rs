@@ -7,6 +7,7 @@
 
 pub mod baseline;
 pub mod checkpoint;
+pub mod codes;
 pub mod history;
 pub mod ingest;
 pub mod kafka;
@@ -26,5 +27,6 @@ pub mod stream;
 pub mod train;
 pub mod trigger;
 pub mod window;
+pub mod write;
 
 const _: () = assert!(udf::N_CLASSES == events::N_CLASSES, "one list of classes");

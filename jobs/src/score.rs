@@ -11,7 +11,8 @@ use udf::scorer::Scorer;
 use crate::lake::Lake;
 use crate::metrics::Evaluation;
 use crate::progress::{OnProgress, Progress};
-use crate::{ingest, models, sql, train};
+use crate::write::{Place, parquet, write};
+use crate::{models, sql, train};
 
 /// The model that jobs ask: `version`, or the champion.
 pub async fn open_model(lake: &Lake, version: Option<&str>) -> Result<Arc<Scorer>> {
@@ -37,9 +38,8 @@ pub async fn score(
     on_progress(Progress::Stage("scoring flights by sql/6_predictions.sql"));
     let rows = sql::plan(ctx, sql::PREDICTIONS, &[("model", ScalarValue::from("model"))]).await?;
     let directory = format!("predictions/{run}/");
-    // a run that is resumed begins again
-    lake.delete_below(&directory).await?;
-    let n_rows = ingest::write(rows, &lake.url(&directory), &[]).await?;
+    let place = Place { directory: &directory, partitions: &[] };
+    let n_rows = write(ctx, lake, &[rows], place, &parquet()).await?;
     Ok((n_rows, lake.url(&directory)))
 }
 

@@ -13,9 +13,6 @@ use anyhow::{Context, Result, bail, ensure};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int64Type, UInt64Type};
 use datafusion::common::ScalarValue;
-use datafusion::config::TableParquetOptions;
-use datafusion::dataframe::DataFrameWriteOptions;
-use datafusion::datasource::MemTable;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::prelude::{SessionContext, col, lit};
 use udf::codes::Codes;
@@ -25,19 +22,15 @@ use udf::fit::ValidForestParams;
 use udf::forest::{FORMAT, FeatureSpec, Metrics, Model, Rows, version_of};
 use udf::grow::importances;
 use udf::histogram::TreeHistogram;
-use udf::predict::{FeatureCodes, Models};
+use udf::predict::Models;
 use udf::scorer::Scorer;
 
-use crate::checkpoint::{Checkpoint, codes_of};
+use crate::checkpoint::Checkpoint;
 use crate::lake::Lake;
 use crate::metrics::{Evaluation, class_title};
 use crate::progress::{OnProgress, Progress};
 use crate::report::{Phase, Previous, Report};
-use crate::{baseline, models, report_html, sql};
-
-/// Rows of the smallest part of a file of codes that is read on its own: small, so that the parts
-/// spread evenly over the cores.
-const CODES_GROUP_ROWS: usize = 256 * 1024;
+use crate::{baseline, codes, models, report_html, sql};
 
 /// How a model is trained.
 #[derive(Debug, Clone)]
@@ -71,7 +64,7 @@ pub async fn train(
     clock.end("values", n_training);
 
     on_progress(Progress::Stage("coding rows by sql/3_codes.sql"));
-    materialise_codes(ctx, lake, run, &mut at, options.codes_bytes).await?;
+    codes::materialise(ctx, lake, run, &mut at, options.codes_bytes).await?;
     clock.end("codes", n_training);
 
     on_progress(Progress::Stage("growing trees by sql/4_histogram.sql"));
@@ -204,41 +197,6 @@ async fn feature_specs(
         specs.push(FeatureSpec { name: feature.name.to_owned(), codes });
     }
     Ok((n_rows, specs))
-}
-
-/// Makes the relation `codes`: in memory when it fits, else as Parquet under the data root.
-async fn materialise_codes(
-    ctx: &SessionContext,
-    lake: &Lake,
-    run: &str,
-    at: &mut Checkpoint,
-    bytes_max: u64,
-) -> Result<()> {
-    ctx.register_udf(FeatureCodes::new(&at.specs).into());
-    let written = codes_of(run);
-    if !at.codes_are_written {
-        let codes = sql::plan(ctx, sql::CODES, &[]).await?;
-        let bytes_per_row = size_of::<i64>() + size_of::<u8>() + at.specs.len() * size_of::<u16>();
-        if at.n_training * bytes_per_row as u64 <= bytes_max {
-            let schema = Arc::clone(codes.schema().inner());
-            let table = MemTable::try_new(schema, codes.collect_partitioned().await?)?;
-            ctx.deregister_table("codes")?;
-            ctx.register_table("codes", Arc::new(table))?;
-            return Ok(());
-        }
-        lake.delete_below(&written).await?;
-        // codes have no order and are read as a whole, over and over
-        let mut parquet = TableParquetOptions::default();
-        parquet.global.compression = Some("uncompressed".into());
-        parquet.global.dictionary_enabled = Some(false);
-        parquet.global.statistics_enabled = Some("none".into());
-        parquet.global.max_row_group_size = CODES_GROUP_ROWS;
-        let options = DataFrameWriteOptions::new();
-        codes.write_parquet(&lake.url(&written), options, Some(parquet)).await?;
-        at.codes_are_written = true;
-        at.save(lake, run).await?;
-    }
-    lake.register_table(ctx, "codes", &written, &[]).await
 }
 
 /// Grows the forest level by level; returns the number of passes over the codes.

@@ -1,0 +1,81 @@
+//! Rows → Parquet under the data root, each row once.
+//!
+//! On a cluster a task that died is run again, and what its first run had written stays. So what is
+//! there is counted against what the query says that it wrote, and written again when they differ.
+
+use anyhow::{Context, Result, bail};
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{Int64Type, UInt64Type};
+use datafusion::common::config::TableParquetOptions;
+use datafusion::dataframe::DataFrameWriteOptions;
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::prelude::{DataFrame, SessionContext, lit};
+
+use crate::lake::Lake;
+
+/// Times that rows are written at most.
+const ATTEMPTS_MAX: u32 = 3;
+/// The relation under which what was written is counted.
+const WRITTEN: &str = "written";
+
+/// Rows that go to a place of their own.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The directory, relative to the data root; what is there is deleted first.
+    pub directory: &'a str,
+    /// Columns of integers whose values name directories.
+    pub partitions: &'a [&'a str],
+}
+
+/// How tables are written: small, because they are kept.
+pub fn parquet() -> TableParquetOptions {
+    let mut parquet = TableParquetOptions::default();
+    parquet.global.compression = Some("zstd(3)".into());
+    parquet
+}
+
+/// Writes the rows of all `frames`, side by side; returns their number.
+pub async fn write(
+    ctx: &SessionContext,
+    lake: &Lake,
+    frames: &[DataFrame],
+    place: Place<'_>,
+    parquet: &TableParquetOptions,
+) -> Result<u64> {
+    let Place { directory, partitions } = place;
+    let url = lake.url(directory);
+    for attempt in 1..=ATTEMPTS_MAX {
+        lake.delete_below(directory).await?;
+        let writing = frames.iter().map(|frame| {
+            let partitions = partitions.iter().map(|p| (*p).to_owned()).collect();
+            let options = DataFrameWriteOptions::new().with_partition_by(partitions);
+            frame.clone().write_parquet(&url, options, Some(parquet.clone()))
+        });
+        let written = futures::future::try_join_all(writing).await.with_context(|| url.clone())?;
+        let n_written: u64 = written.iter().flatten().map(rows_said).sum();
+        let n_there = rows_there(ctx, lake, place).await?;
+        if n_written == n_there {
+            return Ok(n_there);
+        }
+        tracing::warn!(url, n_written, n_there, attempt, "rows are there twice, written again");
+    }
+    bail!("{url} does not hold what was written, {ATTEMPTS_MAX} times in a row")
+}
+
+fn rows_said(batch: &RecordBatch) -> u64 {
+    batch.column(0).as_primitive::<UInt64Type>().values().iter().sum()
+}
+
+/// Number of rows in the files, by their footers.
+async fn rows_there(ctx: &SessionContext, lake: &Lake, place: Place<'_>) -> Result<u64> {
+    if lake.list(place.directory).await?.is_empty() {
+        return Ok(0);
+    }
+    lake.register_table(ctx, WRITTEN, place.directory, place.partitions).await?;
+    let counted = ctx.table(WRITTEN).await?.aggregate(vec![], vec![count(lit(1))])?;
+    let counted = counted.collect().await;
+    ctx.deregister_table(WRITTEN)?;
+    let counted = counted?;
+    let n_rows = counted.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values());
+    Ok(n_rows.sum::<i64>().unsigned_abs())
+}
