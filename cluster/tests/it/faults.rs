@@ -10,7 +10,8 @@ use serde_json::Value;
 use tonic::transport::Endpoint;
 
 use crate::setup::{
-    Cluster, Process, free_port, latest_job, run, start_s3, submit_job, trained, until,
+    Cluster, Process, free_port, latest_job, run, start_s3, start_s3_with, submit_job, trained,
+    until,
 };
 
 const FLIGHTS: &str = "data/nycflights13/flights.parquet";
@@ -86,6 +87,20 @@ fn an_executor_that_is_killed_is_done_without() {
     let (code, told, printed) = job.end();
     assert_eq!(code, Some(0), "{told}\n{}", cluster.logs());
     assert_eq!(model_of(&printed), expected_model(data.path()));
+}
+
+#[test]
+fn flights_are_written_once_when_an_executor_is_killed_over_it() {
+    let data = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(2, &[]);
+    let mut job = Job::start(cluster.job(data.path()).args(["ingest", FLIGHTS]));
+    job.wait_for("writing flights");
+    kill_9(&mut cluster.executors[0].0);
+    let (code, told, _) = job.end();
+    assert_eq!(code, Some(0), "{told}");
+    let count = "SELECT COUNT(*) AS n, COUNT(DISTINCT flight_id) AS ids FROM flights";
+    let counted = |data: &Path| run(submit_job(data).args(["sql", "-c", count]));
+    assert_eq!(counted(data.path()), counted(ingested().path()));
 }
 
 #[test]
@@ -281,6 +296,10 @@ fn a_store_that_cannot_be_reached_or_refuses_is_named() {
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8(output.stderr).unwrap()
     };
+    let (_strict, strict_environment) = start_s3_with(&[("INITIAL_NO_AUTH_ACTION_COUNT", "1")]);
+    let told = listing(&strict_environment);
+    assert!(told.contains("s3://lake/root/jobs/") && told.contains("403"), "{told}");
+    assert!(!told.contains("the-secret"), "{told}");
     environment[0].1 = nobody.clone();
     let told = listing(&environment);
     assert!(told.contains("s3://lake/root/jobs/") && told.contains("onnection refused"), "{told}");

@@ -248,11 +248,17 @@ impl World {
 
 /// An S3 server with a bucket named `lake`, and the environment of its clients.
 pub fn start_s3() -> (Process, Vec<(&'static str, String)>) {
+    start_s3_with(&[])
+}
+
+/// The same, with variables for the server.
+pub fn start_s3_with(variables: &[(&str, &str)]) -> (Process, Vec<(&'static str, String)>) {
     let port = free_port();
     let server = Process::start(
         Command::new(repository().join("tests/servers/s3.sh"))
             .arg(servers().join("s3"))
             .arg(port.to_string())
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
     );
