@@ -23,7 +23,7 @@ use crate::tls::TlsArgs;
 
 /// Flight-delay prediction: ingest flights, train a model, answer requests.
 #[derive(Debug, Parser)]
-#[command(version, about, arg_required_else_help = true, subcommand_negates_reqs = true)]
+#[command(version, about = ABOUT, arg_required_else_help = true)]
 #[command(after_help = EXIT_CODES)]
 pub struct Cli {
     /// Data root: a directory, or the URL of an object store such as s3://bucket/prefix
@@ -73,6 +73,7 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
+const ABOUT: &str = "Flight-delay prediction: ingest flights, train a model, answer requests";
 /// What scripts can rely on.
 const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 failed, 2 wrong usage, 3 no such job, \
 4 still running, 5 lost (resume it), 130 cancelled.";

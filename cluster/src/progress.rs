@@ -18,7 +18,7 @@ pub struct Shown {
 impl Default for Shown {
     fn default() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("  {bar:30} {percent:>3} % {prefix}{msg}");
+            let style = ProgressStyle::with_template("  {bar:20} {percent:>3} %  {prefix}{msg}");
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(0).with_style(style)
         });
@@ -30,7 +30,13 @@ impl Shown {
     /// Shows a step.
     pub fn show(&self, progress: Progress) {
         match (&self.bar, progress) {
-            (Some(bar), Progress::Stage(stage)) => bar.println(format!("  {stage}")),
+            (Some(bar), Progress::Stage(stage)) => {
+                bar.println(format!("  {stage}"));
+                // how far the stage before was says nothing about this one
+                bar.set_length(1);
+                bar.set_position(0);
+                bar.set_message("");
+            }
             (Some(bar), Progress::Bytes { done, total }) => {
                 bar.set_length(total);
                 bar.set_position(done);
@@ -39,7 +45,7 @@ impl Shown {
             (Some(bar), Progress::Level { n_trees, done, total }) => {
                 bar.set_length(total.into());
                 bar.set_position(done.into());
-                bar.set_message(format!("{done} of {total} levels of {n_trees} trees grown"));
+                bar.set_message(format!("{done} of {total} levels, {n_trees} trees"));
             }
             (None, Progress::Stage(stage)) => self.line(stage.to_owned()),
             (None, Progress::Bytes { done, total }) => {
@@ -56,7 +62,7 @@ impl Shown {
     /// Shows how far the queries are that run on a cluster; a terminal's bar only.
     pub fn tasks(&self, tasks: Tasks) {
         if let (Some(bar), true) = (&self.bar, tasks.total > 0) {
-            bar.set_prefix(format!("{} of {} tasks done  ", tasks.done, tasks.total));
+            bar.set_prefix(format!("{} of {} tasks  ", tasks.done, tasks.total));
         }
     }
 

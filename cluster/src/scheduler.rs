@@ -132,6 +132,8 @@ fn config(args: &SchedulerArgs, tls: &Tls, options: Vec<Setting>) -> SchedulerCo
         override_physical_codec: Some(Arc::new(PhysicalCodec::default())),
         override_create_grpc_client_endpoint: Some(tls.endpoint()),
         use_tls: tls.is_on(),
+        // Ballista lets pages of a site of its own read the REST interface; ours are none
+        cors_allowed_origins: format!("{}://{}", tls.scheme(), args.listen),
         ..SchedulerConfig::default()
     }
 }

@@ -184,3 +184,34 @@ impl ObjectStoreRegistry for Stores {
         Ok(store)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(key: &str, value: &str) -> Result<SessionConfig> {
+        with_settings(cluster_config(&Tls::default()), &[(key.to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn settings_reach_the_engine() {
+        let config = set("datafusion.execution.batch_size", "17").unwrap();
+        assert_eq!(config.batch_size(), 17);
+        let config = set("ballista.planner.adaptive.enabled", "true").unwrap();
+        assert!(config.ballista_adaptive_query_planner_enabled());
+    }
+
+    #[test]
+    fn a_setting_that_is_unknown_wrong_or_secret_is_named() {
+        for (key, value, words) in [
+            ("datafusion.execution.no_such_thing", "1", "no_such_thing"),
+            ("datafusion.execution.batch_size", "many", "many"),
+            ("s3.secret_access_key", "abc", "looks like a secret"),
+        ] {
+            let error = format!("{:#}", set(key, value).unwrap_err());
+            assert!(error.contains(key) && error.contains(words), "{error}");
+        }
+        let error = format!("{:#}", set("s3.secret_access_key", "abc").unwrap_err());
+        assert!(!error.contains("abc"), "{error}");
+    }
+}

@@ -1,12 +1,11 @@
 //! `flights` → the collections that pages need: airlines, airports and distances.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Float64Type};
-use datafusion::prelude::SessionContext;
+use datafusion::logical_expr::LogicalPlanBuilder;
+use datafusion::prelude::{DataFrame, Expr, SessionContext, col, lit};
 use serde_json::{Value, json};
 use store::Store;
 
@@ -46,22 +45,26 @@ pub async fn publish(ctx: &SessionContext, lake: &Lake, store: &Store) -> Result
     })
 }
 
+/// Makes the columns of a shipped file a relation. As values in the plan, not as a table in this
+/// process's memory, which a cluster cannot read.
 fn register_names(ctx: &SessionContext, table: &str, csv: &str, columns: [&str; 2]) -> Result<()> {
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
     let header = reader.headers()?.clone();
-    let mut values = [Vec::new(), Vec::new()];
-    let positions = columns.map(|column| header.iter().position(|name| name == column));
+    let position = |column: &str| header.iter().position(|name| name == column);
+    let mut rows = Vec::new();
     for record in reader.records() {
         let record = record?;
-        for (values, position) in values.iter_mut().zip(positions) {
-            let position = position.with_context(|| format!("{table} lacks a column"))?;
-            values.push(record.get(position).unwrap_or_default().to_owned());
-        }
+        let value = |column: &str| -> Result<Expr> {
+            let position = position(column).with_context(|| format!("{table} lacks a column"))?;
+            Ok(lit(record.get(position).unwrap_or_default()))
+        };
+        rows.push(vec![value(columns[0])?, value(columns[1])?]);
     }
-    let values = values.map(|values| Arc::new(StringArray::from(values)) as ArrayRef);
-    let batch = RecordBatch::try_from_iter(columns.into_iter().zip(values))?;
+    let names = LogicalPlanBuilder::values(rows)?
+        .project([col("column1").alias(columns[0]), col("column2").alias(columns[1])])?
+        .build()?;
     ctx.deregister_table(table)?;
-    ctx.register_batch(table, batch)?;
+    ctx.register_table(table, DataFrame::new(ctx.state(), names).into_view())?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use cluster::tls::TlsArgs;
 
 /// An executor of a Tarmac cluster.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, about = "An executor of a Tarmac cluster: runs the tasks of a scheduler")]
 struct Cli {
     #[command(flatten)]
     executor: ExecutorArgs,

@@ -8,7 +8,10 @@ use cluster::tls::TlsArgs;
 
 /// The scheduler of a Tarmac cluster.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    about = "The scheduler of a Tarmac cluster: plans queries into tasks for executors"
+)]
 struct Cli {
     #[command(flatten)]
     scheduler: SchedulerArgs,

@@ -7,6 +7,7 @@ use cluster::cli::{Cli, Command, Master};
 use cluster::config::{Surroundings, log, now, signal};
 use cluster::progress::say;
 use cluster::{demo, executor, local_cluster, run, scheduler, shell};
+use jobs::lake::Lake;
 
 #[tokio::main]
 async fn main() {
@@ -19,7 +20,7 @@ async fn main() {
 }
 
 async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
-    use Command::{Cluster, Demo, Executor, Scheduler, Sql, Stream, Web};
+    use Command::{Cluster, Demo, Executor, Scheduler, Stream, Web};
     log(match cli.command {
         Some(Stream(_) | Web(_) | Scheduler(_) | Executor(_)) => "info",
         _ => "warn",
@@ -44,21 +45,22 @@ async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
         Cluster(args) => local_cluster::run(args, signal()).await?,
         Scheduler(args) => scheduler::run(args, &cli.tls, options.clone(), signal()).await?,
         Executor(args) => executor::run(args, &cli.tls, options.clone()).await?,
+        Stream(args) => {
+            let lake = Lake::open(&cli.data, options)?;
+            let store = run::open_store(&lake, &args.store).await?;
+            run::run_stream(&lake, &store, args, now, signal()).await?;
+        }
+        Web(args) => {
+            let lake = Lake::open(&cli.data, options)?;
+            let store = run::open_store(&lake, &args.store).await?;
+            run::run_web(store, args, signal()).await?;
+        }
         _ => {
             let master = cli.master.clone().unwrap_or(Master::Local(None));
             let opened = run::open(&cli, &master, &run::run_name(now()), options).await?;
             match command {
                 Demo(args) => demo::run(&opened, args, now, signal()).await?,
-                Sql(_) => shell::interact(&opened, around.shell_history).await?,
-                Stream(args) => {
-                    let store = run::open_store(&opened.lake, &args.store).await?;
-                    run::run_stream(&opened.lake, &store, args, now, signal()).await?;
-                }
-                Web(args) => {
-                    let store = run::open_store(&opened.lake, &args.store).await?;
-                    run::run_web(store, args, signal()).await?;
-                }
-                _ => {}
+                _ => shell::interact(&opened, around.shell_history).await?,
             }
         }
     }

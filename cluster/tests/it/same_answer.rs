@@ -135,6 +135,18 @@ fn every_batch_job_gives_the_same_in_process_and_on_a_cluster_over_s3() {
     assert!(!cluster.logs().contains("the-secret"), "a secret is in a log");
 }
 
+#[test]
+fn what_pages_need_is_published_from_a_cluster_too() {
+    let cluster = Cluster::start(1, &[]);
+    let data = tempfile::tempdir().unwrap();
+    run(submit_job(data.path()).args(["ingest", FLIGHTS]));
+    for job in [submit_job(data.path()), cluster.job(data.path())] {
+        run({ job }.arg("publish"));
+        let result = result_of(data.path(), &[], "publish");
+        assert_eq!((&result["airlines"], &result["airports"]), (&16.into(), &107.into()));
+    }
+}
+
 /// The stages that the scheduler makes of a step, without the names of files.
 async fn staged_plan(ctx: &SessionContext, step: sql::Step) -> String {
     let plan = sql::plan(ctx, step, &[]).await.unwrap().explain(false, false).unwrap();
