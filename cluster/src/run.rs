@@ -225,7 +225,7 @@ pub async fn run_stream(
 ) -> Result<()> {
     // a window is small: one thread scores it faster than two that must be coordinated
     let ctx = session::in_process(1, 512 * 1024 * 1024, &[], &[])?;
-    let version = stream::prepare(&ctx, lake).await?;
+    let serving = stream::prepare(&ctx, lake).await?;
     let properties = args.kafka.properties();
     let topics = topics(&args.kafka);
     create_topics(&properties, &topics).await?;
@@ -233,8 +233,13 @@ pub async fn run_stream(
     let source =
         Source::open(&properties, &requests, &args.group, args.trigger, args.max_rows).await?;
     let sink = Sink::open(&properties, topics)?;
-    tracing::info!(topic = requests, store = store.describe(), model = version, "stream is ready");
-    let streamed = stream::run(&ctx, source, &sink, store, now, shutdown).await?;
+    tracing::info!(
+        topic = requests,
+        store = store.describe(),
+        model = serving.version(),
+        "stream is ready"
+    );
+    let streamed = stream::run(&ctx, serving, source, &sink, store, now, shutdown).await?;
     tracing::info!(
         messages = streamed.n_messages,
         scored = streamed.n_scored,

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use chrono::{DateTime, Utc};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
@@ -14,11 +14,11 @@ use events::Answer;
 use serde_json::Value;
 use std::sync::Arc;
 use store::Store;
-use udf::predict::Models;
 
 use crate::kafka::{Sink, Source};
 use crate::lake::Lake;
-use crate::{models, window};
+use crate::models::Serving;
+use crate::window;
 
 /// What a stream did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,24 +34,22 @@ pub struct Streamed {
 }
 
 /// Loads what scoring needs: the champion, and the distances into memory.
-pub async fn prepare(ctx: &SessionContext, lake: &Lake) -> Result<String> {
-    let champion = models::champion(lake).await?.with_context(|| {
-        format!("there is no champion under {}; `submit-job train` makes one", lake.root())
-    })?;
-    let version = champion.version().to_owned();
-    models::register(ctx, Models::from([("champion".to_owned(), Arc::new(champion))]));
+pub async fn prepare(ctx: &SessionContext, lake: &Lake) -> Result<Serving> {
+    let serving = Serving::load(ctx, lake).await?;
     lake.register_table(ctx, "distances", "distances/", &[]).await?;
     let distances = ctx.table("distances").await?;
     let schema = Arc::clone(distances.schema().inner());
     let table = MemTable::try_new(schema, vec![distances.collect().await?])?;
     ctx.deregister_table("distances")?;
     ctx.register_table("distances", Arc::new(table))?;
-    Ok(version)
+    Ok(serving)
 }
 
-/// Runs until `shutdown` is done or a bounded trigger is. `ctx` was [`prepare`]d.
+/// Runs until `shutdown` is done or a bounded trigger is. `ctx` was [`prepare`]d, which gave
+/// `serving`. A window is scored with one model, the champion at its end.
 pub async fn run(
     ctx: &SessionContext,
+    mut serving: Serving,
     mut source: Source,
     sink: &Sink,
     store: &Store,
@@ -63,6 +61,7 @@ pub async fn run(
     loop {
         let window = source.window(&mut shutdown).await?;
         if !window.messages.is_empty() {
+            serving.refresh(ctx).await;
             answer(ctx, &source, sink, store, window.messages, now(), &mut streamed).await?;
         }
         if window.is_last {

@@ -195,9 +195,10 @@ async fn training_and_streaming_predictions_are_bit_equal() {
 async fn the_stream_loads_the_champion_and_the_distances() {
     let shipped = shipped().await;
     let ctx = session(1);
-    assert_eq!(stream::prepare(&ctx, &shipped.lake).await.unwrap(), shipped.report.version);
+    let serving = stream::prepare(&ctx, &shipped.lake).await.unwrap();
+    assert_eq!(serving.version(), shipped.report.version);
     assert!(ctx.table("distances").await.unwrap().count().await.unwrap() > 200);
-    let error = stream::prepare(&ctx, &memory_lake()).await.unwrap_err().to_string();
+    let error = stream::prepare(&ctx, &memory_lake()).await.err().unwrap().to_string();
     let want = "there is no champion under memory:///lake/; `submit-job train` makes one";
     assert_eq!(error, want);
 }

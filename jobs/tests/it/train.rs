@@ -243,3 +243,30 @@ async fn a_flight_stays_on_its_side_of_the_hold_out() {
     assert!(0 < fifth.clone().count().await.unwrap());
     assert!(fifth.count().await.unwrap() < half.count().await.unwrap());
 }
+
+#[tokio::test]
+async fn a_new_champion_serves_and_a_broken_one_does_not() {
+    let (_directory, lake) = local_lake();
+    let first = shipped().await.report.model.clone();
+    let mut second = first.clone();
+    second.params.seed += 1;
+    let first = models::save(&lake, &first).await.unwrap();
+    models::promote(&lake, &first).await.unwrap();
+    let ctx = session(1);
+    let mut serving = models::Serving::load(&ctx, &lake).await.unwrap();
+
+    let second = models::save(&lake, &second).await.unwrap();
+    serving.look(&ctx).await;
+    assert_eq!(serving.version(), first, "it is saved, not promoted");
+    for broken in ["not a version".to_owned(), "f".repeat(64)] {
+        lake.put("models/champion", broken.into_bytes()).await.unwrap();
+        serving.look(&ctx).await;
+        assert_eq!(serving.version(), first);
+    }
+    models::promote(&lake, &second).await.unwrap();
+    serving.look(&ctx).await;
+    assert_eq!(serving.version(), second);
+    let asked = "SELECT predict_delay('champion', 1.0, 1.0, 1, 1, 1, 'AA', 'JFK', 'LAX',
+                 'JFK-LAX', NULL, NULL)['model_version'] AS version";
+    assert!(rows(&ctx, asked).await.contains(&second));
+}
