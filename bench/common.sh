@@ -1,4 +1,4 @@
-# Sourced by train.sh and score.sh, with the repository as working directory.
+# Sourced by the other scripts, with the repository as working directory.
 
 OUT=target/bench
 PYTHON=$OUT/venv/bin/python
@@ -22,4 +22,59 @@ make_data() {
         "$PYTHON" bench/make_flights.py --rows "$1" --out "$file" --seed 7 ${FLIGHTS:+--source "$FLIGHTS"} >&2
     fi
     echo "$file"
+}
+
+# Sets SUBMIT_JOB: builds the executable, unless one is named.
+make_submit_job() {
+    if [ -z "${SUBMIT_JOB:-}" ]; then
+        cargo build --bin submit-job
+        SUBMIT_JOB=${CARGO_TARGET_DIR:-target}/debug/submit-job
+    fi
+}
+
+# Sets PIN: what puts a command on THREADS cores, the same for everybody, where there are more.
+make_pin() {
+    PIN=()
+    if command -v taskset >/dev/null && [ "$(nproc)" -gt "$THREADS" ]; then
+        PIN=(taskset -c "0-$((THREADS - 1))")
+    fi
+}
+
+# Measures a command, after --, and appends the figures as one JSON line; needs RESULTS.
+#   measure NAME [OPTION...] -- COMMAND ARG...
+measure() {
+    local name=$1
+    shift
+    "${PIN[@]}" "$PYTHON" bench/measure.py --name "$name" --out "$RESULTS" "$@"
+}
+
+# Ingests the file $2 in process into a data root for $1, unless it is there; sets DATA.
+ingest_once() {
+    DATA=$OUT/root-$1
+    if [ ! -d "$DATA/flights" ]; then
+        rm -rf "$DATA" "$OUT/ingest-$1.jsonl"
+        RESULTS=$OUT/ingest-$1.jsonl measure ingest -- "$SUBMIT_JOB" --data "$DATA" ingest "$2" >&2
+    fi
+    # Whoever comes first must not be the one who reads from the disk.
+    find "$DATA/flights" -type f -exec cat {} + >/dev/null
+}
+
+# Trains under DATA and measures it: measure's arguments, then `train`'s after --.
+#   train NAME [OPTION...] -- ARG...
+train() {
+    local options=()
+    while [ "$1" != -- ]; do
+        options+=("$1")
+        shift
+    done
+    shift
+    # With a champion, training judges it too: without, all runs have the same work.
+    rm -f "$DATA/models/champion"
+    measure "${options[@]}" -- "$SUBMIT_JOB" --data "$DATA" train --json "$@"
+}
+
+# Ends the script: what $1 said is in LOG.
+failed() {
+    echo "$1 failed, see $LOG" >&2
+    exit 1
 }

@@ -23,6 +23,12 @@ SCORE = [
 SCORE_RATIOS = ["ns/row"]
 
 
+def print_table(table):
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for row in table:
+        print("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=["train", "score"])
@@ -58,9 +64,7 @@ def main():
     if len(rows_fitted) > 1:
         notes.append("the fits had different numbers of rows: weigh the ratios by them")
 
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    for row in table:
-        print("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))))
+    print_table(table)
     print("\nratio = peer / tarmac: above 1, tarmac is the smaller")
     for note in notes:
         print(f"note: {note}")

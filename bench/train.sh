@@ -19,16 +19,8 @@ THREADS=${THREADS:-2}
 make_venv
 FILE=$(make_data "$ROWS")
 
-if [ -z "${SUBMIT_JOB:-}" ]; then
-    cargo build --bin submit-job
-    SUBMIT_JOB=${CARGO_TARGET_DIR:-target}/debug/submit-job
-fi
-
-# The same cores for everybody.
-PIN=()
-if command -v taskset >/dev/null && [ "$(nproc)" -gt "$THREADS" ]; then
-    PIN=(taskset -c "0-$((THREADS - 1))")
-fi
+make_submit_job
+make_pin
 
 DATA=$OUT/root-$ROWS
 RESULTS=$OUT/train-$ROWS.jsonl
