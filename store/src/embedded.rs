@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rusqlite::types::Value as SqlValue;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, Transaction, params_from_iter};
 use serde_json::Value;
 
-use crate::{OnConflict, Query, document_id};
+use crate::{Claim, CommitError, OnConflict, Query, document_id};
 
 /// How long a writer waits for another process that writes the same file.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
@@ -39,37 +39,72 @@ impl Embedded {
         format!("embedded SQLite at {}", self.path.display())
     }
 
+    /// Writes the documents; the `_id`s of those that were there before.
     pub(crate) async fn write(
         &self,
         collection: &str,
         documents: &[Value],
         how: OnConflict,
-    ) -> Result<()> {
-        let conflict = match how {
-            OnConflict::Keep => "NOTHING",
-            OnConflict::Replace => "UPDATE SET document = excluded.document",
-        };
-        let insert = format!(
-            "INSERT INTO \"{collection}\" (_id, document) VALUES (?1, ?2) \
-             ON CONFLICT (_id) DO {conflict}"
-        );
-        let create = create_table(collection);
-        let rows = documents
-            .iter()
-            .map(|d| Ok((document_id(d)?.to_owned(), d.to_string())))
-            .collect::<Result<Vec<_>>>()?;
+    ) -> Result<Vec<String>> {
+        let insert = Insert::new(collection, documents, how)?;
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            transaction.execute_batch(&create)?;
-            {
-                let mut statement = transaction.prepare_cached(&insert)?;
-                for row in &rows {
-                    statement.execute((&row.0, &row.1))?;
-                }
-            }
-            transaction.commit()
+            let kept = insert.run(&transaction)?;
+            transaction.commit()?;
+            Ok(kept)
         })
         .await
+    }
+
+    pub(crate) async fn claim(&self, collection: &str, id: &str) -> Result<Claim> {
+        let (create, id) = (create_table(collection), id.to_owned());
+        let claim = format!(
+            "INSERT INTO \"{collection}\" (_id, document) \
+             VALUES (?1, json_object('epoch', 1, 'next', 0, 'published', 0)) \
+             ON CONFLICT (_id) DO UPDATE SET \
+               document = json_set(document, '$.epoch', json_extract(document, '$.epoch') + 1) \
+             RETURNING json_extract(document, '$.epoch'), json_extract(document, '$.next'), \
+               json_extract(document, '$.published')"
+        );
+        self.with_connection(move |connection| {
+            connection.execute_batch(&create)?;
+            connection.query_row(&claim, [&id], |row| {
+                let (epoch, next, published) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(Claim { id: id.clone(), epoch, next, published })
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn commit(
+        &self,
+        collection: &str,
+        documents: &[Value],
+        offsets: &str,
+        claims: &[Claim],
+    ) -> Result<Vec<String>, CommitError> {
+        let insert = Insert::new(collection, documents, OnConflict::Keep)?;
+        let create = create_table(offsets);
+        let advance = format!(
+            "UPDATE \"{offsets}\" \
+             SET document = json_set(document, '$.next', ?3, '$.published', ?4) \
+             WHERE _id = ?1 AND json_extract(document, '$.epoch') = ?2"
+        );
+        let claims = claims.to_vec();
+        let committed = self.with_connection(move |connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(&create)?;
+            for claim in claims {
+                let values = (&claim.id, claim.epoch, claim.next, claim.published);
+                if transaction.execute(&advance, values)? == 0 {
+                    return Ok(Err(CommitError::Fenced(claim.id)));
+                }
+            }
+            let kept = insert.run(&transaction)?;
+            transaction.commit()?;
+            Ok(Ok(kept))
+        });
+        committed.await?
     }
 
     pub(crate) async fn find(&self, collection: &str, query: &Query) -> Result<Vec<Value>> {
@@ -84,6 +119,25 @@ impl Embedded {
             sql.push_str(&format!("{}, ", column(field)));
         }
         sql.push_str(&format!("_id LIMIT {} OFFSET {}", query.limit, query.skip));
+        self.read(collection, sql, values).await
+    }
+
+    pub(crate) async fn get_all(&self, collection: &str, ids: &[String]) -> Result<Vec<Value>> {
+        let sql = format!(
+            "SELECT document FROM \"{collection}\" \
+             WHERE _id IN (SELECT value FROM json_each(?))"
+        );
+        let ids = serde_json::to_string(ids)?;
+        self.read(collection, sql, vec![SqlValue::Text(ids)]).await
+    }
+
+    /// The documents that a query selects.
+    async fn read(
+        &self,
+        collection: &str,
+        sql: String,
+        values: Vec<SqlValue>,
+    ) -> Result<Vec<Value>> {
         let create = create_table(collection);
         let texts = self
             .with_connection(move |connection| {
@@ -124,6 +178,41 @@ impl Embedded {
             work(&mut connection)
         });
         done.await?.with_context(|| self.path.display().to_string())
+    }
+}
+
+/// Rows to be inserted into the table of a collection.
+struct Insert {
+    create: String,
+    insert: String,
+    rows: Vec<(String, String)>,
+}
+
+impl Insert {
+    fn new(collection: &str, documents: &[Value], how: OnConflict) -> Result<Self> {
+        let conflict = match how {
+            OnConflict::Keep => "NOTHING",
+            OnConflict::Replace => "UPDATE SET document = excluded.document",
+        };
+        let insert = format!(
+            "INSERT INTO \"{collection}\" (_id, document) VALUES (?1, ?2) \
+             ON CONFLICT (_id) DO {conflict}"
+        );
+        let rows = documents.iter().map(|d| Ok((document_id(d)?.to_owned(), d.to_string())));
+        Ok(Self { create: create_table(collection), insert, rows: rows.collect::<Result<_>>()? })
+    }
+
+    /// Inserts them; the `_id`s of those that changed nothing.
+    fn run(&self, transaction: &Transaction) -> rusqlite::Result<Vec<String>> {
+        transaction.execute_batch(&self.create)?;
+        let mut statement = transaction.prepare_cached(&self.insert)?;
+        let mut kept = Vec::new();
+        for (id, document) in &self.rows {
+            if statement.execute((id, document))? == 0 {
+                kept.push(id.clone());
+            }
+        }
+        Ok(kept)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Documents: JSON objects in named collections, kept in MongoDB or in SQLite.
 //!
-//! A document is named by its string `_id`. Answers are written once ([`Store::write_once`]: the
-//! first writer wins, a repetition changes nothing); entities are replaced ([`Store::upsert`]).
-//! This crate must not know what a document means.
+//! A document is named by its string `_id`. Entities are replaced ([`Store::upsert`]). Answers are
+//! written once ([`Store::write_once`]: the first writer wins, a repetition changes nothing), by a
+//! stream together with how far it is ([`Store::commit`]), so that what dies between the two cannot
+//! part them. This crate must not know what a document means.
 
 mod embedded;
 mod mongo;
@@ -41,6 +42,30 @@ pub struct Query {
     pub limit: u32,
 }
 
+/// What a process holds of a log that several may work off: the right to say how far it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Names the log.
+    pub id: String,
+    /// Raised by each claim. Who holds an older one writes nothing any more.
+    pub epoch: i64,
+    /// Offset of the first message that is not done.
+    pub next: i64,
+    /// Offset of the first message of which others may not have been told; at most `next`.
+    pub published: i64,
+}
+
+/// Why a commit left nothing behind.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Somebody else has claimed the log. Throw the work away; claim again before any more.
+    #[error("another process has claimed {0}")]
+    Fenced(String),
+    /// The database failed, and may or may not have written. Committing the same again is harmless.
+    #[error(transparent)]
+    Fault(#[from] anyhow::Error),
+}
+
 impl Store {
     /// Connects to MongoDB at `url` (`mongodb://…`) and uses `database`.
     ///
@@ -75,17 +100,47 @@ impl Store {
     }
 
     async fn write(&self, collection: &str, documents: &[Value], how: OnConflict) -> Result<()> {
-        check_name(collection)?;
-        for document in documents {
-            document_id(document)?;
-        }
+        check_documents(collection, documents)?;
         for chunk in documents.chunks(DOCUMENTS_PER_COMMAND) {
             match self {
                 Self::Mongo(mongo) => mongo.write(collection, chunk, how).await?,
                 Self::Embedded(embedded) => embedded.write(collection, chunk, how).await?,
-            }
+            };
         }
         Ok(())
+    }
+
+    /// Claims the log `id` of `collection`, away from whoever holds it. One that nobody has claimed
+    /// before begins at offset 0.
+    pub async fn claim(&self, collection: &str, id: &str) -> Result<Claim> {
+        check_name(collection)?;
+        match self {
+            Self::Mongo(mongo) => mongo.claim(collection, id).await,
+            Self::Embedded(embedded) => embedded.claim(collection, id).await,
+        }
+    }
+
+    /// [Writes once](Self::write_once) `documents` and moves claimed logs to the offsets that
+    /// `claims` say; returns the `_id`s of the documents that were there before.
+    ///
+    /// All or nothing, where the database has transactions, and only while all claims hold. A
+    /// MongoDB server that is no replica set has none: it writes the documents first, so that a
+    /// crash leaves work that will be repeated, never an offset without its documents.
+    pub async fn commit(
+        &self,
+        collection: &str,
+        documents: &[Value],
+        offsets: &str,
+        claims: &[Claim],
+    ) -> Result<Vec<String>, CommitError> {
+        check_name(offsets)?;
+        check_documents(collection, documents)?;
+        match self {
+            Self::Mongo(mongo) => mongo.commit(collection, documents, offsets, claims).await,
+            Self::Embedded(embedded) => {
+                embedded.commit(collection, documents, offsets, claims).await
+            }
+        }
     }
 
     /// The document named `id`, if there is one.
@@ -93,6 +148,19 @@ impl Store {
         let by_id =
             Query { equal: vec![("_id".into(), Value::from(id))], limit: 1, ..Query::default() };
         Ok(self.find(collection, &by_id).await?.pop())
+    }
+
+    /// The documents of these `_id`s that are there, in any order.
+    pub async fn get_all(&self, collection: &str, ids: &[String]) -> Result<Vec<Value>> {
+        check_name(collection)?;
+        let mut found = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(DOCUMENTS_PER_COMMAND) {
+            found.extend(match self {
+                Self::Mongo(mongo) => mongo.get_all(collection, chunk).await?,
+                Self::Embedded(embedded) => embedded.get_all(collection, chunk).await?,
+            });
+        }
+        Ok(found)
     }
 
     /// The documents that `query` describes. A collection that does not exist is empty.
@@ -126,6 +194,11 @@ impl Store {
 enum OnConflict {
     Keep,
     Replace,
+}
+
+fn check_documents(collection: &str, documents: &[Value]) -> Result<()> {
+    check_name(collection)?;
+    documents.iter().try_for_each(|document| document_id(document).map(drop))
 }
 
 fn document_id(document: &Value) -> Result<&str> {

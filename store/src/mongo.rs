@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use mongodb::bson::{self, Document, doc};
-use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
-use mongodb::{Client, Collection, Database};
+use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, ReturnDocument, WriteConcern};
+use mongodb::results::UpdateResult;
+use mongodb::{Client, ClientSession, Collection, Cursor, Database};
 use serde_json::Value;
 
-use crate::{OnConflict, Query, document_id};
+use crate::{Claim, CommitError, DOCUMENTS_PER_COMMAND, OnConflict, Query, document_id};
 
 /// How long to look for a server before saying that there is none.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
@@ -22,6 +23,8 @@ const DUPLICATE_KEY: i32 = 11000;
 pub struct Mongo {
     hosts: String,
     database: Database,
+    /// Whether it is a replica set or behind a router; a server by itself has no transactions.
+    has_transactions: bool,
 }
 
 impl Mongo {
@@ -32,59 +35,153 @@ impl Mongo {
         };
         options.server_selection_timeout = Some(SERVER_WAIT);
         options.app_name = Some("tarmac".into());
+        // what was read once is never undone by a change of the primary
+        options.read_concern = Some(ReadConcern::majority());
+        options.write_concern = Some(durably());
         let hosts: Vec<_> = options.hosts.iter().map(ToString::to_string).collect();
         let hosts = hosts.join(",");
         let client = Client::with_options(options)?;
         let database = client.database(database);
-        database
-            .run_command(doc! { "ping": 1 })
-            .await
-            .with_context(|| format!("no MongoDB answers at {hosts}"))?;
-        Ok(Self { hosts, database })
+        let hello = database.run_command(doc! { "hello": 1 }).await;
+        let hello = hello.with_context(|| format!("no MongoDB answers at {hosts}"))?;
+        // says nothing without the right to it
+        let allowed = database.run_command(doc! { "listCollections": 1, "nameOnly": true }).await;
+        allowed.with_context(|| format!("MongoDB at {hosts} does not let us in"))?;
+        let has_transactions =
+            hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|m| m == "isdbgrid");
+        Ok(Self { hosts, database, has_transactions })
     }
 
     pub(crate) fn describe(&self) -> String {
-        format!("MongoDB at {}, database {}", self.hosts, self.database.name())
+        let how = match self.has_transactions {
+            true => "answers and offsets in one transaction",
+            false => "no replica set: answers first, then offsets",
+        };
+        format!("MongoDB at {}, database {}, {how}", self.hosts, self.database.name())
     }
 
-    /// One unordered `update` command; the server applies what it can and names what it cannot.
+    /// Writes the documents in one command; the `_id`s of those that were there before.
     pub(crate) async fn write(
         &self,
         collection: &str,
         documents: &[Value],
         how: OnConflict,
-    ) -> Result<()> {
-        let mut updates = Vec::with_capacity(documents.len());
-        for document in documents {
-            let id = document_id(document)?;
-            let document = bson::serialize_to_document(document)?;
-            let change = match how {
-                OnConflict::Keep => doc! { "$setOnInsert": document },
-                OnConflict::Replace => document,
-            };
-            updates.push(doc! { "q": { "_id": id }, "u": change, "upsert": true });
-        }
-        let concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
-        let reply = self
-            .database
-            .run_command(doc! {
-                "update": collection,
-                "updates": updates,
-                "ordered": false,
-                "writeConcern": bson::serialize_to_bson(&concern)?,
-            })
-            .await
-            .with_context(|| format!("writing {collection} to MongoDB at {}", self.hosts))?;
-        if let Some(error) = reply.get("writeConcernError") {
-            bail!("writing {collection} to MongoDB at {}: {error}", self.hosts);
-        }
-        let mut errors = reply.get_array("writeErrors").into_iter().flatten();
+    ) -> Result<Vec<String>> {
+        let mut command = update_command(collection, documents, how)?;
+        command.insert("writeConcern", bson::serialize_to_bson(&durably())?);
+        let reply = self.database.run_command(command).await;
+        let reply =
+            reply.with_context(|| format!("writing {collection} to MongoDB at {}", self.hosts))?;
         // another writer was first: that is what Keep wants, and it makes Replace try again
         let lost_race = |e: &bson::Bson| how == OnConflict::Keep && code(e) == Some(DUPLICATE_KEY);
-        if let Some(error) = errors.find(|e| !lost_race(e)) {
-            bail!("writing {collection} to MongoDB at {}: {error}", self.hosts);
+        self.check_reply(collection, &reply, lost_race)?;
+        kept(documents, &reply)
+    }
+
+    pub(crate) async fn claim(&self, collection: &str, id: &str) -> Result<Claim> {
+        let nothing_done = doc! { "next": 0_i64, "published": 0_i64 };
+        let claimed = self
+            .documents(collection)
+            .find_one_and_update(
+                doc! { "_id": id },
+                doc! { "$inc": { "epoch": 1_i64 }, "$setOnInsert": nothing_done },
+            )
+            .upsert(true)
+            .return_document(ReturnDocument::After)
+            .await
+            .with_context(|| format!("claiming {id} in MongoDB at {}", self.hosts))?
+            .context("an upsert left no document")?;
+        let field = |name: &str| {
+            claimed.get_i64(name).with_context(|| format!("{collection}: {id} has no {name}"))
+        };
+        let (epoch, next, published) = (field("epoch")?, field("next")?, field("published")?);
+        Ok(Claim { id: id.to_owned(), epoch, next, published })
+    }
+
+    pub(crate) async fn commit(
+        &self,
+        collection: &str,
+        documents: &[Value],
+        offsets: &str,
+        claims: &[Claim],
+    ) -> Result<Vec<String>, CommitError> {
+        if self.has_transactions {
+            let mut session = self.begin().await?;
+            let written =
+                self.write_window(&mut session, collection, documents, offsets, claims).await;
+            return match written {
+                Ok(kept) => {
+                    let committed = session.commit_transaction().await;
+                    committed
+                        .with_context(|| format!("committing to MongoDB at {}", self.hosts))?;
+                    Ok(kept)
+                }
+                Err(error) => {
+                    // the server forgets it by itself too, later
+                    _ = session.abort_transaction().await;
+                    Err(error)
+                }
+            };
         }
-        Ok(())
+        let mut kept = Vec::new();
+        for chunk in documents.chunks(DOCUMENTS_PER_COMMAND) {
+            kept.extend(self.write(collection, chunk, OnConflict::Keep).await?);
+        }
+        for claim in claims {
+            let moved = self.documents(offsets).update_one(still_mine(claim), moved(claim)).await;
+            check_moved(claim, moved)?;
+        }
+        Ok(kept)
+    }
+
+    async fn begin(&self) -> Result<ClientSession> {
+        let mut session = self.database.client().start_session().await?;
+        session
+            .start_transaction()
+            .read_concern(ReadConcern::snapshot())
+            .write_concern(durably())
+            .await?;
+        Ok(session)
+    }
+
+    /// The offsets first: a claim that was lost costs no document.
+    async fn write_window(
+        &self,
+        session: &mut ClientSession,
+        collection: &str,
+        documents: &[Value],
+        offsets: &str,
+        claims: &[Claim],
+    ) -> Result<Vec<String>, CommitError> {
+        let offsets = self.documents(offsets);
+        for claim in claims {
+            let update = offsets.update_one(still_mine(claim), moved(claim));
+            check_moved(claim, update.session(&mut *session).await)?;
+        }
+        let mut all_kept = Vec::new();
+        for chunk in documents.chunks(DOCUMENTS_PER_COMMAND) {
+            let command = update_command(collection, chunk, OnConflict::Keep)?;
+            let reply = self.database.run_command(command).session(&mut *session).await;
+            let reply = reply
+                .with_context(|| format!("writing {collection} to MongoDB at {}", self.hosts))?;
+            self.check_reply(collection, &reply, |_| false)?;
+            all_kept.extend(kept(chunk, &reply)?);
+        }
+        Ok(all_kept)
+    }
+
+    fn check_reply(
+        &self,
+        collection: &str,
+        reply: &Document,
+        is_harmless: impl Fn(&bson::Bson) -> bool,
+    ) -> Result<()> {
+        let errors = reply.get_array("writeErrors").into_iter().flatten();
+        let error = errors.filter(|error| !is_harmless(error)).next();
+        match reply.get("writeConcernError").or(error) {
+            Some(error) => bail!("writing {collection} to MongoDB at {}: {error}", self.hosts),
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn find(&self, collection: &str, query: &Query) -> Result<Vec<Value>> {
@@ -97,12 +194,23 @@ impl Mongo {
             sort.insert(field, 1);
         }
         sort.insert("_id", 1);
-        let found = self
-            .documents(collection)
-            .find(filter)
-            .sort(sort)
-            .skip(u64::from(query.skip))
-            .limit(i64::from(query.limit))
+        let documents = self.documents(collection);
+        let found = documents.find(filter).sort(sort);
+        let found = found.skip(u64::from(query.skip)).limit(i64::from(query.limit));
+        self.read(collection, found).await
+    }
+
+    pub(crate) async fn get_all(&self, collection: &str, ids: &[String]) -> Result<Vec<Value>> {
+        let documents = self.documents(collection);
+        self.read(collection, documents.find(doc! { "_id": { "$in": ids } })).await
+    }
+
+    async fn read(
+        &self,
+        collection: &str,
+        found: impl IntoFuture<Output = mongodb::error::Result<Cursor<Document>>>,
+    ) -> Result<Vec<Value>> {
+        let found = found
             .await
             .with_context(|| format!("reading {collection} from MongoDB at {}", self.hosts))?;
         found
@@ -119,6 +227,57 @@ impl Mongo {
     fn documents(&self, collection: &str) -> Collection<Document> {
         self.database.collection(collection)
     }
+}
+
+/// One unordered `update` command; the server applies what it can and names what it cannot.
+fn update_command(collection: &str, documents: &[Value], how: OnConflict) -> Result<Document> {
+    let mut updates = Vec::with_capacity(documents.len());
+    for document in documents {
+        let id = document_id(document)?;
+        let document = bson::serialize_to_document(document)?;
+        let change = match how {
+            OnConflict::Keep => doc! { "$setOnInsert": document },
+            OnConflict::Replace => document,
+        };
+        updates.push(doc! { "q": { "_id": id }, "u": change, "upsert": true });
+    }
+    Ok(doc! { "update": collection, "updates": updates, "ordered": false })
+}
+
+/// The `_id`s of the documents that the reply to an `update` does not list as new.
+fn kept(documents: &[Value], reply: &Document) -> Result<Vec<String>> {
+    let mut is_new = vec![false; documents.len()];
+    for upserted in reply.get_array("upserted").into_iter().flatten() {
+        let index = upserted.as_document().and_then(|upserted| upserted.get_i32("index").ok());
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        *index.and_then(|i| is_new.get_mut(i)).context("a reply names no document of ours")? = true;
+    }
+    let kept = documents.iter().zip(is_new).filter(|(_, is_new)| !is_new);
+    kept.map(|(document, _)| Ok(document_id(document)?.to_owned())).collect()
+}
+
+/// Acknowledged when a majority of the servers has it in its journal.
+fn durably() -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build()
+}
+
+fn still_mine(claim: &Claim) -> Document {
+    doc! { "_id": &claim.id, "epoch": claim.epoch }
+}
+
+fn moved(claim: &Claim) -> Document {
+    doc! { "$set": { "next": claim.next, "published": claim.published } }
+}
+
+fn check_moved(
+    claim: &Claim,
+    moved: mongodb::error::Result<UpdateResult>,
+) -> Result<(), CommitError> {
+    let moved = moved.with_context(|| format!("moving {} in MongoDB", claim.id))?;
+    if moved.matched_count == 0 {
+        return Err(CommitError::Fenced(claim.id.clone()));
+    }
+    Ok(())
 }
 
 fn code(error: &bson::Bson) -> Option<i32> {

@@ -10,8 +10,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use mongodb::bson::doc;
 use serde_json::{Value, json};
-use store::{Query, Store};
+use store::{Claim, CommitError, Query, Store};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -43,7 +44,8 @@ struct Server {
 }
 
 impl Server {
-    async fn start() -> Self {
+    /// Starts one by itself, or with `replset` as the only member of a replica set.
+    async fn start(replset: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mongod = servers().join("mongod");
         assert!(mongod.is_file(), "{}: tests/servers/install.sh puts it there", mongod.display());
@@ -52,6 +54,7 @@ impl Server {
             .arg(mongod)
             .arg(directory.path())
             .arg(port.to_string())
+            .args(replset)
             .env("OWNER_PID", std::process::id().to_string())
             .kill_on_drop(true)
             .spawn()
@@ -61,6 +64,24 @@ impl Server {
 
     fn url(&self) -> String {
         format!("mongodb://127.0.0.1:{}", self.port)
+    }
+
+    /// Makes it a replica set and waits until it is the primary.
+    async fn initiate(&self) {
+        let url = format!("{}/?directConnection=true", self.url());
+        let admin = mongodb::Client::with_uri_str(url).await.unwrap().database("admin");
+        let member = doc! { "_id": 0, "host": format!("127.0.0.1:{}", self.port) };
+        let set = doc! { "replSetInitiate": { "_id": "rs0", "members": [member] } };
+        // the driver waits until the server answers
+        admin.run_command(set).await.unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let is_primary = async || {
+            let hello = admin.run_command(doc! { "hello": 1 }).await.unwrap();
+            hello.get_bool("isWritablePrimary").unwrap()
+        };
+        while !is_primary().await {
+            assert!(Instant::now() < deadline, "it does not become primary");
+        }
     }
 
     /// Connects as soon as the server answers.
@@ -82,6 +103,7 @@ async fn sqlite_keeps_the_contract() {
     let store = Store::embedded(&file).unwrap();
     check_contract(&store).await;
     assert_eq!(store.describe(), format!("embedded SQLite at {}", file.display()));
+    assert_eq!(fenced_documents(&store).await, 0, "all or nothing");
 
     // what was written is there for whoever opens the file again
     let again = Store::embedded(&file).unwrap();
@@ -90,11 +112,37 @@ async fn sqlite_keeps_the_contract() {
 
 #[tokio::test]
 async fn mongodb_keeps_the_contract() {
-    let server = Server::start().await;
+    let server = Server::start(&[]).await;
     let store = server.store().await;
     check_contract(&store).await;
-    let described = format!("MongoDB at 127.0.0.1:{}, database contract", server.port);
+    let described = format!(
+        "MongoDB at 127.0.0.1:{}, database contract, no replica set: answers first, then offsets",
+        server.port
+    );
     assert_eq!(store.describe(), described);
+    let left = fenced_documents(&store).await;
+    assert_eq!(left, 1, "without transactions documents go first");
+}
+
+#[tokio::test]
+async fn a_replica_set_keeps_the_contract_in_transactions() {
+    let server = Server::start(&["replset"]).await;
+    server.initiate().await;
+    let store = server.store().await;
+    check_contract(&store).await;
+    let described = format!(
+        "MongoDB at 127.0.0.1:{}, database contract, answers and offsets in one transaction",
+        server.port
+    );
+    assert_eq!(store.describe(), described);
+    assert_eq!(fenced_documents(&store).await, 0, "all or nothing");
+    // as many as a stream's window may have
+    let documents: Vec<Value> =
+        (0..MANY).map(|i| json!({"_id": format!("w{i:06}"), "n": i})).collect();
+    let claim = store.claim("offsets", "large").await.unwrap();
+    let moved = [Claim { next: MANY as i64, ..claim }];
+    assert!(store.commit("window", &documents, "offsets", &moved).await.unwrap().is_empty());
+    assert_eq!(store.count("window").await.unwrap(), MANY as u64);
 }
 
 async fn check_contract(store: &Store) {
@@ -105,9 +153,64 @@ async fn check_contract(store: &Store) {
     pages_are_in_order_and_leave_nothing_out(store).await;
     more_documents_than_one_command_holds_are_written(store).await;
     writers_at_the_same_time_agree_on_the_first(store).await;
+    offsets_move_with_their_documents(store).await;
+    only_the_latest_claim_may_write(store).await;
     an_operator_is_no_value(store).await;
     odd_names_are_refused(store).await;
     a_document_without_an_id_is_refused(store).await;
+}
+
+async fn offsets_move_with_their_documents(store: &Store) {
+    let claim = store.claim("offsets", "group/topic/0").await.unwrap();
+    let first = Claim { id: "group/topic/0".into(), epoch: 1, next: 0, published: 0 };
+    assert_eq!(claim, first);
+    let documents = [json!({"_id": "a", "n": 1}), json!({"_id": "b", "n": 2})];
+    let moved = Claim { next: 2, ..first };
+    let claims = std::slice::from_ref(&moved);
+    let kept = store.commit("moved", &documents, "offsets", claims).await.unwrap();
+    assert_eq!(kept, Vec::<String>::new());
+    // whoever does not know whether it was written may write it again
+    let kept = store.commit("moved", &documents, "offsets", claims).await.unwrap();
+    assert_eq!(kept, ["a", "b"]);
+    let others = [json!({"_id": "b", "n": "late"}), json!({"_id": "c", "n": 3})];
+    let further = Claim { next: 4, published: 2, ..moved };
+    let kept = store.commit("moved", &others, "offsets", &[further.clone()]).await.unwrap();
+    assert_eq!(kept, ["b"]);
+    assert_eq!(store.get("moved", "b").await.unwrap(), Some(documents[1].clone()));
+    let again = store.claim("offsets", "group/topic/0").await.unwrap();
+    assert_eq!(again, Claim { epoch: 2, ..further });
+    // nothing to write is no reason to move nothing
+    let noted = Claim { published: 4, ..again };
+    assert!(store.commit("moved", &[], "offsets", &[noted.clone()]).await.unwrap().is_empty());
+    let last = store.claim("offsets", "group/topic/0").await.unwrap();
+    assert_eq!(last, Claim { epoch: 3, ..noted });
+
+    let ids: Vec<String> = ["b", "nowhere", "a"].map(str::to_owned).to_vec();
+    let mut found = store.get_all("moved", &ids).await.unwrap();
+    found.sort_by_key(|document| document["_id"].to_string());
+    assert_eq!(found, documents);
+    assert!(store.get_all("moved", &[]).await.unwrap().is_empty());
+}
+
+async fn only_the_latest_claim_may_write(store: &Store) {
+    let zombie = store.claim("offsets", "fenced/0").await.unwrap();
+    let other = store.claim("offsets", "fenced/1").await.unwrap();
+    let owner = store.claim("offsets", "fenced/0").await.unwrap();
+    let claims = [Claim { next: 7, ..other.clone() }, Claim { next: 9, ..zombie }];
+    let error = store.commit("fenced", &[json!({"_id": "z"})], "offsets", &claims).await;
+    let Err(CommitError::Fenced(id)) = error else { panic!("{error:?}") };
+    assert_eq!(id, "fenced/0");
+    let kept = store.commit("owned", &[], "offsets", &[owner.clone()]).await.unwrap();
+    assert!(kept.is_empty());
+    assert_eq!(store.claim("offsets", "fenced/0").await.unwrap().next, owner.next);
+    let nobody = Claim { id: "never claimed".into(), epoch: 1, next: 1, published: 0 };
+    let error = store.commit("fenced", &[], "offsets", &[nobody]).await.unwrap_err();
+    assert_eq!(error.to_string(), "another process has claimed never claimed");
+}
+
+/// Documents that [`only_the_latest_claim_may_write`] has left behind.
+async fn fenced_documents(store: &Store) -> u64 {
+    store.count("fenced").await.unwrap()
 }
 
 /// All documents of a collection, by `_id`.
