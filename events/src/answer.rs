@@ -30,8 +30,8 @@ pub const CLASS_LABELS: [ClassLabel; N_CLASSES] = [
 pub enum Answer {
     /// It was scored.
     Scored(Box<Prediction>),
-    /// It could not be scored.
-    Rejected(Rejection),
+    /// It was not scored.
+    Refused(Refusal),
 }
 
 impl Answer {
@@ -39,7 +39,7 @@ impl Answer {
     pub fn uuid(&self) -> Uuid {
         match self {
             Self::Scored(prediction) => prediction.UUID,
-            Self::Rejected(rejection) => rejection.UUID,
+            Self::Refused(refusal) => refusal.UUID,
         }
     }
 }
@@ -52,6 +52,8 @@ pub enum Status {
     Ok,
     /// Not scorable; `Reason` says why.
     Rejected,
+    /// Not worth scoring any more when it was read.
+    Expired,
 }
 
 /// A scored request. Dates are text, `YYYY-MM-DD`: a date has no time zone to shift it.
@@ -98,14 +100,17 @@ pub struct Prediction {
     pub ModelVersion: String,
 }
 
-/// A request that could not be scored but named itself.
+/// A request that was not scored but named itself.
+///
+/// One that has expired is an answer like any other. One that was rejected may still be answered,
+/// when a later version can read what this one could not, so it is kept apart from the answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(non_snake_case, reason = "field names are the interface of the original system")]
-pub struct Rejection {
+pub struct Refusal {
     /// The request that is answered.
     pub UUID: Uuid,
-    /// [`Status::Rejected`].
+    /// [`Status::Rejected`] or [`Status::Expired`].
     pub status: Status,
-    /// What is wrong with the request; names the field.
+    /// Why; names the field.
     pub Reason: String,
 }

@@ -8,7 +8,7 @@
 mod answer;
 mod request;
 
-pub use answer::{Answer, CLASS_LABELS, ClassLabel, N_CLASSES, Prediction, Rejection, Status};
+pub use answer::{Answer, CLASS_LABELS, ClassLabel, N_CLASSES, Prediction, Refusal, Status};
 pub use request::{BadRequest, PredictionRequest, REQUEST_BYTES_MAX, parse_uuid, request_uuid};
 
 /// Kafka topic that carries [`PredictionRequest`]s.
@@ -19,8 +19,12 @@ pub const RESPONSE_TOPIC: &str = "flight_delay_classification_response";
 pub const DLQ_SUFFIX: &str = ".dlq";
 /// Database that holds all collections.
 pub const DATABASE: &str = "agile_data_science";
-/// Collection of [`Answer`]s, `_id` = UUID of the request.
+/// Collection of [`Answer`]s, `_id` = UUID of the request. None ever changes.
 pub const ANSWERS: &str = "flight_delay_classification_response";
+/// Collection of [`Refusal`]s with [`Status::Rejected`], `_id` = UUID of the request.
+pub const REJECTIONS: &str = "flight_delay_classification_rejected";
+/// Collection of how far each partition is answered, `_id` = `group/topic/partition`.
+pub const STREAM_OFFSETS: &str = "stream_offsets";
 /// Collection of mean distances per airport pair, `_id` = `ATL-SFO`.
 pub const DISTANCES: &str = "origin_dest_distances";
 /// Collection of airlines, `_id` = carrier code, field `Name`.

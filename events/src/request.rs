@@ -3,7 +3,7 @@
 //! Decoding is strict in what scoring depends on and indifferent to the rest: day of week, month
 //! and year that older clients send are not read, because they follow from `FlightDate`.
 
-use chrono::{NaiveDate, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -43,7 +43,8 @@ pub struct PredictionRequest {
     /// Scheduled local arrival, `HHMM`, where known.
     #[serde(default)]
     pub CRSArrTime: Option<i32>,
-    /// When the question was asked, ISO 8601. Kept as text: it is passed on, never computed with.
+    /// When the question was asked, ISO 8601. Kept as text and passed on as it came; see
+    /// [`asked_at`](Self::asked_at).
     #[serde(default)]
     pub Timestamp: Option<String>,
     /// Names the request; the answer is kept under it.
@@ -53,9 +54,14 @@ pub struct PredictionRequest {
 /// Why a message is not a request. The text names the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
-    /// The message exceeds [`REQUEST_BYTES_MAX`].
-    #[error("message of {0} bytes exceeds the limit of {REQUEST_BYTES_MAX}")]
-    TooLarge(usize),
+    /// The message exceeds the limit.
+    #[error("message of {n_bytes} bytes exceeds the limit of {limit}")]
+    TooLarge {
+        /// What it has.
+        n_bytes: usize,
+        /// What it may have.
+        limit: usize,
+    },
     /// Not JSON, or a field is missing or of the wrong type.
     #[error("{0}")]
     Malformed(String),
@@ -69,11 +75,28 @@ pub enum BadRequest {
     },
 }
 
+impl BadRequest {
+    /// The kind of fault, for counting.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "too_large",
+            Self::Malformed(_) => "malformed",
+            Self::OutOfRange { .. } => "out_of_range",
+        }
+    }
+}
+
 impl PredictionRequest {
-    /// Decodes and checks one message. Pure; never panics, whatever the bytes.
+    /// Decodes and checks one message of at most [`REQUEST_BYTES_MAX`] bytes. Pure; never panics,
+    /// whatever the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadRequest> {
-        if bytes.len() > REQUEST_BYTES_MAX {
-            return Err(BadRequest::TooLarge(bytes.len()));
+        Self::decode_within(bytes, REQUEST_BYTES_MAX)
+    }
+
+    /// [Decodes](Self::decode) one message of at most `limit` bytes.
+    pub fn decode_within(bytes: &[u8], limit: usize) -> Result<Self, BadRequest> {
+        if bytes.len() > limit {
+            return Err(BadRequest::TooLarge { n_bytes: bytes.len(), limit });
         }
         if !bytes.trim_ascii_start().starts_with(b"{") {
             // serde would also accept an array, field by field
@@ -101,8 +124,17 @@ impl PredictionRequest {
     }
 
     /// The time of asking as clients write it: ISO 8601, UTC, milliseconds.
-    pub fn timestamp(now: chrono::DateTime<Utc>) -> String {
+    pub fn timestamp(now: DateTime<Utc>) -> String {
         now.to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+
+    /// When the question was asked, where `Timestamp` says it in ISO 8601; without an offset it is
+    /// read as UTC, which the original system's clients mean.
+    pub fn asked_at(&self) -> Option<DateTime<Utc>> {
+        let text = self.Timestamp.as_deref()?;
+        let with_offset = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
+        let without = || text.parse::<NaiveDateTime>().map(|time| time.and_utc());
+        with_offset.or_else(|_| without()).ok()
     }
 
     /// Checks values that JSON types cannot express.
@@ -209,8 +241,22 @@ mod tests {
         let message = vec![b' '; REQUEST_BYTES_MAX + 1];
         assert_eq!(
             PredictionRequest::decode(&message),
-            Err(BadRequest::TooLarge(REQUEST_BYTES_MAX + 1))
+            Err(BadRequest::TooLarge { n_bytes: REQUEST_BYTES_MAX + 1, limit: REQUEST_BYTES_MAX })
         );
+    }
+
+    #[test]
+    fn the_time_of_asking_is_read_with_and_without_an_offset() {
+        let asked_at = |timestamp: &str| {
+            let mut request = PredictionRequest::decode(GOOD.as_bytes()).unwrap();
+            request.Timestamp = Some(timestamp.to_owned());
+            request.asked_at().map(PredictionRequest::timestamp)
+        };
+        let expected = Some("2016-12-20T10:00:00.250Z".to_owned());
+        assert_eq!(asked_at("2016-12-20T10:00:00.250Z"), expected);
+        assert_eq!(asked_at("2016-12-20T12:00:00.25+02:00"), expected);
+        assert_eq!(asked_at("2016-12-20T10:00:00.250000"), expected);
+        assert_eq!(asked_at("yesterday"), None);
     }
 
     #[test]
