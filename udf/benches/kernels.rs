@@ -87,6 +87,7 @@ fn main() {
         sql_sha256: String::new(),
         rows: Rows::default(),
         holdout: Metrics::default(),
+        sample: None,
         importances: vec![0.0; 9],
         features: specs.clone(),
         trees,

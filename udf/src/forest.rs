@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::N_CLASSES;
 use crate::codes::Codes;
+use crate::drift::Sample;
 use crate::features::{self, Kind};
 
 /// Version of the artefact's format. A change that an older reader would misread raises it.
@@ -38,6 +39,10 @@ pub struct Model {
     pub features: Vec<FeatureSpec>,
     /// Share of the decrease of impurity that each feature brought; sums to 1, or all 0.
     pub importances: Vec<f64>,
+    /// What its rows were like, to notice when flights become others. Models made before this was
+    /// kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Sample>,
     /// The trees.
     pub trees: Vec<Tree>,
 }
@@ -302,6 +307,9 @@ impl Model {
             return Err("features are not in order".into());
         }
         let n_codes: Vec<usize> = self.features.iter().map(|spec| spec.codes.n_codes()).collect();
+        if let Some(sample) = &self.sample {
+            sample.check(&n_codes)?;
+        }
         for (i, tree) in self.trees.iter().enumerate() {
             let checked = tree.check(&n_codes).and_then(|()| self.check_kinds(tree));
             checked.map_err(|e| format!("tree {i}: {e}"))?;
@@ -398,6 +406,7 @@ pub(crate) mod tests {
             sql_sha256: String::new(),
             rows: Rows::default(),
             holdout: Metrics::default(),
+            sample: None,
             importances: crate::grow::importances(&trees, features.len()),
             features,
             trees,

@@ -12,6 +12,7 @@
 pub mod chance;
 pub mod codes;
 pub mod distinct_counts;
+pub mod drift;
 pub mod features;
 pub mod fit;
 pub mod flight_id;

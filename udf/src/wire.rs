@@ -143,6 +143,7 @@ mod tests {
             rows: Rows::default(),
             holdout: Metrics::default(),
             features: specs(),
+            sample: None,
             importances: vec![0.0; 2],
             trees: vec![Tree { nodes: vec![Node { counts: [1, 2, 3, 4], split: None }] }],
         };
