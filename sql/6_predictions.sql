@@ -24,7 +24,9 @@ WITH scored AS (
     distance_miles,
     day_of_month,
     day_of_week,
-    day_of_year
+    day_of_year,
+    crs_dep_minutes,
+    crs_arr_minutes
   FROM features
 )
 SELECT
@@ -43,6 +45,8 @@ SELECT
   distance_miles,
   day_of_month,
   day_of_week,
-  day_of_year
+  day_of_year,
+  crs_dep_minutes,
+  crs_arr_minutes
 FROM scored
 ORDER BY flight_id

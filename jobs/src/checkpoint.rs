@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use udf::drift::Group;
 use udf::forest::FeatureSpec;
 use udf::grow::Growth;
 
@@ -29,6 +30,8 @@ pub struct Checkpoint {
     pub n_training: u64,
     /// How values become codes.
     pub specs: Vec<FeatureSpec>,
+    /// In which groups they lie, for each feature.
+    pub groups: Vec<Vec<Group>>,
     /// Whether the codes are whole under `training/<run>/codes/`.
     pub codes_are_written: bool,
     /// The forest so far.
@@ -51,6 +54,7 @@ impl Checkpoint {
         flights: String,
         n_training: u64,
         specs: Vec<FeatureSpec>,
+        groups: Vec<Vec<Group>>,
     ) -> Self {
         let codes: Vec<_> = specs.iter().map(|spec| &spec.codes).collect();
         Self {
@@ -61,6 +65,7 @@ impl Checkpoint {
             growth: Growth::new(options.params.get(), &codes),
             codes_are_written: false,
             specs,
+            groups,
         }
     }
 

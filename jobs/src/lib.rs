@@ -2,26 +2,33 @@
 //!
 //! What is done never knows where it runs: the context is given, in process or a cluster's. In the
 //! data's order: [`ingest`] ([`raw`] files by their [`layout`]) → [`train`] ([`report`]) →
-//! [`score`] or [`stream`] ([`window`], [`kafka`]); [`lake`] is where data at rest lives, [`sql`]
-//! holds the steps, [`history`] and [`checkpoint`] what is known of a run.
+//! [`score`], or [`source`] → [`window`] → [`sink`] by [`stream`]; [`lake`] is where data at rest
+//! lives, [`sql`] holds the steps, [`history`] and [`checkpoint`] what is known of a run.
 
 pub mod baseline;
 pub mod checkpoint;
 pub mod codes;
+pub mod dead_letters;
+mod group;
 pub mod history;
 pub mod ingest;
 pub mod kafka;
 pub mod lake;
 pub mod layout;
+pub mod meters;
 pub mod metrics;
 pub mod models;
+mod observe;
 pub mod plots;
 pub mod progress;
 pub mod publish;
 pub mod raw;
 pub mod report;
 pub mod report_html;
+mod retry;
 pub mod score;
+pub mod sink;
+pub mod source;
 pub mod sql;
 pub mod stream;
 pub mod train;

@@ -56,6 +56,11 @@ impl Evaluation {
         self.confusion.iter().flatten().sum()
     }
 
+    /// Flights by predicted class.
+    pub fn predicted(&self) -> [u64; N_CLASSES] {
+        std::array::from_fn(|class| self.confusion.iter().map(|row| row[class]).sum())
+    }
+
     /// Share of each class among the flights.
     pub fn class_shares(&self) -> [f64; N_CLASSES] {
         let n_rows = self.n_rows().max(1) as f64;

@@ -15,10 +15,14 @@ use crate::lake::Lake;
 /// Time after which a long job looks whether there is another champion: a request to an object
 /// store costs milliseconds, which a stream that answers on arrival must not pay each time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The object that names the champion.
+/// How long a look may take before the job goes on with what it has.
+const LOOK_WAIT: Duration = Duration::from_secs(5);
+/// The object that names the champion in its first line, and below it those before, latest first.
 const CHAMPION: &str = "models/champion";
-/// Bytes of a version and a line feed; more is something else.
-const CHAMPION_BYTES_MAX: usize = 256;
+/// Champions that are remembered, the present one included.
+const CHAMPIONS_MAX: usize = 50;
+/// Bytes of that many versions with their line feeds; more is something else.
+const CHAMPION_BYTES_MAX: usize = CHAMPIONS_MAX * 65;
 
 fn artefact(version: &str) -> String {
     format!("models/{version}.json")
@@ -50,14 +54,22 @@ pub async fn load(lake: &Lake, version: &str) -> Result<Scorer> {
     Ok(Scorer::new(model, version))
 }
 
-/// The version of the champion, if there is one.
-pub async fn champion_version(lake: &Lake) -> Result<Option<String>> {
-    let Some(bytes) = lake.get(CHAMPION, CHAMPION_BYTES_MAX).await? else { return Ok(None) };
-    let version = String::from_utf8_lossy(&bytes).trim().to_owned();
-    if version.len() != 64 || !version.bytes().all(|b| b.is_ascii_hexdigit()) {
+/// The champion and those before it, latest first; empty when there is none.
+pub async fn champions(lake: &Lake) -> Result<Vec<String>> {
+    let Some(bytes) = lake.get(CHAMPION, CHAMPION_BYTES_MAX).await? else { return Ok(Vec::new()) };
+    let text = String::from_utf8_lossy(&bytes);
+    let versions: Vec<String> = text.lines().map(str::to_owned).collect();
+    let is_version =
+        |line: &String| line.len() == 64 && line.bytes().all(|b| b.is_ascii_hexdigit());
+    if versions.is_empty() || !versions.iter().all(is_version) {
         bail!("{} does not name a model", lake.url(CHAMPION));
     }
-    Ok(Some(version))
+    Ok(versions)
+}
+
+/// The version of the champion, if there is one.
+pub async fn champion_version(lake: &Lake) -> Result<Option<String>> {
+    Ok(champions(lake).await?.into_iter().next())
 }
 
 /// The champion.
@@ -70,7 +82,48 @@ pub async fn champion(lake: &Lake) -> Result<Option<Scorer>> {
 
 /// Makes a saved model the champion.
 pub async fn promote(lake: &Lake, version: &str) -> Result<()> {
-    lake.replace(CHAMPION, format!("{version}\n").into_bytes()).await
+    // what cannot be read is replaced, not added to
+    let mut before = champions(lake).await.unwrap_or_default();
+    before.retain(|known| known != version);
+    before.truncate(CHAMPIONS_MAX - 1);
+    write_champions(lake, std::iter::once(version.to_owned()).chain(before)).await
+}
+
+/// Makes the champion before the present one the champion again; returns both versions, the one
+/// that goes first.
+pub async fn roll_back(lake: &Lake) -> Result<(String, String)> {
+    let mut versions = champions(lake).await?.into_iter();
+    let (Some(champion), Some(before)) = (versions.next(), versions.next()) else {
+        bail!("{} names no champion before the present one", lake.url(CHAMPION));
+    };
+    load(lake, &before).await?;
+    write_champions(lake, std::iter::once(before.clone()).chain(versions)).await?;
+    Ok((champion, before))
+}
+
+async fn write_champions(lake: &Lake, versions: impl Iterator<Item = String>) -> Result<()> {
+    let lines: String = versions.map(|version| version + "\n").collect();
+    lake.replace(CHAMPION, lines.into_bytes()).await
+}
+
+/// The versions of all saved models.
+pub async fn list(lake: &Lake) -> Result<Vec<String>> {
+    let names = lake.list("models/").await?;
+    let version = |name: &String| {
+        let name = name.rsplit('/').next()?.strip_suffix(".json")?;
+        (name.len() == 64).then(|| name.to_owned())
+    };
+    Ok(names.iter().filter_map(version).collect())
+}
+
+/// The one saved model whose version begins with `start`, as it is shown in lists.
+pub async fn find(lake: &Lake, start: &str) -> Result<String> {
+    let mut found = list(lake).await?.into_iter().filter(|version| version.starts_with(start));
+    match (found.next(), found.next()) {
+        (Some(version), None) => Ok(version),
+        (None, _) => bail!("there is no model {start} under {}", lake.root()),
+        (Some(_), Some(_)) => bail!("more than one model begins with {start}"),
+    }
 }
 
 /// Lets SQL ask these models.
@@ -83,10 +136,21 @@ pub fn register(ctx: &SessionContext, models: Models) {
 /// The champion that a long job serves with, looked at again from time to time.
 pub struct Serving {
     lake: Lake,
-    version: String,
+    champion: Arc<Scorer>,
     /// A champion that was refused, so that it is complained of once.
     refused: Option<String>,
     looked: Instant,
+}
+
+/// What a look at the champion found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looked {
+    /// The same as before, or nothing that can be said.
+    Same,
+    /// Another one, which serves now.
+    Replaced,
+    /// Another one that cannot be read; the old one goes on serving.
+    Refused,
 }
 
 impl Serving {
@@ -95,47 +159,59 @@ impl Serving {
         let champion = champion(lake).await?.with_context(|| {
             format!("there is no champion under {}; `submit-job train` makes one", lake.root())
         })?;
-        let version = champion.version().to_owned();
-        register(ctx, Models::from([("champion".to_owned(), Arc::new(champion))]));
-        Ok(Self { lake: lake.clone(), version, refused: None, looked: Instant::now() })
+        let champion = Arc::new(champion);
+        register(ctx, Models::from([("champion".to_owned(), Arc::clone(&champion))]));
+        Ok(Self { lake: lake.clone(), champion, refused: None, looked: Instant::now() })
     }
 
-    /// The version that is served.
-    pub fn version(&self) -> &str {
-        &self.version
+    /// The model that serves.
+    pub fn champion(&self) -> &Arc<Scorer> {
+        &self.champion
     }
 
     /// [Looks](Self::look) for a new champion, once in a while.
-    pub async fn refresh(&mut self, ctx: &SessionContext) {
-        if self.looked.elapsed() >= LOOK_EVERY {
-            self.looked = Instant::now();
-            self.look(ctx).await;
+    pub async fn refresh(&mut self, ctx: &SessionContext) -> Looked {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return Looked::Same;
         }
+        self.looked = Instant::now();
+        // a window waits for this: a store that hangs must not hold it up for long
+        let looked = tokio::time::timeout(LOOK_WAIT, self.look(ctx)).await;
+        looked.unwrap_or_else(|_| {
+            tracing::warn!("the data root does not say who is champion; the old one serves");
+            Looked::Same
+        })
     }
 
     /// Takes a new champion, whole. One that cannot be read is refused with a warning, and the old
     /// one goes on serving: requests are answered whatever happens to the data root.
-    pub async fn look(&mut self, ctx: &SessionContext) {
+    pub async fn look(&mut self, ctx: &SessionContext) -> Looked {
         let found = match champion_version(&self.lake).await {
-            Ok(Some(version)) if version != self.version => version,
-            Ok(_) => return,
+            Ok(Some(version)) if version != self.champion.version() => version,
+            Ok(_) => return Looked::Same,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "champion is not known");
-                return;
+                return Looked::Same;
             }
         };
+        if self.refused.as_ref() == Some(&found) {
+            return Looked::Same;
+        }
+        let before = self.champion.version();
         match load(&self.lake, &found).await {
             Ok(scorer) => {
-                register(ctx, Models::from([("champion".to_owned(), Arc::new(scorer))]));
-                tracing::info!(model = found, before = self.version, "champion is replaced");
-                self.version = found;
+                tracing::info!(model = found, before, "champion is replaced");
+                self.champion = Arc::new(scorer);
+                let champion = Arc::clone(&self.champion);
+                register(ctx, Models::from([("champion".to_owned(), champion)]));
+                Looked::Replaced
             }
-            Err(error) if self.refused.as_ref() != Some(&found) => {
+            Err(error) => {
                 let error = format!("{error:#}");
-                tracing::warn!(model = found, error, serving = self.version, "champion is refused");
+                tracing::warn!(model = found, error, serving = before, "champion is refused");
                 self.refused = Some(found);
+                Looked::Refused
             }
-            Err(_) => {}
         }
     }
 }

@@ -422,6 +422,7 @@ mod tests {
             rows: Rows { training: 1_234_567, holdout: 40 },
             holdout: forest.metrics,
             features: names.map(feature).to_vec(),
+            sample: None,
             importances: vec![0.75, 0.25],
             trees: vec![Tree { nodes: vec![Node { counts: [1; 4], split: None }] }],
         };

@@ -1,32 +1,93 @@
-//! The streaming job: windows of requests from Kafka, scored, to the store, to the response topic.
+//! The streaming job: windows of requests from Kafka, scored, to the store and to the response
+//! topic.
 //!
-//! In this order, so that a crash at any point only repeats work that may be repeated: answers to
-//! the store (once per UUID, the first stays), answers to the topic, dead letters to theirs, and
-//! then the offsets.
+//! What a window leaves behind is written in this order, each step only after the one before is
+//! durable: dead letters, then answers together with the offsets they come from, then answers to
+//! the topic. Where to go on is what the store says, so a crash at any point repeats only work that
+//! may be repeated.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
-use events::Answer;
+use events::{ANSWERS, Answer, REJECTIONS, STREAM_OFFSETS, Status};
+use futures::future::{BoxFuture, FutureExt, Shared};
 use serde_json::Value;
-use std::sync::Arc;
-use store::Store;
+use store::{Claim, Store};
+use udf::scorer::Scorer;
 
-use crate::kafka::{Sink, Source};
 use crate::lake::Lake;
-use crate::models::Serving;
-use crate::window;
+use crate::meters::Meters;
+use crate::models::{Looked, Serving};
+use crate::observe::Observer;
+use crate::retry::{Retry, Stop};
+use crate::sink::{Record, Sink};
+use crate::source::{Assignment, Event, Source};
+use crate::window::{self, Message, Rules, ScoredWindow};
+
+/// Messages whose answers are written together. A larger window is split: a transaction must end
+/// long before MongoDB's limit of 60 s, also on a busy server.
+const PIECE_ROWS: usize = 5_000;
+/// Bytes of messages whose answers are written together: an answer repeats what its request said.
+const PIECE_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long the store may take to record what only saves work.
+const NOTE_WAIT: Duration = Duration::from_secs(5);
+
+/// A place in a window's way at which a test lets the program die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It is scored; nothing is written but dead letters.
+    Scored,
+    /// Answers and offsets are in the store.
+    Stored,
+    /// Answers are in the topic; the group has not been told.
+    Published,
+}
+
+/// How requests are answered.
+pub struct Options {
+    /// The consumer group; names the job and what it holds of the topic.
+    pub group: String,
+    /// The request topic.
+    pub topic: String,
+    /// Largest message that is read, in bytes.
+    pub message_bytes_max: usize,
+    /// Age beyond which a request is not scored any more; `None` is for ever.
+    pub expire_after: Option<Duration>,
+    /// How long a sink may fail before the job ends with an error; `None` is for ever.
+    pub give_up_after: Option<Duration>,
+    /// A challenger that is asked beside the champion, and only counted.
+    pub shadow: Option<Arc<Scorer>>,
+    /// The clock.
+    pub now: fn() -> DateTime<Utc>,
+    /// Called at each step of a window.
+    pub on_step: Box<dyn Fn(Step) + Send + Sync>,
+}
+
+/// What a stream reads from and writes to.
+pub struct Ends<'a> {
+    /// Requests.
+    pub source: Source,
+    /// Answers and dead letters.
+    pub sink: Sink,
+    /// Answers, and how far the stream is.
+    pub store: &'a Store,
+}
 
 /// What a stream did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Streamed {
     /// Messages read.
     pub n_messages: u64,
-    /// Requests scored.
-    pub n_scored: u64,
+    /// Requests answered for the first time.
+    pub n_answered: u64,
+    /// Requests that had been answered before.
+    pub n_repeated: u64,
     /// Dead letters written.
     pub n_dead_letters: u64,
     /// Windows that held messages.
@@ -49,64 +110,318 @@ pub async fn prepare(ctx: &SessionContext, lake: &Lake) -> Result<Serving> {
 /// `serving`. A window is scored with one model, the champion at its end.
 pub async fn run(
     ctx: &SessionContext,
-    mut serving: Serving,
-    mut source: Source,
-    sink: &Sink,
-    store: &Store,
-    now: fn() -> DateTime<Utc>,
-    shutdown: impl Future<Output = ()>,
+    serving: Serving,
+    ends: Ends<'_>,
+    options: &Options,
+    meters: &Meters,
+    shutdown: impl Future<Output = ()> + Send,
 ) -> Result<Streamed> {
-    let mut shutdown = std::pin::pin!(shutdown);
-    let mut streamed = Streamed::default();
-    loop {
-        let window = source.window(&mut shutdown).await?;
-        if !window.messages.is_empty() {
-            serving.refresh(ctx).await;
-            answer(ctx, &source, sink, store, window.messages, now(), &mut streamed).await?;
+    let shutdown = shutdown.boxed().shared();
+    let retry = Retry::new(options.give_up_after, meters, shutdown.clone());
+    let observer = Observer::new(Arc::clone(serving.champion()), options.shadow.clone(), meters);
+    let Ends { source, sink, store } = ends;
+    let mut stream = Stream {
+        ctx,
+        serving,
+        source,
+        sink,
+        store,
+        options,
+        meters,
+        retry,
+        observer,
+        claims: BTreeMap::new(),
+        has_to_note: false,
+        streamed: Streamed::default(),
+    };
+    stream.run(shutdown).await?;
+    stream.note_published().await;
+    let Stream { source, streamed, .. } = stream;
+    source.close_group().await?;
+    Ok(streamed)
+}
+
+struct Stream<'a> {
+    ctx: &'a SessionContext,
+    serving: Serving,
+    source: Source,
+    sink: Sink,
+    store: &'a Store,
+    options: &'a Options,
+    meters: &'a Meters,
+    retry: Retry<'a>,
+    observer: Observer<'a>,
+    /// What we hold of each assigned partition. `published` goes before what the store knows: it
+    /// is written with the next answers.
+    claims: BTreeMap<i32, Claim>,
+    has_to_note: bool,
+    streamed: Streamed,
+}
+
+/// How long the phases of a window took.
+#[derive(Default)]
+struct Phases {
+    score: Duration,
+    store: Duration,
+    publish: Duration,
+}
+
+impl Stream<'_> {
+    async fn run(&mut self, shutdown: Shared<BoxFuture<'_, ()>>) -> Result<()> {
+        loop {
+            let (done, is_last) = match self.source.next(shutdown.clone()).await? {
+                Event::Assigned(assignment) => (self.claim(&assignment).await, false),
+                Event::Window(window) => (self.answer(window.messages).await, window.is_last),
+                Event::Idle => {
+                    self.note_published().await;
+                    (Ok(()), false)
+                }
+            };
+            match done {
+                Ok(()) => {}
+                Err(Stop::Lost) => tracing::warn!("a window is left to others: the group decided"),
+                Err(Stop::Fenced(claimed)) => {
+                    tracing::warn!(claimed, "a window is thrown away: another process claimed it");
+                    self.meters.fenced_total.inc();
+                    self.claims.clear();
+                    self.source.assign_again()?;
+                }
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+            if is_last {
+                return Ok(());
+            }
         }
-        if window.is_last {
-            return Ok(streamed);
+    }
+
+    /// Takes what the group assigned, away from whoever had it, and reads on from where the store
+    /// says. Answers that others may not have been told of are read, and told, again.
+    async fn claim(&mut self, assignment: &Assignment) -> Result<(), Stop> {
+        self.claims.clear();
+        let Options { group, topic, .. } = self.options;
+        let mut offsets = BTreeMap::new();
+        for partition in &assignment.partitions {
+            let id = format!("{group}/{topic}/{partition}");
+            let claim = async || Ok(self.store.claim(STREAM_OFFSETS, &id).await?);
+            let claim = self.retry.until_done("store", self.source.lost(), claim).await?;
+            offsets.insert(*partition, claim.published);
+            self.claims.insert(*partition, claim);
+        }
+        tracing::info!(?offsets, "reading on from where the store says");
+        Ok(self.source.start(assignment, &offsets)?)
+    }
+
+    /// Answers a window, in pieces that fit a transaction.
+    async fn answer(&mut self, messages: Vec<Message>) -> Result<(), Stop> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let (started, before) = (Instant::now(), self.streamed);
+        self.refresh().await;
+        let mut phases = Phases::default();
+        for piece in pieces(messages) {
+            self.answer_piece(piece, &mut phases).await?;
+        }
+        self.streamed.n_windows += 1;
+        let (took, after) = (started.elapsed(), self.streamed);
+        self.meters.windows_total.inc();
+        self.meters.window_seconds.observe(took.as_secs_f64());
+        tracing::info!(
+            messages = after.n_messages - before.n_messages,
+            answered = after.n_answered - before.n_answered,
+            repeated = after.n_repeated - before.n_repeated,
+            dead_letters = after.n_dead_letters - before.n_dead_letters,
+            score_ms = phases.score.as_millis(),
+            store_ms = phases.store.as_millis(),
+            publish_ms = phases.publish.as_millis(),
+            window_ms = took.as_millis(),
+            "window"
+        );
+        Ok(())
+    }
+
+    async fn refresh(&mut self) {
+        match self.serving.refresh(self.ctx).await {
+            Looked::Same => {}
+            Looked::Refused => self.meters.models_refused_total.inc(),
+            Looked::Replaced => self.observer.replace(Arc::clone(self.serving.champion())),
+        }
+    }
+
+    async fn answer_piece(
+        &mut self,
+        messages: Vec<Message>,
+        phases: &mut Phases,
+    ) -> Result<(), Stop> {
+        let rules = Rules {
+            now: (self.options.now)(),
+            message_bytes_max: self.options.message_bytes_max,
+            expire_after: self.options.expire_after,
+        };
+        let (next, created) = (next_offsets(&messages), created_ms(&messages));
+        let n_messages = messages.len() as u64;
+        let (meters, mut clock) = (self.meters, Instant::now());
+        let mut lap = |name, phase: &mut Duration| {
+            let took = clock.elapsed();
+            clock = Instant::now();
+            meters.phase(name, took);
+            *phase += took;
+        };
+        let scored = window::score(self.ctx, messages, rules).await?;
+        lap("score", &mut phases.score);
+        self.retry
+            .until_done("dead_letters", self.source.lost(), async || {
+                Ok(self.sink.send_dead_letters(&scored.dead_letters).await?)
+            })
+            .await?;
+        lap("dead_letters", &mut phases.publish);
+        (self.options.on_step)(Step::Scored);
+
+        let documents = documents(&scored)?;
+        let kept = self.store(&scored, &documents, &next).await?;
+        lap("store", &mut phases.store);
+        (self.options.on_step)(Step::Stored);
+
+        let records = self.records(&documents, &kept).await?;
+        self.retry
+            .until_done("answers", self.source.lost(), async || {
+                Ok(self.sink.send_answers(&records).await?)
+            })
+            .await?;
+        lap("publish", &mut phases.publish);
+        (self.options.on_step)(Step::Published);
+        for (partition, claim) in &mut self.claims {
+            claim.published = next.get(partition).copied().unwrap_or(claim.published);
+        }
+        self.has_to_note = true;
+        self.source.done(&next);
+        self.count(n_messages, &scored, kept.len(), &created);
+        Ok(())
+    }
+
+    /// Writes answers and offsets; returns the ids of the answers that were there before.
+    async fn store(
+        &mut self,
+        scored: &ScoredWindow,
+        documents: &[Value],
+        next: &BTreeMap<i32, i64>,
+    ) -> Result<Vec<String>, Stop> {
+        let rejections: Vec<Value> = scored
+            .rejections
+            .iter()
+            .map(|refusal| document(&Answer::Refused(refusal.clone())))
+            .collect::<Result<_>>()?;
+        let moved: BTreeMap<i32, Claim> = next
+            .iter()
+            .map(|(partition, offset)| {
+                let claim = self.claims.get(partition).context("a partition that is not ours")?;
+                // what is read again, to be published, is in the store already
+                Ok((*partition, Claim { next: claim.next.max(*offset), ..claim.clone() }))
+            })
+            .collect::<Result<_>>()?;
+        let claims: Vec<Claim> = moved.values().cloned().collect();
+        let kept = self
+            .retry
+            .until_done("store", self.source.lost(), async || {
+                self.store.upsert(REJECTIONS, &rejections).await?;
+                self.store.commit(ANSWERS, documents, STREAM_OFFSETS, &claims).await
+            })
+            .await?;
+        self.claims.extend(moved);
+        Ok(kept)
+    }
+
+    /// What the topic is told: what the store has, also where that was there before.
+    async fn records(&self, documents: &[Value], kept: &[String]) -> Result<Vec<Record>, Stop> {
+        let read = async || Ok(self.store.get_all(ANSWERS, kept).await?);
+        let before = match kept {
+            [] => Vec::new(),
+            _ => self.retry.until_done("store", self.source.lost(), read).await?,
+        };
+        let id = |document: &Value| document["_id"].as_str().unwrap_or_default().to_owned();
+        let before: BTreeMap<String, &Value> = before.iter().map(|d| (id(d), d)).collect();
+        let records = documents.iter().map(|document| {
+            let id = id(document);
+            let answer = before.get(&id).copied().unwrap_or(document);
+            (id, answer.to_string().into_bytes())
+        });
+        Ok(records.collect())
+    }
+
+    fn count(&mut self, n_messages: u64, scored: &ScoredWindow, n_kept: usize, created: &[i64]) {
+        let n_expired = scored.answers.iter().filter(|a| is_expired(a)).count();
+        let n_repeated = (scored.n_repeated + n_kept) as u64;
+        let n_answered = (scored.answers.len() - n_kept) as u64;
+        self.streamed.n_messages += n_messages;
+        self.streamed.n_answered += n_answered;
+        self.streamed.n_repeated += n_repeated;
+        self.streamed.n_dead_letters += scored.dead_letters.len() as u64;
+        self.meters.messages_total.inc_by(n_messages);
+        let answers = |status: &str| self.meters.answers_total.with_label_values(&[status]);
+        answers("expired").inc_by(n_expired as u64);
+        answers("ok").inc_by(n_answered.saturating_sub(n_expired as u64));
+        answers("repeated").inc_by(n_repeated);
+        for letter in &scored.dead_letters {
+            let Message { partition, offset, .. } = letter.message;
+            tracing::debug!(partition, offset, reason = letter.reason, "dead letter");
+            self.meters.dead_letters_total.with_label_values(&[letter.kind]).inc();
+        }
+        let now_ms = (self.options.now)().timestamp_millis();
+        for created_ms in created {
+            let seconds = (now_ms - created_ms).max(0) as f64 / 1e3;
+            self.meters.latency_seconds.observe(seconds);
+        }
+        self.observer.see(&scored.rows);
+    }
+
+    /// Records what is published, so that the next who claims need not do it again. There is no
+    /// harm when this fails.
+    async fn note_published(&mut self) {
+        if !std::mem::take(&mut self.has_to_note) {
+            return;
+        }
+        let claims: Vec<Claim> = self.claims.values().cloned().collect();
+        let noted = self.store.commit(ANSWERS, &[], STREAM_OFFSETS, &claims);
+        let noted = tokio::time::timeout(NOTE_WAIT, noted).await.map_err(anyhow::Error::from);
+        if let Err(error) = noted.and_then(|noted| Ok(noted?)) {
+            tracing::warn!(error = format!("{error:#}"), "what is published is not recorded");
         }
     }
 }
 
-async fn answer(
-    ctx: &SessionContext,
-    source: &Source,
-    sink: &Sink,
-    store: &Store,
-    messages: Vec<window::Message>,
-    now: DateTime<Utc>,
-    streamed: &mut Streamed,
-) -> Result<()> {
-    let started = Instant::now();
-    let scored = window::score(ctx, messages.clone(), now).await?;
-    let score_ms = started.elapsed().as_millis();
-    let documents = scored.answers.iter().map(document).collect::<Result<Vec<_>>>()?;
-    store.write_once(events::ANSWERS, &documents).await?;
-    sink.send_answers(&scored.answers).await?;
-    sink.send_dead_letters(&scored.dead_letters).await?;
-    source.commit(&messages).await?;
+fn is_expired(answer: &Answer) -> bool {
+    matches!(answer, Answer::Refused(refusal) if refusal.status == Status::Expired)
+}
 
-    let n_scored = scored.answers.iter().filter(|a| matches!(a, Answer::Scored(_))).count();
-    streamed.n_messages += messages.len() as u64;
-    streamed.n_scored += n_scored as u64;
-    streamed.n_dead_letters += scored.dead_letters.len() as u64;
-    streamed.n_windows += 1;
-    for letter in &scored.dead_letters {
-        let window::Message { partition, offset, .. } = letter.message;
-        tracing::warn!(partition, offset, reason = letter.reason, "dead letter");
+/// The window in pieces of bounded rows and bytes, in order.
+fn pieces(messages: Vec<Message>) -> Vec<Vec<Message>> {
+    let mut pieces = Vec::new();
+    let (mut piece, mut n_bytes) = (Vec::new(), 0);
+    for message in messages {
+        n_bytes += message.n_bytes();
+        piece.push(message);
+        if piece.len() == PIECE_ROWS || n_bytes >= PIECE_BYTES {
+            pieces.push(std::mem::take(&mut piece));
+            n_bytes = 0;
+        }
     }
-    tracing::info!(
-        messages = messages.len(),
-        scored = n_scored,
-        dead_letters = scored.dead_letters.len(),
-        repeated = scored.n_repeated,
-        score_ms,
-        window_ms = started.elapsed().as_millis(),
-        "window"
-    );
-    Ok(())
+    if !piece.is_empty() {
+        pieces.push(piece);
+    }
+    pieces
+}
+
+/// For each partition, the offset after the last message.
+fn next_offsets(messages: &[Message]) -> BTreeMap<i32, i64> {
+    messages.iter().map(|message| (message.partition, message.offset + 1)).collect()
+}
+
+fn created_ms(messages: &[Message]) -> Vec<i64> {
+    messages.iter().filter_map(|message| message.created_ms).collect()
+}
+
+fn documents(scored: &ScoredWindow) -> Result<Vec<Value>> {
+    scored.answers.iter().map(document).collect()
 }
 
 /// The answer as it is stored: under its UUID.

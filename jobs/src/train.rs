@@ -17,6 +17,7 @@ use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::prelude::{SessionContext, col, lit};
 use udf::codes::Codes;
 use udf::distinct_counts;
+use udf::drift::{self, Group, Sample};
 use udf::features::FEATURES;
 use udf::fit::ValidForestParams;
 use udf::forest::{FORMAT, FeatureSpec, Metrics, Model, Rows, version_of};
@@ -70,7 +71,7 @@ pub async fn train(
     on_progress(Progress::Stage("growing trees by sql/4_histogram.sql"));
     let n_passes = grow(ctx, lake, run, &mut at, options.histogram_bytes, on_progress).await?;
     ctx.deregister_table("codes")?;
-    let (specs, trees) = (at.specs, at.growth.into_trees());
+    let (specs, groups, trees) = (at.specs, at.groups, at.growth.into_trees());
     clock.end("levels", n_training * n_passes);
 
     on_progress(Progress::Stage("judging it by sql/5_evaluation.sql"));
@@ -84,6 +85,7 @@ pub async fn train(
         holdout: Metrics::default(),
         importances: importances(&trees, specs.len()),
         features: specs,
+        sample: None,
         trees,
     };
     let candidate = Arc::new(Scorer::new(model.clone(), "candidate"));
@@ -93,6 +95,7 @@ pub async fn train(
     let forest = evaluate(ctx, "candidate").await?;
     model.rows.holdout = forest.n_rows();
     model.holdout = forest.metrics;
+    model.sample = Some(Sample { features: groups, predicted: forest.predicted() });
     let previous = match previous {
         Some(champion) => Some(judge_previous(ctx, &champion).await?),
         None => None,
@@ -169,15 +172,16 @@ async fn begin_or_go_on(
     if let Some(checkpoint) = Checkpoint::load(lake, run, options, &flights).await? {
         return Ok(checkpoint);
     }
-    let (n_training, specs) = feature_specs(ctx, options).await?;
-    Ok(Checkpoint::begin(options, flights, n_training, specs))
+    let (n_training, specs, groups) = feature_specs(ctx, options).await?;
+    Ok(Checkpoint::begin(options, flights, n_training, specs, groups))
 }
 
-/// Number of training rows, and how the values of each feature become codes.
+/// Number of training rows, and for each feature how its values become codes, and in which groups
+/// they lie.
 async fn feature_specs(
     ctx: &SessionContext,
     options: &TrainOptions,
-) -> Result<(u64, Vec<FeatureSpec>)> {
+) -> Result<(u64, Vec<FeatureSpec>, Vec<Vec<Group>>)> {
     let used = options.features.iter().map(|&position| FEATURES[position].column);
     let used: Vec<&str> = ["n_rows"].into_iter().chain(used).collect();
     // what is not selected is not counted
@@ -188,15 +192,16 @@ async fn feature_specs(
         n_rows > 0,
         "there is nothing to train on: no flight has a departure and an arrival delay"
     );
-    let mut specs = Vec::new();
+    let (mut specs, mut groups) = (Vec::new(), Vec::new());
     for &position in &options.features {
         let feature = FEATURES[position];
         let column = values.column_by_name(feature.column).context(feature.column)?;
         let values = distinct_counts::read(column)?;
-        let codes = Codes::from_values(values, options.params.get().n_bins);
+        let codes = Codes::from_values(values.clone(), options.params.get().n_bins);
+        groups.push(drift::groups(&codes, &values, n_rows));
         specs.push(FeatureSpec { name: feature.name.to_owned(), codes });
     }
-    Ok((n_rows, specs))
+    Ok((n_rows, specs, groups))
 }
 
 /// Grows the forest level by level; returns the number of passes over the codes.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Datelike, Utc};
@@ -16,7 +17,7 @@ use datafusion::arrow::datatypes::{
 use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
-use events::{Answer, BadRequest, Prediction, PredictionRequest, Rejection, Status, request_uuid};
+use events::{Answer, BadRequest, Prediction, PredictionRequest, Refusal, Status, request_uuid};
 
 use crate::sql;
 
@@ -27,70 +28,103 @@ pub struct Message {
     pub partition: i32,
     /// Offset in the partition.
     pub offset: i64,
+    /// When Kafka got it, in milliseconds since 1970.
+    pub created_ms: Option<i64>,
     /// Key, unchanged.
     pub key: Option<Vec<u8>>,
     /// Value, unchanged; none when the message has none.
     pub value: Option<Vec<u8>>,
 }
 
-/// A message that cannot be scored.
+impl Message {
+    /// Bytes of key and value.
+    pub fn n_bytes(&self) -> usize {
+        [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum()
+    }
+}
+
+/// A message that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The message.
     pub message: Message,
+    /// The kind of fault, see [`BadRequest::kind`].
+    pub kind: &'static str,
     /// Why; names the field.
     pub reason: String,
+}
+
+/// What decides whether a message is scored.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// The present.
+    pub now: DateTime<Utc>,
+    /// Largest message that is read, in bytes.
+    pub message_bytes_max: usize,
+    /// Age beyond which a request is not scored any more, by its `Timestamp`; `None` is for ever.
+    pub expire_after: Option<Duration>,
 }
 
 /// What became of a window.
 #[derive(Debug, Default)]
 pub struct ScoredWindow {
-    /// One for each request that names itself, rejections included.
+    /// One for each request that can be read.
     pub answers: Vec<Answer>,
-    /// What could not be scored.
+    /// One for each message that names its request but cannot be read.
+    pub rejections: Vec<Refusal>,
+    /// What cannot be read.
     pub dead_letters: Vec<DeadLetter>,
+    /// The rows of `sql/6_predictions.sql`: features and predictions of what was scored.
+    pub rows: Vec<RecordBatch>,
     /// Requests whose UUID came before in the same window; the first one is answered.
     pub n_repeated: usize,
 }
 
-/// Scores a window at the time `now`. `ctx` knows `distances` and a model named `champion`.
+/// Scores a window. `ctx` knows `distances` and a model named `champion`.
 ///
 /// Errors are faults of the engine; a bad message never is one.
 pub async fn score(
     ctx: &SessionContext,
     messages: Vec<Message>,
-    now: DateTime<Utc>,
+    rules: Rules,
 ) -> Result<ScoredWindow> {
     let mut window = ScoredWindow::default();
     let mut requests = Vec::new();
     let mut uuids = HashSet::new();
     for message in messages {
-        match PredictionRequest::decode(message.value.as_deref().unwrap_or_default()) {
-            Ok(request) if uuids.insert(request.UUID) => requests.push(request),
-            Ok(_) => window.n_repeated += 1,
-            Err(error) => reject(&mut window, &mut uuids, message, &error),
+        let value = message.value.as_deref().unwrap_or_default();
+        match PredictionRequest::decode_within(value, rules.message_bytes_max) {
+            Ok(request) if !uuids.insert(request.UUID) => window.n_repeated += 1,
+            Ok(request) => match expired(&request, rules) {
+                Some(refusal) => window.answers.push(Answer::Refused(refusal)),
+                None => requests.push(request),
+            },
+            Err(error) => reject(&mut window, message, &error),
         }
     }
     if !requests.is_empty() {
-        let answers = predict(ctx, &requests, now).await?;
-        window.answers.extend(answers);
+        predict(ctx, &requests, rules.now, &mut window).await?;
     }
     Ok(window)
 }
 
-fn reject(
-    window: &mut ScoredWindow,
-    uuids: &mut HashSet<uuid::Uuid>,
-    message: Message,
-    error: &BadRequest,
-) {
+/// Why a request is not worth scoring any more, if so. One that does not say when it was asked
+/// never expires.
+fn expired(request: &PredictionRequest, rules: Rules) -> Option<Refusal> {
+    let limit = rules.expire_after?;
+    let age = rules.now.signed_duration_since(request.asked_at()?).to_std().ok()?;
+    let reason = format!("Timestamp: {} s old, more than {}", age.as_secs(), limit.as_secs());
+    let refusal = Refusal { UUID: request.UUID, status: Status::Expired, Reason: reason };
+    (age > limit).then_some(refusal)
+}
+
+fn reject(window: &mut ScoredWindow, message: Message, error: &BadRequest) {
     let reason = error.to_string();
-    let uuid = message.value.as_deref().and_then(request_uuid);
-    if let Some(uuid) = uuid.filter(|uuid| uuids.insert(*uuid)) {
-        let rejection = Rejection { UUID: uuid, status: Status::Rejected, Reason: reason.clone() };
-        window.answers.push(Answer::Rejected(rejection));
+    if let Some(uuid) = message.value.as_deref().and_then(request_uuid) {
+        let status = Status::Rejected;
+        window.rejections.push(Refusal { UUID: uuid, status, Reason: reason.clone() });
     }
-    window.dead_letters.push(DeadLetter { message, reason });
+    window.dead_letters.push(DeadLetter { message, kind: error.kind(), reason });
 }
 
 /// Makes `features` from the requests as `flights`, by the steps that training uses.
@@ -106,19 +140,21 @@ async fn predict(
     ctx: &SessionContext,
     requests: &[PredictionRequest],
     now: DateTime<Utc>,
-) -> Result<Vec<Answer>> {
+    window: &mut ScoredWindow,
+) -> Result<()> {
     register_features(ctx, requests).await?;
     let model = ScalarValue::from("champion");
-    let scored = sql::plan(ctx, sql::PREDICTIONS, &[("model", model)]).await?.collect().await?;
+    window.rows = sql::plan(ctx, sql::PREDICTIONS, &[("model", model)]).await?.collect().await?;
     let answered_at = PredictionRequest::timestamp(now);
     let mut answers = BTreeMap::new();
-    for batch in &scored {
+    for batch in &window.rows {
         for (row, prediction) in predictions_of(batch, requests, &answered_at)? {
             answers.insert(row, Answer::Scored(Box::new(prediction)));
         }
     }
     anyhow::ensure!(answers.len() == requests.len(), "a request was lost in scoring");
-    Ok(answers.into_values().collect())
+    window.answers.extend(answers.into_values());
+    Ok(())
 }
 
 /// Reads the rows of `sql/6_predictions.sql`, each with the position of its request.

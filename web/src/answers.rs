@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use events::{ANSWERS, Answer};
+use events::{ANSWERS, Answer, REJECTIONS, Status};
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
@@ -46,22 +46,28 @@ impl Found {
     }
 }
 
-/// The answer to request `id`, if the store has it.
+/// The answer to request `id`, or else why it was rejected, if the store knows either.
 pub(crate) async fn find(store: &Store, id: Uuid) -> Result<Option<Found>> {
-    let Some(document) = store.get(ANSWERS, &id.to_string()).await? else {
-        return Ok(None);
-    };
-    let answer = serde_json::from_value(document.clone())
-        .with_context(|| format!("document {id} of {ANSWERS} is not an answer"))?;
-    Ok(Some(Found { document, answer }))
+    for collection in [ANSWERS, REJECTIONS] {
+        if let Some(document) = store.get(collection, &id.to_string()).await? {
+            let answer = serde_json::from_value(document.clone())
+                .with_context(|| format!("document {id} of {collection} is not an answer"))?;
+            return Ok(Some(Found { document, answer }));
+        }
+    }
+    Ok(None)
 }
 
 /// What is known about request `id`, as clients of the original system read it.
 pub(crate) fn state(id: Uuid, found: Option<&Found>) -> Value {
     match found {
         None => json!({ "status": "WAIT", "id": id }),
-        Some(Found { answer: Answer::Rejected(rejection), .. }) => {
-            json!({ "status": "REJECTED", "id": id, "reason": rejection.Reason })
+        Some(Found { answer: Answer::Refused(refusal), .. }) => {
+            let status = match refusal.status {
+                Status::Expired => "EXPIRED",
+                Status::Ok | Status::Rejected => "REJECTED",
+            };
+            json!({ "status": status, "id": id, "reason": refusal.Reason })
         }
         Some(Found { document, .. }) => {
             json!({ "status": "OK", "id": id, "prediction": document })
@@ -187,27 +193,34 @@ async fn count_partitions(consumer: Arc<StreamConsumer>, topic: String) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use events::{Rejection, Status};
+    use events::Refusal;
 
     use super::*;
 
     #[tokio::test]
-    async fn the_state_of_a_request_is_wait_then_ok_or_rejected() {
+    async fn the_state_of_a_request_is_wait_then_ok_or_why_not() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::embedded(&directory.path().join("answers.sqlite")).unwrap();
-        let [waiting, scored, rejected] = [1, 2, 3].map(Uuid::from_u128);
+        let [waiting, scored, rejected, expired] = [1, 2, 3, 4].map(Uuid::from_u128);
         let mut document = serde_json::to_value(crate::card::tests::prediction(scored)).unwrap();
         document["_id"] = json!(scored);
-        let rejection =
-            Rejection { UUID: rejected, status: Status::Rejected, Reason: "Origin: bad".into() };
-        let mut refusal = serde_json::to_value(Answer::Rejected(rejection)).unwrap();
-        refusal["_id"] = json!(rejected);
-        store.write_once(ANSWERS, &[document.clone(), refusal]).await.unwrap();
+        let refusal = |id: Uuid, status, reason: &str| {
+            let refusal = Refusal { UUID: id, status, Reason: reason.into() };
+            let mut document = serde_json::to_value(Answer::Refused(refusal)).unwrap();
+            document["_id"] = json!(id);
+            document
+        };
+        let late = refusal(expired, Status::Expired, "Timestamp: old");
+        store.write_once(ANSWERS, &[document.clone(), late]).await.unwrap();
+        // what was rejected first and could be read later is answered
+        let once = [scored, rejected].map(|id| refusal(id, Status::Rejected, "Origin: bad"));
+        store.upsert(REJECTIONS, &once).await.unwrap();
 
         for (id, want) in [
             (waiting, json!({ "status": "WAIT", "id": waiting })),
             (scored, json!({ "status": "OK", "id": scored, "prediction": document })),
             (rejected, json!({ "status": "REJECTED", "id": rejected, "reason": "Origin: bad" })),
+            (expired, json!({ "status": "EXPIRED", "id": expired, "reason": "Timestamp: old" })),
         ] {
             let found = find(&store, id).await.unwrap();
             assert_eq!(state(id, found.as_ref()), want);

@@ -2,7 +2,7 @@
 //! only rendering of an answer; the script puts the same HTML into the page.
 
 use chrono::DateTime;
-use events::{Answer, CLASS_LABELS, Prediction, Rejection};
+use events::{Answer, CLASS_LABELS, Prediction, Refusal, Status};
 use maud::{Markup, html};
 
 /// Hexadecimal digits of a model's hash that are shown; the title holds all of them.
@@ -55,16 +55,22 @@ pub(crate) fn late() -> Markup {
 pub(crate) fn answer(answer: &Answer) -> Markup {
     match answer {
         Answer::Scored(prediction) => scored(prediction),
-        Answer::Rejected(rejection) => rejected(rejection),
+        Answer::Refused(refusal) => refused(refusal),
     }
 }
 
-fn rejected(rejection: &Rejection) -> Markup {
+fn refused(refusal: &Refusal) -> Markup {
+    let (title, advice) = match refusal.status {
+        Status::Expired => ("This question came too late", "Please ask again."),
+        Status::Ok | Status::Rejected => {
+            ("This question could not be scored", "Please correct it and ask again.")
+        }
+    };
     html! {
         article.card.trouble data-card="rejected" {
-            h2 { "This question could not be scored" }
-            p.reason { (rejection.Reason) }
-            p { "Please correct it and ask again." }
+            h2 { (title) }
+            p.reason { (refusal.Reason) }
+            p { (advice) }
         }
     }
 }
@@ -167,7 +173,6 @@ fn unseen(field: &str, prediction: &Prediction) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use events::Status;
     use uuid::Uuid;
 
     use super::*;
@@ -249,12 +254,12 @@ pub(crate) mod tests {
 
     #[test]
     fn a_rejection_says_why() {
-        let rejection = Rejection {
+        let refusal = Refusal {
             UUID: Uuid::nil(),
             status: Status::Rejected,
             Reason: "Origin: must be <b>".into(),
         };
-        let card = answer(&Answer::Rejected(rejection)).into_string();
+        let card = answer(&Answer::Refused(refusal)).into_string();
         assert!(card.contains("Origin: must be &lt;b&gt;"));
     }
 

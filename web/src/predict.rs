@@ -82,7 +82,7 @@ pub(crate) async fn form_page(State(app): State<Arc<App>>, Query(shown): Query<S
             Ok(Some(Found { answer, .. })) => {
                 let typed = match &answer {
                     Answer::Scored(prediction) => Typed::of(prediction),
-                    Answer::Rejected(_) => example,
+                    Answer::Refused(_) => example,
                 };
                 (typed, Asked::Answered(Box::new(answer)))
             }

@@ -14,7 +14,7 @@ use udf::predict::Models;
 use udf::scorer::Scorer;
 use uuid::Uuid;
 
-use crate::setup::{memory_lake, session, shipped, some_lake};
+use crate::setup::{memory_lake, rules, session, shipped, some_lake};
 
 /// Flights that a request can describe: it must know the departure delay.
 async fn register_departed(ctx: &SessionContext) {
@@ -167,8 +167,7 @@ async fn training_and_streaming_predictions_are_bit_equal() {
         value: Some(request.encode()),
         ..window::Message::default()
     });
-    let now = chrono::DateTime::UNIX_EPOCH;
-    let scored = window::score(&streaming, messages.collect(), now).await.unwrap();
+    let scored = window::score(&streaming, messages.collect(), rules()).await.unwrap();
     assert!(scored.dead_letters.is_empty() && scored.answers.len() == requests.len());
 
     let params = [("model", ScalarValue::from("champion"))];
@@ -196,7 +195,7 @@ async fn the_stream_loads_the_champion_and_the_distances() {
     let shipped = shipped().await;
     let ctx = session(1);
     let serving = stream::prepare(&ctx, &shipped.lake).await.unwrap();
-    assert_eq!(serving.version(), shipped.report.version);
+    assert_eq!(serving.champion().version(), shipped.report.version);
     assert!(ctx.table("distances").await.unwrap().count().await.unwrap() > 200);
     let error = stream::prepare(&ctx, &memory_lake()).await.err().unwrap().to_string();
     let want = "there is no champion under memory:///lake/; `submit-job train` makes one";

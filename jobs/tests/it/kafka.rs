@@ -1,8 +1,13 @@
-//! The ends of the stream against a broker with faults that a real one shows only at times:
-//! librdkafka's mock cluster can be told to.
+//! The source against a broker with faults that a real one shows only at times: librdkafka's mock
+//! cluster can be told to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::pending;
-use jobs::kafka::Source;
+use jobs::meters::Meters;
+use jobs::source::{Assignment, Event, Limits, Source};
 use jobs::trigger::Trigger;
 use jobs::window::Message;
 use rdkafka::mocking::MockCluster;
@@ -11,50 +16,193 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, util::Timeout};
 
 const TOPIC: &str = "requests";
+const PARTITIONS: i32 = 2;
 const MOVING: [RDKafkaRespErr; 2] = [
     RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
     RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
 ];
+const LIMITS: Limits = Limits {
+    window_rows: 100,
+    window_bytes: 1024 * 1024,
+    queue_rows: 1_000,
+    queue_bytes: 1024 * 1024,
+};
+/// Until something that does not happen is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A broker with `n` messages in the topic.
-async fn broker(n: usize) -> MockCluster<'static, DefaultProducerContext> {
+type Broker = MockCluster<'static, DefaultProducerContext>;
+
+/// A broker with `n` messages in each partition of the topic.
+async fn broker(n: usize) -> Broker {
     let broker = MockCluster::new(1).unwrap();
-    broker.create_topic(TOPIC, 1, 1).unwrap();
-    let producer: FutureProducer =
-        ClientConfig::new().set("bootstrap.servers", broker.bootstrap_servers()).create().unwrap();
-    for i in 0..n {
-        let value = i.to_string();
-        let record = FutureRecord::<(), _>::to(TOPIC).payload(&value);
-        producer.send(record, Timeout::Never).await.unwrap();
-    }
+    broker.create_topic(TOPIC, PARTITIONS, 1).unwrap();
+    fill(&broker, n).await;
     broker
 }
 
-async fn open(broker: &MockCluster<'_, DefaultProducerContext>) -> Source {
-    let properties = [("bootstrap.servers".to_owned(), broker.bootstrap_servers())];
-    Source::open(&properties, TOPIC, "group", Trigger::AvailableNow, 100).await.unwrap()
+async fn fill(broker: &Broker, n: usize) {
+    let producer: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", broker.bootstrap_servers()).create().unwrap();
+    let sends = (0..n).flat_map(|i| (0..PARTITIONS).map(move |partition| (i, partition)));
+    let sends = sends.map(|(i, partition)| {
+        let producer = producer.clone();
+        async move {
+            let value = i.to_string();
+            let record = FutureRecord::<(), _>::to(TOPIC).payload(&value).partition(partition);
+            producer.send(record, Timeout::Never).await.unwrap();
+        }
+    });
+    futures::future::join_all(sends).await;
 }
 
-async fn read_all(source: &mut Source) -> Vec<Message> {
-    let mut messages = Vec::new();
+async fn open(broker: &Broker, trigger: Trigger, limits: Limits) -> (Source, Arc<Meters>) {
+    let brokers = broker.bootstrap_servers();
+    // the mock decides again only after it has missed a member for so long
+    let properties = [
+        ("bootstrap.servers".to_owned(), brokers),
+        ("session.timeout.ms".to_owned(), "3000".to_owned()),
+        ("heartbeat.interval.ms".to_owned(), "500".to_owned()),
+    ];
+    let meters = Arc::new(Meters::new().unwrap());
+    let open = Source::open(&properties, TOPIC, "group", trigger, limits, Arc::clone(&meters));
+    (open.await.unwrap(), meters)
+}
+
+async fn next(source: &mut Source) -> Event {
+    tokio::time::timeout(PATIENCE, source.next(pending())).await.unwrap().unwrap()
+}
+
+async fn assigned(source: &mut Source) -> Assignment {
     loop {
-        let window = source.window(Box::pin(pending())).await.unwrap();
-        messages.extend(window.messages);
-        if window.is_last {
-            return messages;
+        match next(source).await {
+            Event::Assigned(assignment) => return assignment,
+            Event::Idle => {}
+            Event::Window(window) => panic!("{window:?}"),
+        }
+    }
+}
+
+fn from(offset: i64) -> BTreeMap<i32, i64> {
+    (0..PARTITIONS).map(|partition| (partition, offset)).collect()
+}
+
+/// All messages from these offsets to the end, in windows.
+async fn read_all(source: &mut Source, offset: i64) -> Vec<Vec<Message>> {
+    let assignment = assigned(source).await;
+    assert_eq!(assignment.partitions.len(), PARTITIONS as usize);
+    source.start(&assignment, &from(offset)).unwrap();
+    let mut windows = Vec::new();
+    loop {
+        match next(source).await {
+            Event::Window(window) => {
+                windows.push(window.messages);
+                if window.is_last {
+                    return windows;
+                }
+            }
+            other => panic!("{other:?}"),
         }
     }
 }
 
 #[tokio::test]
+async fn a_bounded_source_reads_what_is_there_from_where_it_is_told() {
+    let broker = broker(3).await;
+    let (mut source, meters) = open(&broker, Trigger::AvailableNow, LIMITS).await;
+    let mut messages = read_all(&mut source, 1).await.concat();
+    messages.sort_by_key(|message| (message.partition, message.offset));
+    let places: Vec<(i32, i64)> = messages.iter().map(|m| (m.partition, m.offset)).collect();
+    assert_eq!(places, [(0, 1), (0, 2), (1, 1), (1, 2)]);
+    assert_eq!(messages[0].value.as_deref(), Some(&b"1"[..]));
+    assert!(messages[0].created_ms.is_some());
+    assert_eq!(meters.assigned.get(), i64::from(PARTITIONS));
+    source.close_group().await.unwrap();
+    // nothing is left
+    let (mut source, _) = open(&broker, Trigger::AvailableNow, LIMITS).await;
+    assert_eq!(read_all(&mut source, 3).await.concat(), []);
+}
+
+#[tokio::test]
 async fn a_coordinator_that_is_still_starting_is_waited_for() {
     let broker = broker(3).await;
-    broker.request_errors(RDKafkaApiKey::OffsetFetch, &MOVING);
-    let mut source = open(&broker).await;
-    let messages = read_all(&mut source).await;
-    assert_eq!(messages.len(), 3);
+    broker.request_errors(RDKafkaApiKey::JoinGroup, &MOVING);
+    let (mut source, _) = open(&broker, Trigger::AvailableNow, LIMITS).await;
+    assert_eq!(read_all(&mut source, 0).await.concat().len(), 6);
+    // the group takes our offsets in the end; the source waits for it when it closes
     broker.request_errors(RDKafkaApiKey::OffsetCommit, &MOVING);
-    source.commit(&messages).await.unwrap();
-    drop(source);
-    assert_eq!(read_all(&mut open(&broker).await).await, [], "all was committed");
+    source.done(&from(3));
+    tokio::time::timeout(PATIENCE, source.close_group()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_window_ends_when_it_is_full_of_rows_or_bytes() {
+    let broker = broker(30).await;
+    let few_rows = Limits { window_rows: 7, ..LIMITS };
+    let few_bytes = Limits { window_bytes: 7, ..LIMITS };
+    for limits in [few_rows, few_bytes] {
+        let (mut source, _) = open(&broker, Trigger::AvailableNow, limits).await;
+        let windows = read_all(&mut source, 0).await;
+        assert_eq!(windows.iter().map(Vec::len).sum::<usize>(), 60);
+        for window in &windows {
+            let n_bytes: usize = window[1..].iter().map(Message::n_bytes).sum();
+            assert!(window.len() <= limits.window_rows && n_bytes <= limits.window_bytes);
+        }
+        source.close_group().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_pauses_the_partitions_and_nothing_is_lost() {
+    let broker = broker(2_000).await;
+    let limits = Limits { queue_rows: 100, ..LIMITS };
+    let (mut source, meters) = open(&broker, Trigger::Arrival, limits).await;
+    let assignment = assigned(&mut source).await;
+    source.start(&assignment, &from(0)).unwrap();
+    let started = std::time::Instant::now();
+    while meters.paused.get() == 0 {
+        assert!(started.elapsed() < PATIENCE, "it is never paused");
+        tokio::task::yield_now().await;
+    }
+    let mut read = BTreeMap::from([(0, 0), (1, 0)]);
+    while read.values().sum::<i64>() < 4_000 {
+        // what one poll brings may exceed the limit, no more
+        assert!(meters.queue_rows.get() <= 101, "{}", meters.queue_rows.get());
+        if let Event::Window(window) = next(&mut source).await {
+            for message in window.messages {
+                let expected = read.get_mut(&message.partition).unwrap();
+                assert_eq!(message.offset, *expected, "in order, without a gap");
+                *expected += 1;
+            }
+        }
+    }
+    assert!(meters.to_text().unwrap().contains("tarmac_stream_paused"));
+}
+
+#[tokio::test]
+async fn a_group_that_decides_again_takes_what_was_read_away() {
+    let broker = broker(50).await;
+    let (mut first, _) = open(&broker, Trigger::Arrival, LIMITS).await;
+    let assignment = assigned(&mut first).await;
+    first.start(&assignment, &from(0)).unwrap();
+    assert!(matches!(next(&mut first).await, Event::Window(_)));
+    let lost = first.lost();
+    let (mut second, _) = open(&broker, Trigger::Arrival, LIMITS).await;
+    tokio::time::timeout(PATIENCE, lost).await.unwrap();
+    // what is done for an assignment that is gone is not told to the group
+    first.done(&from(50));
+    let both = tokio::join!(assigned(&mut first), assigned(&mut second));
+    let mut partitions = [both.0.partitions.clone(), both.1.partitions.clone()].concat();
+    partitions.sort_unstable();
+    assert_eq!(partitions, [0, 1]);
+    // an old assignment starts nothing
+    first.start(&assignment, &from(0)).unwrap();
+    // and one that is still ours can be told again
+    first.assign_again().unwrap();
+    let again = assigned(&mut first).await;
+    assert_eq!(again.partitions, both.0.partitions);
+    let from_49 = again.partitions.iter().map(|partition| (*partition, 49)).collect();
+    first.start(&again, &from_49).unwrap();
+    let Event::Window(window) = next(&mut first).await else { panic!("no window") };
+    assert_eq!((window.messages.len(), window.messages[0].offset), (1, 49));
+    drop(second);
 }

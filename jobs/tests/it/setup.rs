@@ -9,6 +9,7 @@ use jobs::ingest::{Ingested, ingest};
 use jobs::lake::Lake;
 use jobs::report::Report;
 use jobs::train::{TrainOptions, train};
+use jobs::window::Rules;
 use linfa::ParamGuard;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -128,6 +129,12 @@ pub async fn shipped() -> &'static Shipped {
         Shipped { lake, ingested, report }
     };
     SHIPPED.get_or_init(make).await
+}
+
+/// Reads all requests that are no larger than usual, on 2016-12-20 at 10:00:00 UTC.
+pub fn rules() -> Rules {
+    let now = chrono::DateTime::from_timestamp(1_482_228_000, 0).unwrap();
+    Rules { now, message_bytes_max: events::REQUEST_BYTES_MAX, expire_after: None }
 }
 
 /// Whether files of expected text are to be written instead of compared.

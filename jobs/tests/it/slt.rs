@@ -196,6 +196,7 @@ fn tiny_model() -> Model {
             feature("dep_delay", Codes::Numeric(vec![0.0, 30.0])),
             feature("origin", Codes::Categorical(vec!["ATL".into(), "JFK".into()])),
         ],
+        sample: None,
         importances: vec![0.5, 0.5],
         trees: vec![Tree { nodes: by_delay }, Tree { nodes: by_origin }],
     }

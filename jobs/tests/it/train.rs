@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
 use jobs::lake::Lake;
-use jobs::models;
+use jobs::models::{self, Looked};
 use jobs::train::{TrainOptions, register_training, train, up_to_date};
 use sha2::{Digest, Sha256};
 use udf::forest::{ForestParams, MODEL_BYTES_MAX, Model};
@@ -151,7 +151,7 @@ async fn a_champion_that_names_no_model_is_refused() {
         ("", "models/champion does not name a model"),
         (&"z".repeat(64), "models/champion does not name a model"),
         (&format!("../{}", "a".repeat(61)), "models/champion does not name a model"),
-        (&"a".repeat(1_000), "1000 bytes exceed the limit of 256"),
+        (&"a".repeat(4_000), "4000 bytes exceed the limit of 3250"),
         (&hash, "there is no model"),
     ] {
         lake.put("models/champion", text.as_bytes().to_vec()).await.unwrap();
@@ -257,16 +257,48 @@ async fn a_new_champion_serves_and_a_broken_one_does_not() {
 
     let second = models::save(&lake, &second).await.unwrap();
     serving.look(&ctx).await;
-    assert_eq!(serving.version(), first, "it is saved, not promoted");
-    for broken in ["not a version".to_owned(), "f".repeat(64)] {
+    assert_eq!(serving.champion().version(), first, "it is saved, not promoted");
+    for (broken, looked) in
+        [("not a version".to_owned(), Looked::Same), ("f".repeat(64), Looked::Refused)]
+    {
         lake.put("models/champion", broken.into_bytes()).await.unwrap();
-        serving.look(&ctx).await;
-        assert_eq!(serving.version(), first);
+        assert_eq!(serving.look(&ctx).await, looked);
+        assert_eq!(serving.look(&ctx).await, Looked::Same, "it is complained of once");
+        assert_eq!(serving.champion().version(), first);
     }
     models::promote(&lake, &second).await.unwrap();
-    serving.look(&ctx).await;
-    assert_eq!(serving.version(), second);
+    assert_eq!(serving.look(&ctx).await, Looked::Replaced);
+    assert_eq!(serving.champion().version(), second);
     let asked = "SELECT predict_delay('champion', 1.0, 1.0, 1, 1, 1, 'AA', 'JFK', 'LAX',
                  'JFK-LAX', NULL, NULL)['model_version'] AS version";
     assert!(rows(&ctx, asked).await.contains(&second));
+}
+
+#[tokio::test]
+async fn the_champion_before_comes_back_once_for_each_promotion() {
+    let (_directory, lake) = local_lake();
+    let mut versions = Vec::new();
+    for seed in 1..=3 {
+        let mut model = shipped().await.report.model.clone();
+        model.params.seed = seed;
+        versions.push(models::save(&lake, &model).await.unwrap());
+    }
+    let error = models::roll_back(&lake).await.unwrap_err().to_string();
+    assert!(error.contains("names no champion before"), "{error}");
+    // promoting again what was champion before does not make two of it
+    for version in [0, 1, 0, 2] {
+        models::promote(&lake, &versions[version]).await.unwrap();
+    }
+    let history = [&versions[2], &versions[0], &versions[1]];
+    assert!(models::champions(&lake).await.unwrap().iter().eq(history));
+    let (gone, back) = models::roll_back(&lake).await.unwrap();
+    assert_eq!((&gone, &back), (history[0], history[1]));
+    models::roll_back(&lake).await.unwrap();
+    models::roll_back(&lake).await.unwrap_err();
+    assert_eq!(models::champion_version(&lake).await.unwrap().as_ref(), Some(history[2]));
+    assert_eq!(models::find(&lake, &versions[0][..10]).await.unwrap(), versions[0]);
+    let error = models::find(&lake, "zz").await.unwrap_err().to_string();
+    assert!(error.starts_with("there is no model zz under"), "{error}");
+    let error = models::find(&lake, "").await.unwrap_err().to_string();
+    assert_eq!(error, "more than one model begins with ");
 }

@@ -1,0 +1,352 @@
+//! What the thread that polls Kafka and the stream share: the assignment, the queue between them,
+//! and how far the group is to be told we are.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::{Notify, watch};
+
+use crate::meters::Meters;
+use crate::source::Limits;
+use crate::window::Message;
+
+/// Pause before offsets that the group did not take are sent again.
+const COMMIT_PAUSE: Duration = Duration::from_secs(1);
+
+/// What waits in the queue.
+pub(crate) enum Item {
+    Message(Message),
+    /// The partition has been read to its end.
+    End(i32),
+}
+
+/// Our place in the consumer group.
+pub(crate) struct Group {
+    topic: String,
+    limits: Limits,
+    meters: Arc<Meters>,
+    state: Mutex<State>,
+    /// Something was put into the queue, or the assignment changed.
+    changed: Notify,
+    generation: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    /// Number of the present assignment, counted here: raised by whatever changes it.
+    pub(crate) generation: u64,
+    /// Partitions that are ours; `None` while the group decides.
+    pub(crate) assigned: Option<Vec<i32>>,
+    /// Why nothing will be read any more.
+    pub(crate) failure: Option<String>,
+    queue: VecDeque<Item>,
+    n_rows: usize,
+    n_bytes: usize,
+    is_paused: bool,
+    is_stopped: bool,
+    /// Offsets that the group has yet to be told.
+    done: BTreeMap<i32, i64>,
+    /// Whether an answer of the group is awaited.
+    is_committing: bool,
+    commit_again: Option<Instant>,
+    /// Where answered messages end, and where partitions do.
+    answered: BTreeMap<i32, i64>,
+    ends: BTreeMap<i32, i64>,
+}
+
+impl State {
+    pub(crate) fn take(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        if let Item::Message(message) = &item {
+            self.n_rows -= 1;
+            self.n_bytes -= message.n_bytes();
+        }
+        Some(item)
+    }
+
+    fn forget(&mut self) {
+        self.generation += 1;
+        self.queue.clear();
+        (self.n_rows, self.n_bytes) = (0, 0);
+        self.is_paused = false;
+        self.answered.clear();
+        self.ends.clear();
+    }
+}
+
+impl Group {
+    pub(crate) fn new(topic: &str, limits: Limits, meters: Arc<Meters>) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            limits,
+            meters,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            generation: watch::Sender::new(0),
+        }
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // no holder leaves it half changed: what can panic is done before
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when there is something to look at, also when it came before.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    pub(crate) fn lost(&self, generation: u64) -> impl Future<Output = ()> + use<> {
+        let mut receiver = self.generation.subscribe();
+        async move {
+            // the sender lives as long as the stream that asks
+            _ = receiver.wait_for(|present| *present != generation).await;
+        }
+    }
+
+    fn tell(&self, state: MutexGuard<'_, State>) {
+        self.generation.send_replace(state.generation);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn push(&self, item: Item) {
+        let mut state = self.lock();
+        if let Item::Message(message) = &item {
+            state.n_rows += 1;
+            state.n_bytes += message.n_bytes();
+        }
+        state.queue.push_back(item);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Reads the assigned partitions from these offsets, unless the group has decided again.
+    pub(crate) fn start(
+        &self,
+        consumer: &Member,
+        generation: u64,
+        from: &TopicPartitionList,
+    ) -> Result<()> {
+        let mut state = self.lock();
+        if state.generation == generation {
+            consumer.assign(from).context("cannot read the assigned partitions")?;
+            let offsets = from.elements().into_iter().filter_map(|element| {
+                element.offset().to_raw().map(|offset| (element.partition(), offset))
+            });
+            state.answered.extend(offsets);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn assign_again(&self, consumer: &Member) -> Result<()> {
+        let mut state = self.lock();
+        if state.assigned.is_some() {
+            consumer.assign(&TopicPartitionList::new()).context("cannot stop reading")?;
+            state.forget();
+        }
+        self.tell(state);
+        Ok(())
+    }
+
+    pub(crate) fn done(&self, generation: u64, offsets: &BTreeMap<i32, i64>) {
+        let mut state = self.lock();
+        if state.generation == generation {
+            state.done.extend(offsets);
+            state.answered.extend(offsets);
+            self.show_lag(&state);
+        }
+    }
+
+    pub(crate) fn has_to_commit(&self) -> bool {
+        let state = self.lock();
+        state.failure.is_none() && (state.is_committing || !state.done.is_empty())
+    }
+
+    pub(crate) fn assigned(&self) -> Vec<i32> {
+        self.lock().assigned.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn note_end(&self, partition: i32, end: i64) {
+        let mut state = self.lock();
+        if state.answered.contains_key(&partition) {
+            state.ends.insert(partition, end);
+            self.show_lag(&state);
+        }
+    }
+
+    fn show_lag(&self, state: &State) {
+        for (partition, end) in &state.ends {
+            let answered = state.answered.get(partition).unwrap_or(end);
+            let lag = self.meters.lag.with_label_values(&[partition.to_string()]);
+            lag.set((end - answered).max(0));
+        }
+    }
+
+    pub(crate) fn fail(&self, failure: String) {
+        let mut state = self.lock();
+        state.failure.get_or_insert(failure);
+        self.tell(state);
+    }
+
+    pub(crate) fn stop(&self) {
+        self.lock().is_stopped = true;
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().is_stopped
+    }
+
+    /// What the polling thread does between polls: pauses and resumes, and tells the group how far
+    /// we are.
+    pub(crate) fn look_after(&self, consumer: &Member) {
+        let mut state = self.lock();
+        let (rows_max, bytes_max) = (self.limits.queue_rows, self.limits.queue_bytes);
+        let is_full = state.n_rows >= rows_max || state.n_bytes >= bytes_max;
+        let has_room = state.n_rows <= rows_max / 2 && state.n_bytes <= bytes_max / 2;
+        let change = match state.is_paused {
+            false if is_full => Some(true),
+            true if has_room => Some(false),
+            _ => None,
+        };
+        if let Some(pause) = change {
+            let changed = consumer.assignment().and_then(|all| match pause {
+                true => consumer.pause(&all),
+                false => consumer.resume(&all),
+            });
+            match changed {
+                Ok(()) => state.is_paused = pause,
+                // tried again at once
+                Err(error) => tracing::warn!(%error, pause, "cannot pause or resume partitions"),
+            }
+        }
+        self.meters.queue_rows.set(state.n_rows as i64);
+        self.meters.queue_bytes.set(state.n_bytes as i64);
+        self.meters.paused.set(state.is_paused.into());
+        self.commit(consumer, &mut state);
+    }
+
+    /// Tells the group how far we are, without waiting for its answer.
+    fn commit(&self, consumer: &Member, state: &mut State) {
+        let is_early = state.commit_again.is_some_and(|at| Instant::now() < at);
+        if state.is_committing || state.done.is_empty() || is_early {
+            return;
+        }
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in &state.done {
+            let offset = Offset::Offset(*offset);
+            let added = list.add_partition_offset(&self.topic, *partition, offset);
+            added.expect("offsets of Kafka are not negative");
+        }
+        match consumer.commit(&list, CommitMode::Async) {
+            Ok(()) => {
+                state.is_committing = true;
+                state.done.clear();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the group does not take our offsets");
+                state.commit_again = Some(Instant::now() + COMMIT_PAUSE);
+            }
+        }
+    }
+
+    /// Fails the stream when the polling thread ends other than by [`Watch::is_well`].
+    pub(crate) fn fail_on_panic(&self) -> Watch<'_> {
+        Watch(self)
+    }
+}
+
+/// Watches over the polling thread.
+pub(crate) struct Watch<'a>(&'a Group);
+
+impl Watch<'_> {
+    pub(crate) fn is_well(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.0.fail("the thread that polls Kafka has panicked".into());
+    }
+}
+
+/// What librdkafka calls, on the polling thread.
+pub(crate) struct Callbacks(pub(crate) Arc<Group>);
+
+/// The consumer that is a member of the group.
+pub(crate) type Member = BaseConsumer<Callbacks>;
+
+impl ClientContext for Callbacks {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "Kafka");
+    }
+}
+
+impl ConsumerContext for Callbacks {
+    /// Takes what the group decides, but reads nothing: from where is the stream's to say.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let Self(group) = self;
+        let mut state = group.lock();
+        let is_assigned = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        let (what, taken) = if is_assigned {
+            ("assigned", consumer.assign(&TopicPartitionList::new()))
+        } else if consumer.assignment_lost() {
+            ("lost", consumer.unassign())
+        } else {
+            group.commit(consumer, &mut state);
+            ("revoked", consumer.unassign())
+        };
+        if let Err(error) = taken {
+            state.failure.get_or_insert(format!("partitions that were {what}: {error}"));
+        }
+        let elements = list.elements();
+        let partitions: Vec<i32> = elements.iter().map(|element| element.partition()).collect();
+        if what == "lost" {
+            tracing::warn!(
+                ?partitions,
+                "the group gave our partitions to others while we were away"
+            );
+        } else {
+            tracing::info!(?partitions, "partitions {what}");
+        }
+        group.meters.rebalances.with_label_values(&[what]).inc();
+        state.forget();
+        state.done.clear();
+        state.assigned = is_assigned.then_some(partitions);
+        group.meters.assigned.set(state.assigned.as_ref().map_or(0, Vec::len) as i64);
+        group.tell(state);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        let mut state = self.0.lock();
+        state.is_committing = false;
+        let Err(error) = result else { return };
+        tracing::warn!(%error, "the group did not take our offsets");
+        state.commit_again = Some(Instant::now() + COMMIT_PAUSE);
+        // of an assignment that is gone they are somebody else's to tell
+        if state.assigned.is_some() {
+            for element in offsets.elements() {
+                if let Some(offset) = element.offset().to_raw() {
+                    state.done.entry(element.partition()).or_insert(offset);
+                }
+            }
+        }
+    }
+}

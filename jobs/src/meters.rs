@@ -1,0 +1,151 @@
+//! What a stream shows of itself: counters, gauges and histograms for Prometheus.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Bounds of durations, in seconds: from an answer on arrival to a store that was away.
+const SECONDS: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+macro_rules! meters {
+    ($($(#[doc = $help:literal])+ $name:ident: $type:ident $(by $label:literal)?,)+) => {
+        /// The meters of one stream.
+        pub struct Meters {
+            registry: Registry,
+            $($(#[doc = $help])+ pub $name: $type,)+
+        }
+
+        impl Meters {
+            /// Meters that show nothing yet.
+            pub fn new() -> Result<Self> {
+                let registry = Registry::new_custom(Some("tarmac_stream".into()), None)?;
+                $(
+                    let help = concat!($($help),+).trim();
+                    let $name = make::$type(stringify!($name), help, &[$($label)?])?;
+                    registry.register(Box::new($name.clone()))?;
+                )+
+                Ok(Self { registry, $($name,)+ })
+            }
+        }
+    };
+}
+
+meters! {
+    /// Messages that were read and dealt with.
+    messages_total: IntCounter,
+    /// Answers in the store, by status; those that were there before are counted as repeated.
+    answers_total: IntCounterVec by "status",
+    /// Messages that were kept aside, by kind of fault.
+    dead_letters_total: IntCounterVec by "reason",
+    /// Windows with messages.
+    windows_total: IntCounter,
+    /// Time from a full window to its offsets being recorded.
+    window_seconds: Histogram,
+    /// The same by phase: score, dead_letters, store, publish.
+    phase_seconds: HistogramVec by "phase",
+    /// Time from Kafka's timestamp of a request to its answer being readable.
+    latency_seconds: Histogram,
+    /// Attempts of a sink that failed and are made again: store, answers, dead_letters.
+    sink_retries_total: IntCounterVec by "sink",
+    /// Whether a sink is failing now.
+    sink_down: IntGaugeVec by "sink",
+    /// Messages of a partition that are not answered.
+    lag: IntGaugeVec by "partition",
+    /// Messages of the window that is being filled.
+    window_rows: IntGauge,
+    /// Messages that wait to become a window.
+    queue_rows: IntGauge,
+    /// Bytes that wait to become a window.
+    queue_bytes: IntGauge,
+    /// Whether partitions are paused, because the queue is full.
+    paused: IntGauge,
+    /// Partitions that are assigned to us.
+    assigned: IntGauge,
+    /// Decisions of the group: assigned, revoked, lost.
+    rebalances: IntCounterVec by "event",
+    /// Windows that were thrown away because another process had claimed a partition.
+    fenced_total: IntCounter,
+    /// 1 for the model that serves.
+    model: IntGaugeVec by "version",
+    /// Champions that were refused because they could not be read.
+    models_refused_total: IntCounter,
+    /// Rows that champion and challenger were asked about, by whether they agree.
+    shadow_rows_total: IntCounterVec by "agrees",
+    /// Classes that the challenger predicted.
+    shadow_predictions_total: IntCounterVec by "class",
+    /// Classes that were predicted.
+    predictions_total: IntCounterVec by "class",
+    /// Population stability index against the training sample; above 0.25 the flights are others.
+    drift_psi: GaugeVec by "feature",
+    /// Rows that the drift is computed from, older ones counting less.
+    drift_rows: Gauge,
+}
+
+impl Meters {
+    /// The meters in the text format of Prometheus.
+    pub fn to_text(&self) -> Result<String> {
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+
+    /// Notes how long a phase took.
+    pub fn phase(&self, name: &str, took: Duration) {
+        self.phase_seconds.with_label_values(&[name]).observe(took.as_secs_f64());
+    }
+
+    /// Why requests cannot be answered at the moment, if so.
+    pub fn unready(&self) -> Option<&'static str> {
+        let is_down = |sink: &str| self.sink_down.with_label_values(&[sink]).get() > 0;
+        if self.rebalances.with_label_values(&["assigned"]).get() == 0 {
+            return Some("the consumer group has not let us in");
+        }
+        if is_down("store") {
+            return Some("the store does not take answers");
+        }
+        (is_down("answers") || is_down("dead_letters")).then_some("Kafka does not take records")
+    }
+}
+
+/// A meter of each type, by the name of the type.
+#[expect(non_snake_case, reason = "named after what they make")]
+mod make {
+    use super::*;
+
+    type Made<T> = prometheus::Result<T>;
+
+    pub(super) fn IntCounter(name: &str, help: &str, _: &[&str]) -> Made<IntCounter> {
+        IntCounter::new(name, help)
+    }
+
+    pub(super) fn IntCounterVec(name: &str, help: &str, by: &[&str]) -> Made<IntCounterVec> {
+        IntCounterVec::new(Opts::new(name, help), by)
+    }
+
+    pub(super) fn IntGauge(name: &str, help: &str, _: &[&str]) -> Made<IntGauge> {
+        IntGauge::new(name, help)
+    }
+
+    pub(super) fn IntGaugeVec(name: &str, help: &str, by: &[&str]) -> Made<IntGaugeVec> {
+        IntGaugeVec::new(Opts::new(name, help), by)
+    }
+
+    pub(super) fn Gauge(name: &str, help: &str, _: &[&str]) -> Made<Gauge> {
+        Gauge::new(name, help)
+    }
+
+    pub(super) fn GaugeVec(name: &str, help: &str, by: &[&str]) -> Made<GaugeVec> {
+        GaugeVec::new(Opts::new(name, help), by)
+    }
+
+    pub(super) fn Histogram(name: &str, help: &str, _: &[&str]) -> Made<Histogram> {
+        Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))
+    }
+
+    pub(super) fn HistogramVec(name: &str, help: &str, by: &[&str]) -> Made<HistogramVec> {
+        HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), by)
+    }
+}

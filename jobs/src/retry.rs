@@ -1,0 +1,96 @@
+//! Patience with what a stream writes to: a sink that fails is tried again, for ever unless told
+//! otherwise, because its faults are no fault of the message.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use futures::future::{BoxFuture, Shared};
+use store::CommitError;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::meters::Meters;
+
+/// Pause after the first failed attempt; doubled after each.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause: a sink that is back is noticed within it.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long one attempt may take. A server that was stopped answers nothing, and says nothing
+/// either; MongoDB ends a transaction after the same time.
+const ATTEMPT: Duration = Duration::from_secs(60);
+
+/// Why a window is not answered.
+pub(crate) enum Stop {
+    /// The group gave the partitions to others.
+    Lost,
+    /// Another process has claimed this partition.
+    Fenced(String),
+    /// The job must end.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Stop {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// How often something is tried.
+pub(crate) struct Retry<'a> {
+    give_up_after: Option<Duration>,
+    meters: &'a Meters,
+    shutdown: Shared<BoxFuture<'a, ()>>,
+}
+
+impl<'a> Retry<'a> {
+    pub(crate) fn new(
+        give_up_after: Option<Duration>,
+        meters: &'a Meters,
+        shutdown: Shared<BoxFuture<'a, ()>>,
+    ) -> Self {
+        Self { give_up_after, meters, shutdown }
+    }
+
+    /// Tries until `attempt` succeeds, unless the assignment is `lost`, somebody else has claimed
+    /// a partition, it takes too long, or it fails while the job is to end.
+    pub(crate) async fn until_done<T>(
+        &self,
+        sink: &'static str,
+        lost: impl Future<Output = ()>,
+        mut attempt: impl AsyncFnMut() -> Result<T, CommitError>,
+    ) -> Result<T, Stop> {
+        let is_down = self.meters.sink_down.with_label_values(&[sink]);
+        let started = Instant::now();
+        let trying = async {
+            let mut pause = PAUSE_MIN;
+            loop {
+                let error = match timeout(ATTEMPT, attempt()).await {
+                    Ok(Ok(done)) => return Ok(done),
+                    Ok(Err(CommitError::Fenced(claim))) => return Err(Stop::Fenced(claim)),
+                    Ok(Err(CommitError::Fault(error))) => error,
+                    Err(_) => anyhow!("no answer within {} s", ATTEMPT.as_secs()),
+                };
+                is_down.set(1);
+                self.meters.sink_retries_total.with_label_values(&[sink]).inc();
+                let is_over = |limit| started.elapsed() >= limit;
+                if self.shutdown.peek().is_some() || self.give_up_after.is_some_and(is_over) {
+                    return Err(Stop::Failed(error.context(format!("{sink}: given up"))));
+                }
+                let pause_ms = pause.as_millis();
+                tracing::warn!(sink, error = format!("{error:#}"), pause_ms, "trying again");
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = self.shutdown.clone() => {}
+                }
+                pause = (2 * pause).min(PAUSE_MAX);
+            }
+        };
+        let tried = tokio::select! {
+            biased;
+            () = lost => Err(Stop::Lost),
+            tried = trying => tried,
+        };
+        // where the assignment is lost, the next attempt tells
+        is_down.set(0);
+        tried
+    }
+}

@@ -1,0 +1,382 @@
+//! Requests from Kafka, as windows. A thread of its own polls, so that the group never misses us
+//! while a window is worked on; what it reads waits in a bounded queue, and partitions are paused
+//! before that is full. Must not look into messages.
+//!
+//! Where to read from is not Kafka's business: a partition that the group assigns is reported as
+//! [`Event::Assigned`], and read only when [`Source::start`] says from where.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::task::{JoinHandle as Task, spawn_blocking};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::group::{Callbacks, Group, Item, Member};
+use crate::kafka::{BROKER_WAIT, Properties, RECORD_BYTES_MAX, config};
+use crate::meters::Meters;
+use crate::trigger::Trigger;
+use crate::window::Message;
+
+/// How long the thread waits for a message before it looks after the rest.
+const POLL: Duration = Duration::from_millis(20);
+/// Quiet after which there is time for what can wait.
+const IDLE: Duration = Duration::from_millis(500);
+/// How often the ends of the partitions are asked for, to know the lag.
+const LAG_EVERY: Duration = Duration::from_secs(2);
+/// Messages that librdkafka fetches ahead. More would be fetched again after each pause.
+const FETCHED_MESSAGES: &str = "20000";
+/// How long the end waits until the group knows how far we are. It does not matter to us.
+const GROUP_COMMIT_WAIT: Duration = Duration::from_secs(5);
+
+/// How much is held at a time, in messages and in bytes of their keys and values.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Messages of a window.
+    pub window_rows: usize,
+    /// Bytes of a window.
+    pub window_bytes: usize,
+    /// Messages that wait to become a window; partitions are paused beyond.
+    pub queue_rows: usize,
+    /// Bytes that wait to become a window; partitions are paused beyond.
+    pub queue_bytes: usize,
+}
+
+/// What the group decided: these partitions are ours, until it decides again.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// Number of the decision.
+    pub generation: u64,
+    /// Partitions of the request topic.
+    pub partitions: Vec<i32>,
+}
+
+/// A window that was read.
+#[derive(Debug)]
+pub struct Window {
+    /// The messages, in the order of each partition; all of the present assignment.
+    pub messages: Vec<Message>,
+    /// Whether the stream ends with it.
+    pub is_last: bool,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Partitions were assigned, and wait for [`Source::start`].
+    Assigned(Assignment),
+    /// A window is there.
+    Window(Window),
+    /// Nothing came for a while; told once after each window.
+    Idle,
+}
+
+/// A member of the consumer group that reads requests.
+pub struct Source {
+    consumer: Arc<Member>,
+    group: Arc<Group>,
+    poller: Option<JoinHandle<()>>,
+    lag: Task<()>,
+    trigger: Trigger,
+    limits: Limits,
+    meters: Arc<Meters>,
+    /// The assignment that was last told.
+    generation: u64,
+    /// When the window that is being filled ends.
+    window_ends: Option<Instant>,
+    is_idle_told: bool,
+    /// For bounded triggers: where the partitions ended at the start.
+    ends: Option<BTreeMap<i32, i64>>,
+    /// Partitions of the assignment that have not been read up to there.
+    unread: Option<BTreeMap<i32, i64>>,
+}
+
+impl Source {
+    /// Joins `group` and subscribes to `topic`.
+    pub async fn open(
+        properties: &Properties,
+        topic: &str,
+        group: &str,
+        trigger: Trigger,
+        limits: Limits,
+        meters: Arc<Meters>,
+    ) -> Result<Self> {
+        let mut config = config(properties);
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true")
+            // all partitions are taken away before any is given: a change of hands is one event
+            .set("partition.assignment.strategy", "range,roundrobin")
+            .set("fetch.message.max.bytes", RECORD_BYTES_MAX.to_string())
+            .set("queued.min.messages", FETCHED_MESSAGES)
+            .set("queued.max.messages.kbytes", (limits.queue_bytes / 1024).max(1).to_string());
+        let group = Arc::new(Group::new(topic, limits, Arc::clone(&meters)));
+        let consumer: KafkaResult<Member> =
+            config.create_with_context(Callbacks(Arc::clone(&group)));
+        let consumer = Arc::new(consumer.context("the Kafka properties make no consumer")?);
+        let ends = match trigger {
+            Trigger::Once | Trigger::AvailableNow => {
+                let (consumer, topic) = (Arc::clone(&consumer), topic.to_owned());
+                Some(spawn_blocking(move || ends(&consumer, &topic)).await??)
+            }
+            Trigger::Interval(_) | Trigger::Arrival => None,
+        };
+        consumer.subscribe(&[topic]).with_context(|| format!("cannot subscribe to {topic}"))?;
+        let poller = {
+            let (consumer, group) = (Arc::clone(&consumer), Arc::clone(&group));
+            thread::Builder::new().name("kafka-poll".into()).spawn(move || poll(&consumer, &group))
+        };
+        let lag = tokio::spawn(watch_lag(Arc::clone(&consumer), Arc::clone(&group)));
+        Ok(Self {
+            consumer,
+            group,
+            poller: Some(poller.context("cannot start a thread")?),
+            lag,
+            trigger,
+            limits,
+            meters,
+            generation: 0,
+            window_ends: None,
+            is_idle_told: true,
+            ends,
+            unread: None,
+        })
+    }
+
+    /// Waits for what happens next. A window ends by the trigger, when it is full, or when
+    /// `shutdown` is done, which makes it the last. What was read of an assignment that is lost is
+    /// thrown away.
+    pub async fn next(&mut self, mut shutdown: impl Future<Output = ()> + Unpin) -> Result<Event> {
+        let (mut messages, mut n_bytes) = (Vec::new(), 0);
+        let idle = Instant::now() + IDLE;
+        loop {
+            if let Some(assignment) = self.look(&mut messages, &mut n_bytes)? {
+                return Ok(Event::Assigned(assignment));
+            }
+            let is_last = self.unread.as_ref().is_some_and(BTreeMap::is_empty);
+            let is_full = match self.trigger {
+                // one window is promised, so only memory ends it
+                Trigger::Once => n_bytes >= self.limits.window_bytes,
+                _ => self.is_full(messages.len(), n_bytes),
+            };
+            let has_arrived = self.trigger == Trigger::Arrival && !messages.is_empty();
+            if is_last || is_full || has_arrived {
+                return Ok(self.close(messages, is_last));
+            }
+            if let (Trigger::Interval(interval), None) = (self.trigger, self.window_ends) {
+                self.window_ends = Some(Instant::now() + interval);
+            }
+            tokio::select! {
+                biased;
+                () = &mut shutdown => return Ok(self.close(messages, true)),
+                () = self.group.changed() => {}
+                () = at(self.window_ends) => {
+                    self.window_ends = None;
+                    if !messages.is_empty() {
+                        return Ok(self.close(messages, false));
+                    }
+                }
+                () = sleep_until(idle), if messages.is_empty() && !self.is_idle_told => {
+                    self.is_idle_told = true;
+                    return Ok(Event::Idle);
+                }
+            }
+        }
+    }
+
+    fn is_full(&self, n_rows: usize, n_bytes: usize) -> bool {
+        n_rows >= self.limits.window_rows || n_bytes >= self.limits.window_bytes
+    }
+
+    fn close(&mut self, messages: Vec<Message>, is_last: bool) -> Event {
+        self.window_ends = None;
+        self.is_idle_told = false;
+        Event::Window(Window { messages, is_last })
+    }
+
+    /// Takes from the queue what the window has room for; a new assignment goes before.
+    fn look(
+        &mut self,
+        messages: &mut Vec<Message>,
+        n_bytes: &mut usize,
+    ) -> Result<Option<Assignment>> {
+        let mut state = self.group.lock();
+        if let Some(failure) = &state.failure {
+            bail!("reading requests: {failure}");
+        }
+        if state.generation != self.generation {
+            self.generation = state.generation;
+            self.unread = None;
+            messages.clear();
+            *n_bytes = 0;
+            if let Some(partitions) = state.assigned.clone() {
+                let generation = state.generation;
+                return Ok(Some(Assignment { generation, partitions }));
+            }
+        }
+        let is_once = self.trigger == Trigger::Once;
+        while (is_once && *n_bytes < self.limits.window_bytes)
+            || !self.is_full(messages.len(), *n_bytes)
+        {
+            let (partition, next) = match state.take() {
+                Some(Item::Message(message)) => {
+                    *n_bytes += message.n_bytes();
+                    let read = (message.partition, message.offset + 1);
+                    messages.push(message);
+                    read
+                }
+                Some(Item::End(partition)) => (partition, i64::MAX),
+                None => break,
+            };
+            if let Some(unread) = &mut self.unread
+                && unread.get(&partition).is_some_and(|end| next >= *end)
+            {
+                unread.remove(&partition);
+            }
+        }
+        self.meters.window_rows.set(messages.len() as i64);
+        Ok(None)
+    }
+
+    /// Reads the partitions of an assignment from these offsets, if it is still ours.
+    pub fn start(&mut self, assignment: &Assignment, offsets: &BTreeMap<i32, i64>) -> Result<()> {
+        if let Some(ends) = &self.ends {
+            let is_unread = |(partition, end): &(&i32, &i64)| {
+                offsets.get(partition).is_some_and(|offset| offset < end)
+            };
+            let unread = ends.iter().filter(is_unread);
+            self.unread = Some(unread.map(|(partition, end)| (*partition, *end)).collect());
+        }
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            let offset = Offset::Offset(*offset);
+            list.add_partition_offset(self.group.topic(), *partition, offset)?;
+        }
+        self.group.start(&self.consumer, assignment.generation, &list)
+    }
+
+    /// Drops what was read and waits to be told the assignment again: somebody else has claimed a
+    /// partition of it.
+    pub fn assign_again(&self) -> Result<()> {
+        self.group.assign_again(&self.consumer)
+    }
+
+    /// Resolves when the present assignment is lost.
+    pub fn lost(&self) -> impl Future<Output = ()> + use<> {
+        self.group.lost(self.generation)
+    }
+
+    /// Lets the group, and with it the usual tools, know that everything before these offsets is
+    /// done. Nothing depends on it.
+    pub fn done(&self, offsets: &BTreeMap<i32, i64>) {
+        self.group.done(self.generation, offsets);
+    }
+
+    /// Leaves the group.
+    pub async fn close_group(mut self) -> Result<()> {
+        let give_up = Instant::now() + GROUP_COMMIT_WAIT;
+        while self.group.has_to_commit() && Instant::now() < give_up {
+            sleep(POLL).await;
+        }
+        self.lag.abort();
+        // the task holds the consumer, which leaves when the last of its holders is gone
+        _ = (&mut self.lag).await;
+        self.group.stop();
+        let poller = self.poller.take();
+        let closed = spawn_blocking(move || {
+            drop(poller.map(JoinHandle::join));
+            drop(self);
+        });
+        closed.await.context("leaving the group")
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.lag.abort();
+        self.group.stop();
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+/// The thread that polls, until the group is told to stop.
+fn poll(consumer: &Member, group: &Group) {
+    let watch = group.fail_on_panic();
+    while !group.is_stopped() {
+        group.look_after(consumer);
+        match consumer.poll(POLL) {
+            None => {}
+            Some(Ok(message)) => group.push(Item::Message(Message {
+                partition: message.partition(),
+                offset: message.offset(),
+                created_ms: message.timestamp().to_millis(),
+                key: message.key().map(<[u8]>::to_vec),
+                value: message.payload().map(<[u8]>::to_vec),
+            })),
+            Some(Err(KafkaError::PartitionEOF(partition))) => group.push(Item::End(partition)),
+            Some(Err(error)) if is_final(&error) => group.fail(error.to_string()),
+            // brokers come and go, and librdkafka reconnects by itself
+            Some(Err(error)) => tracing::warn!(%error, "reading requests"),
+        }
+    }
+    watch.is_well();
+}
+
+/// Whether librdkafka gives up on it.
+fn is_final(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{Fatal, GroupAuthorizationFailed, TopicAuthorizationFailed};
+    let code = error.rdkafka_error_code();
+    matches!(error, KafkaError::MessageConsumptionFatal(_))
+        || matches!(code, None | Some(Fatal | GroupAuthorizationFailed | TopicAuthorizationFailed))
+}
+
+/// Asks where partitions end, which tells how far behind we are even when they are paused.
+async fn watch_lag(consumer: Arc<Member>, group: Arc<Group>) {
+    loop {
+        let (consumer, group) = (Arc::clone(&consumer), Arc::clone(&group));
+        let ask = move || {
+            for partition in group.assigned() {
+                if let Ok((_, end)) = consumer.fetch_watermarks(group.topic(), partition, LAG_EVERY)
+                {
+                    group.note_end(partition, end);
+                }
+            }
+        };
+        if spawn_blocking(ask).await.is_err() {
+            return;
+        }
+        sleep(LAG_EVERY).await;
+    }
+}
+
+/// Where each partition ends now.
+fn ends(consumer: &Member, topic: &str) -> Result<BTreeMap<i32, i64>> {
+    let metadata = consumer.fetch_metadata(Some(topic), BROKER_WAIT);
+    let metadata = metadata.context("no Kafka broker answers")?;
+    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    let mut ends = BTreeMap::new();
+    for partition in partitions.map(|partition| partition.id()) {
+        let (begin, end) = consumer
+            .fetch_watermarks(topic, partition, BROKER_WAIT)
+            .with_context(|| format!("where {topic}/{partition} ends"))?;
+        if begin < end {
+            ends.insert(partition, end);
+        }
+    }
+    Ok(ends)
+}
