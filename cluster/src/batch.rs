@@ -121,7 +121,7 @@ async fn drive(
     let Opened { lake, remote, shown, .. } = &opened;
     let (lake, remote, shown) = (lake.clone(), remote.clone(), Arc::clone(shown));
     let drive = Drive { lake, remote, shown, now };
-    let ended = drive.run(record, work(cli, &opened), shutdown).await?;
+    let ended = drive.run(record, work(cli, around, &opened), shutdown).await?;
     match ended {
         Ended::Succeeded => Ok(SUCCEEDED),
         Ended::Cancelled => {
@@ -137,14 +137,14 @@ async fn drive(
 }
 
 /// The job itself; what came of it goes to its record.
-async fn work(cli: &Cli, opened: &Opened) -> Result<Value> {
+async fn work(cli: &Cli, around: &Surroundings, opened: &Opened) -> Result<Value> {
     match &cli.command {
         Some(Command::Ingest(args)) => run::run_ingest(opened, args).await,
         Some(Command::Train(args)) => run::run_train_command(opened, args).await,
         Some(Command::Evaluate(args)) => run::run_evaluate(opened, args).await,
         Some(Command::Score(args)) => run::run_score(opened, args).await,
         Some(Command::Publish(args)) => {
-            let store = run::open_store(&opened.lake, args).await?;
+            let store = args.open(&opened.lake, around).await?;
             run::run_publish(opened, &store).await
         }
         Some(Command::Sql(args)) => shell::run(opened, args).await,

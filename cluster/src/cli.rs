@@ -3,22 +3,25 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use jobs::train::TrainOptions;
-use jobs::trigger::Trigger;
 use linfa::ParamGuard;
 use udf::features::{FEATURES, position};
 use udf::fit::ForestFit;
 use udf::forest::ForestParams;
 
+use crate::dlq::Dlq;
 use crate::executor::ExecutorArgs;
 use crate::local_cluster::ClusterArgs;
+use crate::models::Models;
 use crate::scheduler::SchedulerArgs;
+use crate::servers::{StoreArgs, Web};
 use crate::session::Setting;
+use crate::streaming::Stream;
 use crate::tls::TlsArgs;
 
 /// Flight-delay prediction: ingest flights, train a model, answer requests.
@@ -139,7 +142,11 @@ pub enum Command {
     /// SQL over flights, features and training, with predict_delay
     Sql(Sql),
     /// Answer the requests of a Kafka topic
-    Stream(Stream),
+    Stream(Box<Stream>),
+    /// Look at the messages that could not be read, and send them again
+    Dlq(Dlq),
+    /// Look at models, promote one, go back to the one before
+    Models(Models),
     /// Serve the web pages
     Web(Web),
     /// Start a scheduler and executors on this machine
@@ -249,67 +256,8 @@ pub struct Sql {
     pub file: Option<PathBuf>,
 }
 
-/// Where documents are kept.
-#[derive(Debug, Args)]
-pub struct StoreArgs {
-    /// MongoDB URL [default: SQLite under the data root]
-    #[arg(long, env = "TARMAC_MONGO", hide_env_values = true)]
-    pub mongo: Option<String>,
-    /// MongoDB database
-    #[arg(long, env = "TARMAC_DATABASE", default_value = events::DATABASE)]
-    pub database: String,
-}
-
-/// Where messages go.
-#[derive(Debug, Args)]
-pub struct KafkaArgs {
-    /// Kafka brokers, host:port with commas between
-    #[arg(long, env = "TARMAC_KAFKA")]
-    pub kafka: String,
-    /// Topic of requests
-    #[arg(long, env = "TARMAC_REQUEST_TOPIC", default_value = events::REQUEST_TOPIC)]
-    pub request_topic: String,
-    /// Topic of answers
-    #[arg(long, env = "TARMAC_RESPONSE_TOPIC", default_value = events::RESPONSE_TOPIC)]
-    pub response_topic: String,
-}
-
-/// Arguments of `stream`.
-#[derive(Debug, Args)]
-pub struct Stream {
-    /// Kafka.
-    #[command(flatten)]
-    pub kafka: KafkaArgs,
-    /// The store.
-    #[command(flatten)]
-    pub store: StoreArgs,
-    /// Consumer group
-    #[arg(long, env = "TARMAC_GROUP", default_value = "tarmac-stream")]
-    pub group: String,
-    /// When a window ends: interval:10s, arrival, once or available-now
-    #[arg(long, env = "TARMAC_TRIGGER", default_value = "interval:10s")]
-    pub trigger: Trigger,
-    /// Messages of a window at most
-    #[arg(long, default_value_t = 10_000)]
-    pub max_rows: usize,
-}
-
-/// Arguments of `web`.
-#[derive(Debug, Args)]
-pub struct Web {
-    /// Kafka.
-    #[command(flatten)]
-    pub kafka: KafkaArgs,
-    /// The store.
-    #[command(flatten)]
-    pub store: StoreArgs,
-    /// Where pages are served
-    #[arg(long, env = "TARMAC_LISTEN", default_value = "127.0.0.1:5000")]
-    pub listen: SocketAddr,
-}
-
 /// `key=value`, or, as in the files of Spark, `key value`.
-fn setting(text: &str) -> Result<Setting> {
+pub fn setting(text: &str) -> Result<Setting> {
     let split = text.split_once('=').or_else(|| text.split_once(char::is_whitespace));
     let (key, value) = split.with_context(|| format!("{text:?} is not KEY=VALUE"))?;
     Ok((key.trim().to_owned(), value.trim().to_owned()))
@@ -318,26 +266,23 @@ fn setting(text: &str) -> Result<Setting> {
 impl Cli {
     /// The settings of the file, then those of the command line, which go before.
     pub fn settings(&self) -> Result<Vec<Setting>> {
-        let mut settings = Vec::new();
-        if let Some(path) = &self.properties_file {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            for (i, line) in text.lines().map(str::trim).enumerate() {
-                if !line.is_empty() && !line.starts_with('#') {
-                    let read = setting(line);
-                    settings.push(read.with_context(|| format!("{}:{}", path.display(), i + 1))?);
-                }
-            }
-        }
+        let mut settings = match &self.properties_file {
+            Some(path) => settings_of(path)?,
+            None => Vec::new(),
+        };
         settings.extend(self.conf.iter().cloned());
         Ok(settings)
     }
 }
 
-impl KafkaArgs {
-    /// As librdkafka's properties.
-    pub fn properties(&self) -> Vec<(String, String)> {
-        vec![("bootstrap.servers".into(), self.kafka.clone())]
-    }
+/// The settings in a file, one a line.
+pub fn settings_of(path: &Path) -> Result<Vec<Setting>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let lines = text.lines().map(str::trim).enumerate();
+    let settings = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    settings
+        .map(|(i, line)| setting(line).with_context(|| format!("{}:{}", path.display(), i + 1)))
+        .collect()
 }
 
 impl Train {

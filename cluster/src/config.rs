@@ -12,8 +12,11 @@ use crate::session::Setting;
 /// What an object store's driver reads: the variables with these beginnings.
 const STORE_VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
+/// Beginning of the variables that are properties of librdkafka, the rest in capitals with `_`.
+const KAFKA_PREFIX: &str = "TARMAC_KAFKA_CONF_";
+
 /// The surroundings of a program.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Surroundings {
     /// The command line, without the program.
     pub arguments: Vec<String>,
@@ -21,6 +24,8 @@ pub struct Surroundings {
     pub user: String,
     /// What object stores need, named in lower case: `AWS_REGION` becomes `aws_region`.
     pub store_options: Vec<Setting>,
+    /// Properties of Kafka's clients: `TARMAC_KAFKA_CONF_SASL_PASSWORD` becomes `sasl.password`.
+    pub kafka_properties: Vec<Setting>,
     /// Where the SQL shell keeps its history, when there is a home directory.
     pub shell_history: Option<PathBuf>,
 }
@@ -36,6 +41,12 @@ impl Surroundings {
             store_options: std::env::vars()
                 .filter(|(name, _)| is_for_stores(name))
                 .map(|(name, value)| (name.to_ascii_lowercase(), value))
+                .collect(),
+            kafka_properties: std::env::vars()
+                .filter_map(|(name, value)| {
+                    let name = name.strip_prefix(KAFKA_PREFIX)?.to_ascii_lowercase();
+                    Some((name.replace('_', "."), value))
+                })
                 .collect(),
             shell_history: std::env::var_os("HOME")
                 .map(|home| PathBuf::from(home).join(".tarmac_sql_history")),

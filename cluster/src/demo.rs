@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, NaiveDate, Utc};
+use clap::Parser;
 use events::{Answer, PredictionRequest};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -17,9 +18,11 @@ use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use store::Store;
 use tokio::sync::watch;
 
-use crate::cli::{Demo, Ingest, KafkaArgs, StoreArgs, Stream, Train, Web};
+use crate::cli::{Cli, Command, Demo, Ingest, Train};
 use crate::progress::say;
 use crate::run::{self, Opened};
+use crate::servers::Web;
+use crate::streaming::{Stream, run_stream};
 use jobs::metrics::class_title;
 
 /// How long the first answer may take: joining a consumer group takes some seconds.
@@ -47,36 +50,33 @@ pub async fn run(
     train(opened).await?;
 
     say("\n3  starting an embedded broker and store");
-    let store = run::open_store(&opened.lake, &embedded()).await?;
+    let path = opened.lake.local_path("store.sqlite").context("the demo's root is local")?;
+    let store = Store::embedded(&path)?;
     run::run_publish(opened, &store).await?;
     let broker = start_broker()?;
-    let kafka = || KafkaArgs {
-        kafka: broker.bootstrap_servers(),
-        request_topic: events::REQUEST_TOPIC.into(),
-        response_topic: events::RESPONSE_TOPIC.into(),
-    };
+    let kafka = broker.bootstrap_servers();
     say(&format!(
-        "  broker: librdkafka's mock cluster at {}, real protocol, keeps nothing\n  store:  {}",
-        broker.bootstrap_servers(),
+        "  broker: librdkafka's mock cluster at {kafka}, real protocol, keeps nothing\n  \
+         store:  {}",
         store.describe()
     ));
 
     say("\n4  starting the streaming job (1-second windows) and the web server");
     let (stop, stopped) = watch::channel(());
-    let stream_args = Stream {
-        kafka: kafka(),
-        store: embedded(),
-        group: "tarmac-stream".into(),
-        trigger: jobs::trigger::Trigger::Interval(Duration::from_secs(1)),
-        max_rows: 10_000,
+    let properties = vec![("bootstrap.servers".to_owned(), kafka.clone())];
+    let stream_args = stream_args(&kafka)?;
+    let ended = end(stopped.clone());
+    let streaming = run_stream(&opened.lake, &store, &stream_args, &properties, now, ended);
+    let web_args = Web {
+        kafka: stream_args.kafka.clone(),
+        store: stream_args.store.clone(),
+        listen: args.listen,
     };
-    let web_args = Web { kafka: kafka(), store: embedded(), listen: args.listen };
-    let streaming = run::run_stream(&opened.lake, &store, &stream_args, now, end(stopped.clone()));
-    let serving = run::run_web(store.clone(), &web_args, end(stopped));
+    let serving = run::run_web(store.clone(), &web_args, &properties, end(stopped));
     let visiting = async {
-        let asked = ask(&kafka().kafka, &store, now).await;
+        let asked = ask(&kafka, &store, now).await;
         if let (Ok(answer), false) = (&asked, args.once) {
-            let Answer::Scored(_) = answer else { bail!("the demo's request was rejected") };
+            let Answer::Scored(_) = answer else { bail!("the demo's request was refused") };
             let url = page(args.listen);
             say(&format!("\nAsk your own: {url}\nCtrl-C ends the demo."));
             shutdown.await;
@@ -88,8 +88,15 @@ pub async fn run(
     Ok(())
 }
 
-fn embedded() -> StoreArgs {
-    StoreArgs { mongo: None, database: events::DATABASE.into() }
+/// The defaults of `stream`, with shorter windows.
+fn stream_args(kafka: &str) -> Result<Stream> {
+    let line = ["submit-job", "stream", "--kafka", kafka, "--trigger", "interval:1s"];
+    let topics = ["--request-topic", events::REQUEST_TOPIC, "--response-topic"];
+    let line = line.iter().chain(&topics).chain(&[events::RESPONSE_TOPIC]);
+    match Cli::try_parse_from(line)?.command {
+        Some(Command::Stream(args)) => Ok(*args),
+        _ => bail!("stream is a command"),
+    }
 }
 
 /// Done when the sender is dropped.
@@ -170,7 +177,7 @@ fn show(answer: &Answer, took: Duration) {
             }
             say(&format!("   model {}", p.ModelVersion));
         }
-        Answer::Rejected(rejection) => say(&format!("   rejected: {}", rejection.Reason)),
+        Answer::Refused(refusal) => say(&format!("   refused: {}", refusal.Reason)),
     }
 }
 

@@ -8,20 +8,20 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
 use jobs::ingest::ingest;
-use jobs::kafka::{Sink, Source, Topics, create_topics};
 use jobs::lake::Lake;
+use jobs::models;
 use jobs::progress::Progress;
 use jobs::publish::publish;
 use jobs::report::Report;
 use jobs::score::{evaluate, open_model, score};
 use jobs::train::{TrainOptions, train};
-use jobs::{models, stream};
 use serde_json::{Value, json};
 use store::Store;
 
-use crate::cli::{Ask, Cli, Ingest, KafkaArgs, Master, StoreArgs, Stream, Train, Web};
+use crate::cli::{Ask, Cli, Ingest, Master, Train};
 use crate::progress::{Shown, print, say};
 use crate::remote::Remote;
+use crate::servers::Web;
 use crate::session::{self, Setting};
 
 /// What a job needs, as the command line says.
@@ -66,19 +66,6 @@ pub async fn open(
     let lake = Lake::open(&cli.data, store_options)?;
     lake.register(&ctx);
     Ok(Opened { ctx, lake, remote, id: id.to_owned(), shown: Arc::default() })
-}
-
-/// Opens the store.
-pub async fn open_store(lake: &Lake, args: &StoreArgs) -> Result<Store> {
-    match &args.mongo {
-        Some(url) => Store::mongo(url, &args.database).await,
-        None => {
-            let path = lake
-                .local_path("store.sqlite")
-                .context("the embedded store needs a local data root; give --mongo for this one")?;
-            Store::embedded(&path)
-        }
-    }
 }
 
 /// A name for a run's own directories, sortable by time.
@@ -207,53 +194,11 @@ pub async fn run_publish(opened: &Opened, store: &Store) -> Result<Value> {
     Ok(json!({ "airlines": published.n_airlines, "airports": published.n_airports }))
 }
 
-fn topics(args: &KafkaArgs) -> Topics {
-    Topics {
-        requests: args.request_topic.clone(),
-        answers: args.response_topic.clone(),
-        dead_letters: format!("{}{}", args.request_topic, events::DLQ_SUFFIX),
-    }
-}
-
-/// Answers requests until `shutdown` is done.
-pub async fn run_stream(
-    lake: &Lake,
-    store: &Store,
-    args: &Stream,
-    now: fn() -> DateTime<Utc>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<()> {
-    // a window is small: one thread scores it faster than two that must be coordinated
-    let ctx = session::in_process(1, 512 * 1024 * 1024, &[], &[])?;
-    let serving = stream::prepare(&ctx, lake).await?;
-    let properties = args.kafka.properties();
-    let topics = topics(&args.kafka);
-    create_topics(&properties, &topics).await?;
-    let requests = topics.requests.clone();
-    let source =
-        Source::open(&properties, &requests, &args.group, args.trigger, args.max_rows).await?;
-    let sink = Sink::open(&properties, topics)?;
-    tracing::info!(
-        topic = requests,
-        store = store.describe(),
-        model = serving.version(),
-        "stream is ready"
-    );
-    let streamed = stream::run(&ctx, serving, source, &sink, store, now, shutdown).await?;
-    tracing::info!(
-        messages = streamed.n_messages,
-        scored = streamed.n_scored,
-        dead_letters = streamed.n_dead_letters,
-        windows = streamed.n_windows,
-        "stream ended"
-    );
-    Ok(())
-}
-
-/// Serves pages until `shutdown` is done.
+/// Serves pages until `shutdown` is done; `properties` are those of its Kafka.
 pub async fn run_web(
     store: Store,
     args: &Web,
+    properties: &[Setting],
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let listener = tokio::net::TcpListener::bind(args.listen)
@@ -261,7 +206,7 @@ pub async fn run_web(
         .with_context(|| format!("cannot listen on {}", args.listen))?;
     tracing::info!(url = format!("http://{}", listener.local_addr()?), "pages are served");
     let config = web::Config {
-        kafka: args.kafka.properties(),
+        kafka: properties.to_vec(),
         request_topic: args.kafka.request_topic.clone(),
         response_topic: args.kafka.response_topic.clone(),
         store,

@@ -28,7 +28,8 @@ const BATCH_ROWS: usize = 8192;
 /// or models, and each task is sent its plan.
 pub const MESSAGE_BYTES_MAX: u32 = 256 * 1024 * 1024;
 /// Words in the key of a setting that say that its value is a secret.
-const SECRET_WORDS: [&str; 6] = ["secret", "password", "passwd", "token", "credential", "key_id"];
+const SECRET_WORDS: [&str; 7] =
+    ["secret", "password", "passwd", "token", "credential", "key_id", "key.pem"];
 
 /// A setting by name, such as `datafusion.execution.batch_size` = `4096`.
 pub type Setting = (String, String);

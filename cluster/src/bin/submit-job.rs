@@ -6,7 +6,7 @@ use cluster::batch::{self, FAILED, SUCCEEDED};
 use cluster::cli::{Cli, Command, Master};
 use cluster::config::{Surroundings, log, now, signal};
 use cluster::progress::say;
-use cluster::{demo, executor, local_cluster, run, scheduler, shell};
+use cluster::{demo, dlq, executor, local_cluster, models, run, scheduler, shell, streaming};
 use jobs::lake::Lake;
 
 #[tokio::main]
@@ -20,7 +20,7 @@ async fn main() {
 }
 
 async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
-    use Command::{Cluster, Demo, Executor, Scheduler, Stream, Web};
+    use Command::{Cluster, Demo, Dlq, Executor, Models, Scheduler, Stream, Web};
     log(match cli.command {
         Some(Stream(_) | Web(_) | Scheduler(_) | Executor(_)) => "info",
         _ => "warn",
@@ -47,14 +47,18 @@ async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
         Executor(args) => executor::run(args, &cli.tls, options.clone()).await?,
         Stream(args) => {
             let lake = Lake::open(&cli.data, options)?;
-            let store = run::open_store(&lake, &args.store).await?;
-            run::run_stream(&lake, &store, args, now, signal()).await?;
+            let properties = args.kafka.properties(&around)?;
+            let store = args.store.open(&lake, &around).await?;
+            streaming::run_stream(&lake, &store, args, &properties, now, signal()).await?;
         }
         Web(args) => {
             let lake = Lake::open(&cli.data, options)?;
-            let store = run::open_store(&lake, &args.store).await?;
-            run::run_web(store, args, signal()).await?;
+            let properties = args.kafka.properties(&around)?;
+            let store = args.store.open(&lake, &around).await?;
+            run::run_web(store, args, &properties, signal()).await?;
         }
+        Dlq(args) => dlq::run_dlq(args, &args.kafka().properties(&around)?).await?,
+        Models(args) => models::run_models(&Lake::open(&cli.data, options)?, args).await?,
         _ => {
             let master = cli.master.clone().unwrap_or(Master::Local(None));
             let opened = run::open(&cli, &master, &run::run_name(now()), options).await?;

@@ -6,14 +6,12 @@ use std::process::Command;
 
 use mongodb::bson::doc;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::{Value, json};
 
 use crate::setup::{
-    ANSWERS, DEAD_LETTERS, DEADLINE, Process, REQUESTS, World, free_port, get, json_of, post,
-    repository, request, run, servers, submit_job, until, uuid,
+    ANSWERS, DEAD_LETTERS, DEADLINE, Process, REJECTED, REQUESTS, World, free_port, get, json_of,
+    post, repository, request, run, servers, submit_job, until, uuid,
 };
 
 /// Ingests the shipped flights, trains, and publishes to MongoDB.
@@ -77,9 +75,10 @@ async fn bad_messages_are_kept_and_the_next_good_one_is_answered(world: &World) 
     }
     world.send(request(8, "UA", "EWR", "IAH", 0.0).to_string().as_bytes()).await;
     assert_eq!(world.answer(8).await.get_str("status").unwrap(), "ok");
-    let rejected = world.answer(5).await;
+    let rejected = world.documents_of(REJECTED, doc! { "_id": uuid(5) }).await.pop().unwrap();
     assert_eq!(rejected.get_str("status").unwrap(), "rejected");
     assert!(rejected.get_str("Reason").unwrap().starts_with("DepDelay: invalid type"));
+    assert_eq!(world.documents(doc! { "_id": uuid(5) }).await, [], "it is no answer");
     for ((value, reason), (kept, headers)) in bad.iter().zip(world.read(DEAD_LETTERS, bad.len())) {
         assert!(kept == *value, "the bytes of a dead letter are unchanged");
         let header = |name: &str| {
@@ -122,7 +121,7 @@ fn the_page_works_in_a_browser(port: u16) {
 
 #[tokio::test]
 async fn flights_become_answers_through_real_servers() {
-    let world = World::start();
+    let world = World::start().await;
     learn(&world);
     let mut stream = world.with_servers("stream");
     let stream = Process::start(stream.args(["--trigger", "interval:300ms"]));
@@ -142,9 +141,9 @@ async fn flights_become_answers_through_real_servers() {
 
 #[tokio::test]
 async fn a_bounded_stream_answers_what_is_there_once_and_ends() {
-    let world = World::start();
+    let world = World::start().await;
     learn(&world);
-    make_topic(&world.brokers).await;
+    world.make_topic(3).await;
     for number in 100..150 {
         world.send(request(number, "UA", "EWR", "IAH", 0.0).to_string().as_bytes()).await;
     }
@@ -171,13 +170,6 @@ fn topics_exist(brokers: &str) -> bool {
     [REQUESTS, ANSWERS, DEAD_LETTERS].iter().all(|topic| names.contains(topic))
 }
 
-async fn make_topic(brokers: &str) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
-    let topic = NewTopic::new(REQUESTS, 3, TopicReplication::Fixed(1));
-    admin.create_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-}
-
 #[test]
 fn the_demo_answers_with_nothing_else_running() {
     let directory = tempfile::tempdir().unwrap();
@@ -202,7 +194,8 @@ fn what_is_missing_is_said_in_one_line() {
         (&["train", "--trees", "0"], "--trees is 0"),
         (&["train", "--without", "colour"], "there is no feature \"colour\""),
         (&["stream", "--kafka", "127.0.0.1:1"], "there is no champion under"),
-        (&["publish", "--mongo", "mongodb://u:secret@127.0.0.1:1"], "no MongoDB answers at"),
+        (&["publish", "--mongo", "mongodb://u@127.0.0.1:1"], "no MongoDB answers at"),
+        (&["publish", "--mongo", "mongodb://u:secret@127.0.0.1:1"], "a password on the command"),
     ] {
         let output = submit_job(directory.path()).args(args).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -4,7 +4,11 @@
 
 mod end_to_end;
 mod faults;
+mod promise;
 mod s3;
 mod same_answer;
+mod secure;
+mod servers;
 mod setup;
 mod tls;
+mod torture;

@@ -42,7 +42,7 @@ fn a_data_root_on_an_object_store_holds_the_same_model() {
 
 #[tokio::test]
 async fn a_model_trained_on_a_cluster_over_s3_answers_the_stream() {
-    let world = World::start();
+    let world = World::start().await;
     let (_server, environment) = start_s3();
     let cluster = Cluster::start(2, &environment);
     let remote = Path::new("s3://lake/stream");

@@ -1,5 +1,6 @@
 //! What the tests start from: programs and servers as processes, on ports of their own.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -7,14 +8,19 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mongodb::bson::{Document, doc};
-use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
+
+use crate::servers::{Kafka, MongoSet};
 
 pub const REQUESTS: &str = "flight_delay_classification_request";
 pub const ANSWERS: &str = "flight_delay_classification_response";
+pub const REJECTED: &str = "flight_delay_classification_rejected";
 pub const DEAD_LETTERS: &str = "flight_delay_classification_request.dlq";
 /// How long anything may take on a busy machine before the test says that it does not happen.
 pub const DEADLINE: Duration = Duration::from_secs(90);
@@ -45,6 +51,10 @@ impl Drop for Process {
 }
 
 impl Process {
+    pub fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+
     pub fn start(command: &mut Command) -> Self {
         command.env("OWNER_PID", std::process::id().to_string()).stdin(Stdio::null());
         Self(command.spawn().unwrap())
@@ -53,10 +63,16 @@ impl Process {
     /// Sends SIGTERM and waits for a clean end.
     pub fn end_cleanly(mut self, what: &str) {
         let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        send_signal(&pid, "TERM");
         let status = until(what, || self.0.try_wait().unwrap());
         assert!(status.success(), "{what} ended with {status}");
     }
+}
+
+/// Sends a signal, such as `STOP`.
+pub fn send_signal(pid: &str, signal: &str) {
+    let sent = Command::new("kill").args([&format!("-{signal}"), pid]).status().unwrap();
+    assert!(sent.success(), "cannot send {signal} to {pid}");
 }
 
 pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
@@ -140,51 +156,103 @@ pub fn request(number: u32, carrier: &str, origin: &str, dest: &str, delay: f64)
 /// The value and the headers of a message.
 pub type Kept = (Vec<u8>, Vec<(String, String)>);
 
+/// A stream as a process, with its log and its metrics.
+pub struct Stream {
+    pub process: Process,
+    pub port: u16,
+    log: PathBuf,
+}
+
+impl Stream {
+    pub fn start(world: &World, name: &str, arguments: &[&str]) -> Self {
+        let port = free_port();
+        let log = world.directory.path().join(format!("{name}.log"));
+        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let mut command = world.stream(arguments);
+        command.args(["--listen", &format!("127.0.0.1:{port}")]).stderr(file);
+        Self { process: Process::start(&mut command), port, log }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The value of a meter, such as `lag{partition="0"}`, once it is shown.
+    pub fn meter(&self, name: &str) -> Option<f64> {
+        TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        let metrics = get(self.port, "/metrics");
+        let start = format!("tarmac_stream_{name} ");
+        let line = metrics.lines().find(|line| line.starts_with(&start))?;
+        Some(line[start.len()..].parse().unwrap())
+    }
+
+    /// Waits until a meter shows what is wanted.
+    pub fn wait_for(&self, name: &str, is_wanted: impl Fn(f64) -> bool) {
+        until(name, || self.meter(name).filter(|value| is_wanted(*value)));
+    }
+}
+
 /// The servers and the programs of one test.
 pub struct World {
-    _kafka: Process,
-    _mongod: Process,
+    pub kafka: Kafka,
+    pub mongo: MongoSet,
     pub brokers: String,
     pub mongo_url: String,
+    producer: FutureProducer,
     pub directory: tempfile::TempDir,
 }
 
 impl World {
-    pub fn start() -> Self {
+    /// A broker, and a replica set of one.
+    pub async fn start() -> Self {
+        Self::start_with(1).await
+    }
+
+    /// A broker, and a replica set of so many.
+    pub async fn start_with(n_mongods: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let scripts = repository().join("tests/servers");
-        let (kafka, controller, mongo) = (free_port(), free_port(), free_port());
-        let kafka_process = Process::start(
-            Command::new(scripts.join("kafka.sh"))
-                .arg(servers().join("kafka/libs"))
-                .arg(directory.path().join("kafka"))
-                .args([kafka.to_string(), controller.to_string()])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
-        );
-        let mongod_process = Process::start(
-            Command::new(scripts.join("mongod.sh"))
-                .arg(servers().join("mongod"))
-                .arg(directory.path().join("mongo"))
-                .arg(mongo.to_string())
-                .stdout(Stdio::null()),
-        );
-        let brokers = format!("127.0.0.1:{kafka}");
-        let consumer: BaseConsumer =
-            ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
-        until("Kafka answers", || consumer.fetch_metadata(None, Duration::from_secs(1)).ok());
-        until("mongod answers", || TcpStream::connect(("127.0.0.1", mongo)).ok());
-        Self {
-            _kafka: kafka_process,
-            _mongod: mongod_process,
-            brokers,
-            mongo_url: format!("mongodb://127.0.0.1:{mongo}"),
-            directory,
-        }
+        let kafka = Kafka::start(&directory.path().join("kafka"), None);
+        let mongo = MongoSet::start(&directory.path().join("mongo"), n_mongods, None);
+        kafka.wait(&[]);
+        mongo.initiate().await;
+        let (brokers, mongo_url) = (kafka.address(), mongo.url());
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", &brokers)
+            .set("message.max.bytes", "8000000")
+            .create()
+            .unwrap();
+        Self { kafka, mongo, brokers, mongo_url, producer, directory }
     }
 
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// Trains two models on a few flights, in a moment; the first is the champion.
+    pub fn learn_little(&self) -> [String; 2] {
+        let fixture = "data/fixtures/bts_new.csv";
+        run(submit_job(&self.data()).args(["ingest", "--rejects-max", "0.5", fixture]));
+        let train =
+            |seed| trained(&mut submit_job(&self.data()), &["--trees", "3", "--seed", seed]);
+        let models = ["1", "2"].map(|seed| train(seed)["model"].as_str().unwrap().to_owned());
+        run(submit_job(&self.data()).args(["models", "promote", &models[0]]));
+        models
+    }
+
+    /// A topic of requests with so many partitions.
+    pub async fn make_topic(&self, n_partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        let topic = NewTopic::new(REQUESTS, n_partitions, TopicReplication::Fixed(1));
+        admin.create_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    }
+
+    /// The command of a stream that the group misses soon when it dies.
+    pub fn stream(&self, arguments: &[&str]) -> Command {
+        let mut stream = self.with_servers("stream");
+        stream.args(["--kafka-conf", "session.timeout.ms=3000"]);
+        stream.args(["--kafka-conf", "heartbeat.interval.ms=500"]).args(arguments);
+        stream
     }
 
     pub fn with_servers(&self, command: &str) -> Command {
@@ -193,11 +261,19 @@ impl World {
         job
     }
 
-    pub async fn documents(&self, filter: Document) -> Vec<Document> {
-        use futures::TryStreamExt;
+    pub async fn collection(&self, name: &str) -> mongodb::Collection<Document> {
         let client = mongodb::Client::with_uri_str(&self.mongo_url).await.unwrap();
-        let answers = client.database("agile_data_science").collection::<Document>(ANSWERS);
-        answers.find(filter).await.unwrap().try_collect().await.unwrap()
+        client.database("agile_data_science").collection(name)
+    }
+
+    pub async fn documents(&self, filter: Document) -> Vec<Document> {
+        self.documents_of(ANSWERS, filter).await
+    }
+
+    pub async fn documents_of(&self, collection: &str, filter: Document) -> Vec<Document> {
+        use futures::TryStreamExt;
+        let found = self.collection(collection).await.find(filter).await.unwrap();
+        found.try_collect().await.unwrap()
     }
 
     /// Waits for the answer to a request.
@@ -212,36 +288,47 @@ impl World {
         }
     }
 
+    /// Sends a message; returns when it is acknowledged.
     pub async fn send(&self, value: &[u8]) {
-        let producer: FutureProducer = ClientConfig::new()
-            .set("bootstrap.servers", &self.brokers)
-            .set("message.max.bytes", "8000000")
-            .create()
-            .unwrap();
         let record = FutureRecord::<[u8], [u8]>::to(REQUESTS).key(b"a key").payload(value);
-        producer.send(record, DEADLINE).await.unwrap();
+        self.producer.send(record, DEADLINE).await.unwrap();
     }
 
-    /// Reads `n` messages of a topic from its beginning: values, and headers as text.
+    /// Reads a topic as soon as it has `n` messages: values, and headers as text.
     pub fn read(&self, topic: &str, n: usize) -> Vec<Kept> {
+        until("the messages of a topic", || Some(self.read_all(topic)).filter(|all| all.len() >= n))
+    }
+
+    /// Reads a topic from its beginning to where it ends now; nothing when there is none.
+    pub fn read_all(&self, topic: &str) -> Vec<Kept> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.brokers)
             .set("group.id", "the test")
             .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
             .create()
             .unwrap();
-        consumer.subscribe(&[topic]).unwrap();
-        let mut messages = Vec::new();
-        until("the messages of a topic", || {
-            if let Some(Ok(message)) = consumer.poll(POLL) {
-                let headers = message.headers().into_iter().flat_map(|h| h.iter());
-                let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap()).into();
-                let headers = headers.map(|h| (h.key.to_owned(), text(h.value))).collect();
-                messages.push((message.payload().unwrap_or_default().to_vec(), headers));
+        let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).unwrap();
+        let mut list = TopicPartitionList::new();
+        let mut unread = BTreeMap::new();
+        for partition in metadata.topics()[0].partitions() {
+            let (begin, end) = consumer.fetch_watermarks(topic, partition.id(), DEADLINE).unwrap();
+            if begin < end {
+                list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+                unread.insert(partition.id(), end);
             }
-            (messages.len() >= n).then_some(())
-        });
+        }
+        consumer.assign(&list).unwrap();
+        let mut messages = Vec::new();
+        while !unread.is_empty() {
+            let message = consumer.poll(DEADLINE).expect("a message before the deadline").unwrap();
+            let headers = message.headers().into_iter().flat_map(|h| h.iter());
+            let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap()).into();
+            let headers = headers.map(|h| (h.key.to_owned(), text(h.value))).collect();
+            messages.push((message.payload().unwrap_or_default().to_vec(), headers));
+            if unread.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                unread.remove(&message.partition());
+            }
+        }
         messages
     }
 }

@@ -9,7 +9,7 @@ use crate::setup::{Cluster, run, submit_job, trained, until};
 const FIXTURE: &str = "data/fixtures/bts_new.csv";
 
 /// Makes an authority and a certificate for this machine, as PEM files, with OpenSSL.
-fn make_certificates(directory: &Path) {
+pub fn make_certificates(directory: &Path) {
     let openssl = |arguments: &[&str]| {
         let output = Command::new("openssl").args(arguments).current_dir(directory).output();
         let output = output.unwrap();

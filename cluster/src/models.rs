@@ -1,0 +1,176 @@
+//! `submit-job models`: what models there are, what they are like, and which one serves.
+
+use anyhow::{Result, ensure};
+use clap::{Args, Subcommand};
+use jobs::lake::Lake;
+use jobs::models;
+use serde_json::{Value, json};
+use udf::forest::Model;
+
+use crate::progress::{print, say};
+
+/// Characters of a version in lists: enough to name it.
+const VERSION_SHOWN: usize = 12;
+
+/// Arguments of `models`.
+#[derive(Debug, Args)]
+pub struct Models {
+    /// What to do
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What to do with models. A model is named by its version or the beginning of it.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// All models, the champion first, then those that were champion before
+    List,
+    /// All that is known of a model but its trees, as JSON
+    Show {
+        /// Model [default: the champion]
+        model: Option<String>,
+    },
+    /// Make a model the champion; streams take it within a second
+    Promote {
+        /// Model
+        model: String,
+    },
+    /// Make the champion before the present one the champion again
+    Rollback,
+    /// What is different between two models
+    Diff {
+        /// Model
+        model: String,
+        /// Model that it is compared with [default: the champion]
+        other: Option<String>,
+    },
+}
+
+/// Does it.
+pub async fn run_models(lake: &Lake, args: &Models) -> Result<()> {
+    match &args.action {
+        Action::List => list(lake).await,
+        Action::Show { model } => {
+            let (version, model) = open(lake, model.as_deref()).await?;
+            print(&serde_json::to_string_pretty(&summary(&version, &model))?);
+            Ok(())
+        }
+        Action::Promote { model } => {
+            // what cannot be read must not serve
+            let (version, _) = open(lake, Some(model)).await?;
+            models::promote(lake, &version).await?;
+            say(&format!("champion is now {version}"));
+            Ok(())
+        }
+        Action::Rollback => {
+            let (gone, back) = models::roll_back(lake).await?;
+            say(&format!("champion is {back} again; {gone} is not any more"));
+            Ok(())
+        }
+        Action::Diff { model, other } => {
+            let (version, model) = open(lake, Some(model)).await?;
+            let (other_version, other) = open(lake, other.as_deref()).await?;
+            let (left, right) = (summary(&version, &model), summary(&other_version, &other));
+            let mut lines = Vec::new();
+            differences("", &left, &right, &mut lines);
+            lines.iter().for_each(|line| print(line));
+            Ok(())
+        }
+    }
+}
+
+/// The model that `start` names, or the champion.
+async fn open(lake: &Lake, start: Option<&str>) -> Result<(String, Model)> {
+    let version = match start {
+        Some(start) => models::find(lake, start).await?,
+        None => {
+            let champion = models::champion_version(lake).await?;
+            ensure!(champion.is_some(), "there is no champion under {}", lake.root());
+            champion.unwrap_or_default()
+        }
+    };
+    let scorer = models::load(lake, &version).await?;
+    Ok((version, scorer.model().clone()))
+}
+
+async fn list(lake: &Lake) -> Result<()> {
+    let champions = models::champions(lake).await?;
+    let mut versions = models::list(lake).await?;
+    let rank = |version: &String| champions.iter().position(|champion| champion == version);
+    versions.sort_by_key(|version| rank(version).unwrap_or(usize::MAX));
+    print("MODEL         ROLE      TREES  DEPTH  FEATURES  ROWS       ACCURACY  LOG LOSS");
+    for version in versions {
+        let shown = &version[..VERSION_SHOWN];
+        let role = match rank(&version) {
+            Some(0) => "champion",
+            Some(_) => "before",
+            None => "-",
+        };
+        match models::load(lake, &version).await {
+            Ok(scorer) => {
+                let Model { params, features, rows, holdout, .. } = scorer.model();
+                print(&format!(
+                    "{shown}  {role:8}  {:>5}  {:>5}  {:>8}  {:<9}  {:>8.4}  {:>8.4}",
+                    params.n_trees,
+                    params.depth,
+                    features.len(),
+                    rows.training,
+                    holdout.accuracy,
+                    holdout.log_loss
+                ));
+            }
+            Err(error) => print(&format!("{shown}  {role:8}  cannot be read: {error:#}")),
+        }
+    }
+    Ok(())
+}
+
+/// What a person compares of a model: all but the trees and the codes.
+fn summary(version: &str, model: &Model) -> Value {
+    let features = model.features.iter().zip(&model.importances).map(|(spec, importance)| {
+        let of = json!({ "codes": spec.codes.n_codes(), "importance": importance });
+        (spec.name.clone(), of)
+    });
+    json!({
+        "model": version,
+        "format": model.format,
+        "params": model.params,
+        "sql_sha256": model.sql_sha256,
+        "rows": model.rows,
+        "holdout": model.holdout,
+        "features": features.collect::<serde_json::Map<_, _>>(),
+        "nodes": model.trees.iter().map(|tree| tree.nodes.len()).sum::<usize>(),
+        "has_sample": model.sample.is_some(),
+    })
+}
+
+/// A line for each value that is not the same: its path, and what it is in each.
+fn differences(path: &str, left: &Value, right: &Value, lines: &mut Vec<String>) {
+    match (left, right) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+            for key in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let value = |of: &serde_json::Map<String, Value>| of.get(key).cloned();
+                let (a, b) = (value(a).unwrap_or_default(), value(b).unwrap_or_default());
+                differences(&path, &a, &b, lines);
+            }
+        }
+        _ if left != right => lines.push(format!("{path}: {left} | {right}")),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_told_by_its_path_and_what_is_the_same_is_not() {
+        let left = json!({ "a": 1, "b": { "c": 2, "d": 3 }, "only": true });
+        let right = json!({ "a": 1, "b": { "c": 5, "d": 3, "e": "x" } });
+        let mut lines = Vec::new();
+        differences("", &left, &right, &mut lines);
+        assert_eq!(lines, ["b.c: 2 | 5", "b.e: null | \"x\"", "only: true | null"]);
+    }
+}

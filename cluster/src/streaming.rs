@@ -1,0 +1,223 @@
+//! `submit-job stream`: what the job needs, and what it shows of itself over HTTP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use chrono::{DateTime, Utc};
+use clap::{Args, ValueEnum};
+use jobs::kafka::create_topics;
+use jobs::lake::Lake;
+use jobs::meters::Meters;
+use jobs::models;
+use jobs::sink::Sink;
+use jobs::source::{Limits, Source};
+use jobs::stream::{self, Ends, Options, Step};
+use jobs::trigger::Trigger;
+use store::Store;
+use tokio::net::TcpListener;
+
+use crate::servers::{KafkaArgs, StoreArgs};
+use crate::session::{self, Setting};
+
+/// Memory for joins, groups and sorts of a window.
+const MEMORY: usize = 512 * 1024 * 1024;
+const MIB: usize = 1024 * 1024;
+
+/// Arguments of `stream`.
+#[derive(Debug, Clone, Args)]
+pub struct Stream {
+    /// Kafka.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Consumer group
+    #[arg(long, env = "TARMAC_GROUP", default_value = "tarmac-stream")]
+    pub group: String,
+    /// When a window ends: interval:10s, arrival, once or available-now
+    #[arg(long, env = "TARMAC_TRIGGER", default_value = "interval:10s")]
+    pub trigger: Trigger,
+    /// Messages of a window at most
+    #[arg(long, default_value_t = 10_000, value_parser = at_least_one)]
+    pub max_rows: usize,
+    /// Messages of a window at most, in MiB
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    pub max_megabytes: usize,
+    /// Messages that wait for a window at most; then partitions are paused
+    #[arg(long, default_value_t = 50_000, value_parser = at_least_one)]
+    pub queue_rows: usize,
+    /// Messages that wait for a window at most, in MiB; then partitions are paused
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    pub queue_megabytes: usize,
+    /// Bytes of a message at most; a larger one is a dead letter
+    #[arg(long, default_value_t = events::REQUEST_BYTES_MAX)]
+    pub message_bytes_max: usize,
+    /// Seconds after its Timestamp from which a request is answered `expired` [default: never]
+    #[arg(long, value_name = "SECONDS")]
+    pub expire_after: Option<u64>,
+    /// Seconds that a server may be away before the job ends with an error [default: for ever]
+    #[arg(long, value_name = "SECONDS")]
+    pub give_up_after: Option<u64>,
+    /// Version of a challenger, or its beginning: asked beside the champion, and only counted
+    #[arg(long, value_name = "MODEL")]
+    pub shadow: Option<String>,
+    /// Where /metrics, /healthz and /readyz are served; port 0 is any, and the log says which
+    #[arg(long, env = "TARMAC_STREAM_LISTEN", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// Die at this step of the first window, as a crash would: for tests
+    #[arg(long, hide = true)]
+    pub crash_at: Option<CrashAt>,
+}
+
+/// A [`Step`] on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum CrashAt {
+    /// [`Step::Scored`].
+    Scored,
+    /// [`Step::Stored`].
+    Stored,
+    /// [`Step::Published`].
+    Published,
+}
+
+fn at_least_one(text: &str) -> Result<usize> {
+    let number: usize = text.parse()?;
+    anyhow::ensure!(number > 0, "must be at least 1");
+    Ok(number)
+}
+
+impl Stream {
+    fn limits(&self) -> Limits {
+        Limits {
+            window_rows: self.max_rows,
+            window_bytes: self.max_megabytes.saturating_mul(MIB),
+            queue_rows: self.queue_rows,
+            queue_bytes: self.queue_megabytes.saturating_mul(MIB),
+        }
+    }
+
+    async fn options(&self, lake: &Lake, now: fn() -> DateTime<Utc>) -> Result<Options> {
+        let shadow = match &self.shadow {
+            Some(start) => {
+                let version = models::find(lake, start).await?;
+                Some(Arc::new(models::load(lake, &version).await?))
+            }
+            None => None,
+        };
+        let crash_at = self.crash_at.map(|step| match step {
+            CrashAt::Scored => Step::Scored,
+            CrashAt::Stored => Step::Stored,
+            CrashAt::Published => Step::Published,
+        });
+        Ok(Options {
+            group: self.group.clone(),
+            topic: self.kafka.request_topic.clone(),
+            message_bytes_max: self.message_bytes_max,
+            expire_after: self.expire_after.map(Duration::from_secs),
+            give_up_after: self.give_up_after.map(Duration::from_secs),
+            shadow,
+            now,
+            on_step: Box::new(move |step| {
+                if Some(step) == crash_at {
+                    std::process::abort()
+                }
+            }),
+        })
+    }
+}
+
+/// Answers requests until `shutdown` is done; `properties` are those of [`KafkaArgs`].
+pub async fn run_stream(
+    lake: &Lake,
+    store: &Store,
+    args: &Stream,
+    properties: &[Setting],
+    now: fn() -> DateTime<Utc>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<()> {
+    // a window is small: one thread scores it faster than two that must be coordinated
+    let ctx = session::in_process(1, MEMORY, &[], &[])?;
+    let serving = stream::prepare(&ctx, lake).await?;
+    let options = args.options(lake, now).await?;
+    let meters = Arc::new(Meters::new()?);
+    let shown = show(args.listen, Arc::clone(&meters)).await?;
+    let topics = args.kafka.topics();
+    create_topics(properties, &topics).await?;
+    let sink = Sink::open(properties, topics, &args.group)?;
+    let source = Source::open(
+        properties,
+        &args.kafka.request_topic,
+        &args.group,
+        args.trigger,
+        args.limits(),
+        Arc::clone(&meters),
+    );
+    let source = source.await?;
+    tracing::info!(
+        topic = options.topic,
+        store = store.describe(),
+        model = serving.champion().version(),
+        shadow = options.shadow.as_ref().map(|shadow| shadow.version()),
+        "stream is ready"
+    );
+    let ends = Ends { source, sink, store };
+    let running = stream::run(&ctx, serving, ends, &options, &meters, shutdown);
+    let streamed = tokio::select! {
+        streamed = running => streamed?,
+        served = shown => {
+            served?;
+            anyhow::bail!("the metrics are not served any more")
+        }
+    };
+    tracing::info!(
+        messages = streamed.n_messages,
+        answered = streamed.n_answered,
+        repeated = streamed.n_repeated,
+        dead_letters = streamed.n_dead_letters,
+        windows = streamed.n_windows,
+        "stream ended"
+    );
+    Ok(())
+}
+
+/// Serves what the meters say; the future that is returned does it, as long as it is polled.
+async fn show(
+    listen: SocketAddr,
+    meters: Arc<Meters>,
+) -> Result<impl Future<Output = std::io::Result<()>>> {
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
+    tracing::info!(
+        url = format!("http://{}/metrics", listener.local_addr()?),
+        "metrics are served"
+    );
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .with_state(meters);
+    Ok(axum::serve(listener, router).into_future())
+}
+
+async fn metrics(State(meters): State<Arc<Meters>>) -> Response {
+    match meters.to_text() {
+        Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+    }
+}
+
+async fn readyz(State(meters): State<Arc<Meters>>) -> Response {
+    match meters.unready() {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}

@@ -1,0 +1,290 @@
+//! What the stream promises, at the places where it could be broken: each step of a window's
+//! commit, a change of hands, a server that is away, what could not be read.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+
+use mongodb::bson::{Document, doc};
+use serde_json::Value;
+
+use crate::setup::{
+    ANSWERS, DEAD_LETTERS, DEADLINE, Process, Stream, World, get, request, run, send_signal,
+    submit_job, until, uuid,
+};
+
+/// Sends good requests of these numbers.
+async fn ask(world: &World, numbers: std::ops::Range<u32>) {
+    let sends = numbers.map(async |number| {
+        let delay = f64::from(number % 60);
+        world.send(request(number, "UA", "EWR", "IAH", delay).to_string().as_bytes()).await;
+    });
+    futures::future::join_all(sends).await;
+}
+
+/// Answers by UUID.
+async fn answers(world: &World) -> BTreeMap<String, Document> {
+    let documents = world.documents(doc! {}).await.into_iter();
+    documents.map(|document| (document.get_str("_id").unwrap().to_owned(), document)).collect()
+}
+
+/// Offset of the first message that the store does not count as done.
+async fn next(world: &World) -> i64 {
+    let offsets = world.documents_of("stream_offsets", doc! {}).await;
+    offsets.first().map_or(0, |offsets| offsets.get_i64("next").unwrap())
+}
+
+/// Every record of the response topic is what the store has, and every answer is there.
+async fn check_topic(world: &World) {
+    let answers = answers(world).await;
+    let mut told = BTreeMap::new();
+    for (value, _) in world.read_all(ANSWERS) {
+        let record: Value = serde_json::from_slice(&value).unwrap();
+        let uuid = record["UUID"].as_str().unwrap().to_owned();
+        let stored: Value =
+            mongodb::bson::deserialize_from_document(answers[&uuid].clone()).unwrap();
+        assert_eq!(record, stored, "what the topic tells is what the store has");
+        *told.entry(uuid).or_insert(0) += 1;
+    }
+    assert!(told.keys().eq(answers.keys()), "{} of {} are told", told.len(), answers.len());
+}
+
+#[tokio::test]
+async fn a_job_that_dies_at_any_step_leaves_each_request_answered_once() {
+    let world = World::start().await;
+    let models = world.learn_little();
+    world.make_topic(1).await;
+    let bounded = ["--trigger", "available-now"];
+    // how many of the window's answers are in the store, and in the topic, when it has died
+    for (i, (step, stored, told)) in
+        [("scored", 0, 0), ("stored", 20, 0), ("published", 20, 20)].into_iter().enumerate()
+    {
+        let first = 100 * (1 + i as u32);
+        let before = answers(&world).await;
+        let n_told = world.read_all(ANSWERS).len();
+        ask(&world, first..first + 20).await;
+        world.send(format!("nonsense {step}").as_bytes()).await;
+        let died = world.stream(&bounded).args(["--crash-at", step]).status().unwrap();
+        assert_eq!(died.signal(), Some(6), "{step}: {died}");
+
+        let seen = answers(&world).await;
+        assert_eq!(seen.len() - before.len(), stored, "{step}");
+        assert_eq!(world.read_all(ANSWERS).len() - n_told, told, "{step}");
+        // whoever goes on has another model, so that an answer that changes is seen
+        run(submit_job(&world.data()).args(["models", "promote", &models[(i + 1) % 2]]));
+        run(&mut world.stream(&bounded));
+        let after = answers(&world).await;
+        assert_eq!(after.len() - before.len(), 20, "{step}");
+        for (uuid, document) in seen {
+            assert_eq!(after[&uuid], document, "{step}: it has changed");
+        }
+        assert_eq!(next(&world).await, 21 * (1 + i as i64), "{step}");
+        check_topic(&world).await;
+    }
+    let mut letters: Vec<Vec<u8>> =
+        world.read_all(DEAD_LETTERS).into_iter().map(|letter| letter.0).collect();
+    letters.dedup();
+    assert_eq!(
+        letters,
+        [b"nonsense scored".to_vec(), b"nonsense stored".into(), b"nonsense published".into()]
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_dies_inside_its_transaction_leaves_nothing_of_it() {
+    let world = World::start().await;
+    world.learn_little();
+    world.make_topic(1).await;
+    ask(&world, 0..20).await;
+    // the first update moves the offsets, the second one writes the answers: that one hangs
+    let admin = world.mongo.admin(0).await;
+    let hang = doc! { "failCommands": ["update"], "blockConnection": true, "blockTimeMS": 10_000 };
+    let fail = |mode: mongodb::bson::Bson| {
+        doc! {
+            "configureFailPoint": "failCommand", "mode": mode, "data": hang.clone(),
+        }
+    };
+    admin.run_command(fail(doc! { "skip": 1 }.into())).await.unwrap();
+    let job = Process::start(&mut world.stream(&["--trigger", "available-now"]));
+    let reached = doc! {
+        "waitForFailPoint": "failCommand", "timesEntered": 1,
+        "maxTimeMS": DEADLINE.as_millis() as i64,
+    };
+    admin.run_command(reached).await.unwrap();
+    // a Process is killed when it is dropped
+    drop(job);
+    admin.run_command(fail("off".into())).await.unwrap();
+    assert_eq!((answers(&world).await.len(), next(&world).await), (0, 0));
+    run(&mut world.stream(&["--trigger", "available-now"]));
+    assert_eq!((answers(&world).await.len(), next(&world).await), (20, 20));
+    check_topic(&world).await;
+}
+
+#[tokio::test]
+async fn a_job_that_was_away_changes_nothing_and_comes_back() {
+    let world = World::start().await;
+    let models = world.learn_little();
+    world.make_topic(2).await;
+    // the first has read them, and has not answered yet
+    let first = Stream::start(&world, "first", &["--trigger", "interval:5s"]);
+    first.wait_for("assigned", |n| n == 2.0);
+    ask(&world, 0..30).await;
+    first.wait_for("window_rows", |n| n == 30.0);
+    send_signal(&first.process.pid(), "STOP");
+    let stopped = answers(&world).await;
+    run(submit_job(&world.data()).args(["models", "promote", &models[1]]));
+    let second = Stream::start(&world, "second", &["--trigger", "interval:200ms"]);
+    until("the others' answers", || second.meter("messages_total").filter(|n| *n > 0.0));
+    let mut seen = BTreeMap::new();
+    while seen.len() < 30 {
+        seen = answers(&world).await;
+    }
+    send_signal(&first.process.pid(), "CONT");
+    first.wait_for("rebalances{event=\"lost\"}", |n| n >= 1.0);
+    assert!(first.log().contains("the group gave our partitions to others"));
+    // both are at work again
+    first.wait_for("assigned", |n| n == 1.0);
+    second.wait_for("assigned", |n| n == 1.0);
+    ask(&world, 30..60).await;
+    for number in 30..60 {
+        world.answer(number).await;
+    }
+    let after = answers(&world).await;
+    assert!(seen.iter().all(|(uuid, document)| after[uuid] == *document));
+    assert!(stopped.iter().all(|(uuid, document)| after[uuid] == *document));
+    first.process.end_cleanly("the first");
+    second.process.end_cleanly("the second");
+    check_topic(&world).await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_waited_for_or_given_up_as_told() {
+    let mut world = World::start().await;
+    world.learn_little();
+    world.make_topic(1).await;
+    let stream = Stream::start(&world, "patient", &["--trigger", "interval:200ms"]);
+    ask(&world, 0..5).await;
+    world.answer(4).await;
+    until("it is ready", || get(stream.port, "/readyz").ends_with("ready\n").then_some(()));
+    assert!(get(stream.port, "/healthz").ends_with("ok\n"));
+
+    world.mongo.processes.clear();
+    ask(&world, 5..10).await;
+    stream.wait_for("sink_retries_total{sink=\"store\"}", |n| n >= 2.0);
+    let unready = get(stream.port, "/readyz");
+    assert!(unready.starts_with("HTTP/1.1 503") && unready.contains("store"), "{unready}");
+    let mut hasty = world.stream(&["--trigger", "available-now", "--group", "hasty"]);
+    let hasty = hasty.args(["--give-up-after", "1"]).output().unwrap();
+    let said = String::from_utf8_lossy(&hasty.stderr);
+    assert!(!hasty.status.success() && said.contains("no MongoDB answers at"), "{said}");
+
+    world.mongo.restart();
+    world.answer(9).await;
+    until("it is ready again", || get(stream.port, "/readyz").ends_with("ready\n").then_some(()));
+    assert_eq!(world.read_all(DEAD_LETTERS), [], "a fault of the store is no fault of a message");
+    stream.process.end_cleanly("the patient stream");
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_can_be_read_now_is_answered() {
+    let world = World::start().await;
+    world.learn_little();
+    world.make_topic(1).await;
+    let bounded = ["--trigger", "available-now"];
+    world.send(b"nonsense").await;
+    ask(&world, 1..3).await;
+    run(world.stream(&bounded).args(["--message-bytes-max", "100"]));
+    assert_eq!(answers(&world).await.len(), 0);
+    let rejected = world.documents_of("flight_delay_classification_rejected", doc! {}).await;
+    assert_eq!(rejected.len(), 2);
+
+    let dlq = |arguments: &[&str]| {
+        let mut command = submit_job(&world.data());
+        let (action, rest) = arguments.split_first().unwrap();
+        run(command.args(["dlq", action, "--kafka", &world.brokers]).args(rest))
+    };
+    let listed = dlq(&["list"]);
+    assert_eq!(listed.lines().count(), 4, "{listed}");
+    let large = "reason LIKE '%exceeds the limit of 100%' AND source_offset >= 2";
+    let listed = dlq(&["list", "--where", large]);
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert!(listed.contains("0/2") && listed.contains("exceeds"), "{listed}");
+    let shown = dlq(&["show", "--where", "source_offset = 0"]);
+    assert!(shown.contains("value: nonsense") && shown.contains("key: a key"), "{shown}");
+    assert!(shown.contains("__connect.errors.connector.name: tarmac-stream"), "{shown}");
+
+    dlq(&["replay", "--where", large]);
+    run(&mut world.stream(&bounded));
+    assert!(answers(&world).await.keys().eq([&uuid(2)]));
+    // all of them, again: what is answered stays, nonsense is nonsense again
+    let before = answers(&world).await[&uuid(2)].clone();
+    dlq(&["replay"]);
+    run(&mut world.stream(&bounded));
+    let after = answers(&world).await;
+    assert!(after.keys().eq([&uuid(1), &uuid(2)]) && after[&uuid(2)] == before);
+    assert_eq!(world.read_all(DEAD_LETTERS).len(), 4);
+
+    let mut wrong = submit_job(&world.data());
+    wrong.args(["dlq", "list", "--kafka", &world.brokers, "--where", "colour = 1"]);
+    let wrong = wrong.output().unwrap();
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert!(!wrong.status.success() && said.contains("--where colour = 1"), "{said}");
+}
+
+#[tokio::test]
+async fn a_champion_is_replaced_and_a_challenger_is_only_counted() {
+    let world = World::start().await;
+    let models = world.learn_little();
+    world.make_topic(1).await;
+    let shadow = &models[1][..12];
+    let stream = Stream::start(&world, "s", &["--trigger", "interval:100ms", "--shadow", shadow]);
+    ask(&world, 0..10).await;
+    let version = world.answer(9).await.get_str("ModelVersion").unwrap().to_owned();
+    assert_eq!(version, models[0]);
+    let agreed = |answer| format!("shadow_rows_total{{agrees=\"{answer}\"}}");
+    until("the challenger is counted", || {
+        let n = ["yes", "no"].map(|answer| stream.meter(&agreed(answer)).unwrap_or(0.0));
+        (n.iter().sum::<f64>() == 10.0).then_some(())
+    });
+    assert_eq!(stream.meter(&format!("model{{version=\"{version}\"}}")), Some(1.0));
+    stream.wait_for("lag{partition=\"0\"}", |lag| lag == 0.0);
+    assert!(stream.meter("drift_psi{feature=\"origin\"}").unwrap() > 0.0);
+    assert_eq!(stream.meter("drift_rows"), Some(10.0));
+    assert_eq!(stream.meter("latency_seconds_count"), Some(10.0));
+    assert_eq!(stream.meter("phase_seconds_count{phase=\"store\"}"), stream.meter("windows_total"));
+
+    // a broken artefact is refused, and the old one stays
+    let broken = "0".repeat(64);
+    let path = world.data().join("models");
+    std::fs::write(path.join(format!("{broken}.json")), "{}").unwrap();
+    std::fs::write(path.join("champion"), format!("{broken}\n{version}\n")).unwrap();
+    let mut number = 10;
+    while stream.meter("models_refused_total") != Some(1.0) {
+        ask(&world, number..number + 1).await;
+        let answer = world.answer(number).await;
+        assert_eq!(answer.get_str("ModelVersion").unwrap(), version);
+        number += 1;
+    }
+    assert!(stream.log().contains("champion is refused"));
+    let mut promoted = submit_job(&world.data());
+    let promoted = promoted.args(["models", "promote", &broken]).output().unwrap();
+    assert!(!promoted.status.success(), "what cannot be read is not promoted");
+
+    run(submit_job(&world.data()).args(["models", "promote", &models[1]]));
+    until("the new champion serves", || {
+        stream.meter(&format!("model{{version=\"{}\"}}", models[1])).or_else(|| {
+            // it is looked for when there is a window
+            futures::executor::block_on(ask(&world, number..number + 1));
+            number += 1;
+            None
+        })
+    });
+    let listed = run(submit_job(&world.data()).args(["models", "list"]));
+    assert!(listed.lines().nth(1).unwrap().starts_with(&models[1][..12]), "{listed}");
+    assert!(listed.contains("champion") && listed.contains("cannot be read"), "{listed}");
+    let shown = run(submit_job(&world.data()).args(["models", "show", &models[0][..12]]));
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["model"], &shown["params"]["seed"]), (&Value::from(&*models[0]), &1.into()));
+    let diff = run(submit_job(&world.data()).args(["models", "diff", &models[0]]));
+    assert!(diff.contains("params.seed: 1 | 2"), "{diff}");
+    stream.process.end_cleanly("the stream");
+}

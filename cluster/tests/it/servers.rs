@@ -1,0 +1,159 @@
+//! A real Kafka broker and real MongoDB servers, as processes that may be killed and come back on
+//! the same ports with what they had.
+
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Document, doc};
+use mongodb::{Client, Database};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::setup::{DEADLINE, POLL, Process, free_port, repository, servers, until};
+
+/// Silence after which the members of a set elect another primary.
+const ELECTION_MS: i32 = 2_000;
+
+/// A broker. With `tls`, a directory with certificates, clients come over TLS as a user.
+pub struct Kafka {
+    pub process: Process,
+    directory: PathBuf,
+    ports: [u16; 2],
+    tls: Option<PathBuf>,
+}
+
+impl Kafka {
+    /// Does not wait until it answers.
+    pub fn start(directory: &Path, tls: Option<&Path>) -> Self {
+        let (directory, tls) = (directory.to_owned(), tls.map(Path::to_owned));
+        let ports = [free_port(), free_port()];
+        let process = Self::run(&directory, ports, tls.as_deref());
+        Self { process, directory, ports, tls }
+    }
+
+    fn run(directory: &Path, ports: [u16; 2], tls: Option<&Path>) -> Process {
+        let mut command = Command::new(repository().join("tests/servers/kafka.sh"));
+        command
+            .arg(servers().join("kafka/libs"))
+            .arg(directory)
+            .args(ports.map(|port| port.to_string()))
+            .args(tls)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Process::start(&mut command)
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    /// Waits until it answers to a client with these properties.
+    pub fn wait(&self, properties: &[(&str, &str)]) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.address());
+        for (name, value) in properties {
+            config.set(*name, *value);
+        }
+        let consumer: BaseConsumer = config.create().unwrap();
+        until("Kafka answers", || consumer.fetch_metadata(None, Duration::from_secs(1)).ok());
+    }
+
+    /// `kill -9`, then the same broker again.
+    pub fn crash(&mut self) {
+        self.process.0.kill().unwrap();
+        self.process.0.wait().unwrap();
+        self.process = Self::run(&self.directory, self.ports, self.tls.as_deref());
+    }
+}
+
+/// The members of a replica set. With `tls`, a directory with certificates, clients come over TLS
+/// as a user.
+pub struct MongoSet {
+    pub processes: Vec<Process>,
+    ports: Vec<u16>,
+    directory: PathBuf,
+    tls: Option<PathBuf>,
+}
+
+impl MongoSet {
+    /// Does not wait until they answer.
+    pub fn start(directory: &Path, n_members: usize, tls: Option<&Path>) -> Self {
+        let ports: Vec<u16> = (0..n_members).map(|_| free_port()).collect();
+        let (directory, tls) = (directory.to_owned(), tls.map(Path::to_owned));
+        let mut set = Self { processes: Vec::new(), ports, directory, tls };
+        set.restart();
+        set
+    }
+
+    fn run(&self, member: usize) -> Process {
+        let mut command = Command::new(repository().join("tests/servers/mongod.sh"));
+        let directory = self.directory.join(member.to_string());
+        command
+            .arg(servers().join("mongod"))
+            .arg(directory)
+            .arg(self.ports[member].to_string())
+            .arg("replset")
+            .args(&self.tls)
+            .stdout(Stdio::null());
+        Process::start(&mut command)
+    }
+
+    pub fn url(&self) -> String {
+        let hosts: Vec<_> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("mongodb://{}/?replicaSet=rs0", hosts.join(","))
+    }
+
+    /// The URL of one member by itself.
+    pub fn direct_url(&self, member: usize) -> String {
+        format!("mongodb://127.0.0.1:{}/?directConnection=true", self.ports[member])
+    }
+
+    /// Waits until they answer, makes them a set and waits for its primary.
+    pub async fn initiate(&self) {
+        for port in &self.ports {
+            until("mongod answers", || TcpStream::connect(("127.0.0.1", *port)).ok());
+        }
+        let members = self.ports.iter().zip(0..);
+        let members: Vec<Document> = members
+            .map(|(port, i)| doc! { "_id": i, "host": format!("127.0.0.1:{port}") })
+            .collect();
+        let settings = doc! { "electionTimeoutMillis": ELECTION_MS };
+        let set = doc! { "_id": "rs0", "members": members, "settings": settings };
+        let first = self.admin(0).await;
+        first.run_command(doc! { "replSetInitiate": set }).await.unwrap();
+        let started = Instant::now();
+        while !first.run_command(doc! { "hello": 1 }).await.unwrap().contains_key("primary") {
+            assert!(started.elapsed() < DEADLINE, "no member becomes primary");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// The admin database of one member.
+    pub async fn admin(&self, member: usize) -> Database {
+        let mut url = self.direct_url(member);
+        if let Some(tls) = &self.tls {
+            url += &tls_options(tls);
+        }
+        Client::with_uri_str(url).await.unwrap().database("admin")
+    }
+
+    /// `kill -9`, then the same server again.
+    pub fn crash(&mut self, member: usize) {
+        let process = &mut self.processes[member].0;
+        process.kill().unwrap();
+        process.wait().unwrap();
+        self.processes[member] = self.run(member);
+    }
+
+    /// The servers again, after `processes` was cleared.
+    pub fn restart(&mut self) {
+        self.processes = (0..self.ports.len()).map(|member| self.run(member)).collect();
+    }
+}
+
+/// What a MongoDB URL says so that the client trusts these certificates.
+pub fn tls_options(tls: &Path) -> String {
+    format!("&tls=true&tlsCAFile={}", tls.join("ca.pem").display())
+}
