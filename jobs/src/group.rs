@@ -1,24 +1,20 @@
 //! What the thread that polls Kafka and the stream share: the assignment, the queue between them,
-//! and how far the group is to be told we are.
+//! and how far the messages are answered.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{Notify, watch};
 
 use crate::meters::Meters;
 use crate::source::Limits;
 use crate::window::Message;
-
-/// Pause before offsets that the group did not take are sent again.
-const COMMIT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What waits in the queue.
 pub(crate) enum Item {
@@ -51,11 +47,6 @@ pub(crate) struct State {
     n_bytes: usize,
     is_paused: bool,
     is_stopped: bool,
-    /// Offsets that the group has yet to be told.
-    done: BTreeMap<i32, i64>,
-    /// Whether an answer of the group is awaited.
-    is_committing: bool,
-    commit_again: Option<Instant>,
     /// Where answered messages end, and where partitions do.
     answered: BTreeMap<i32, i64>,
     ends: BTreeMap<i32, i64>,
@@ -142,10 +133,7 @@ impl Group {
         let mut state = self.lock();
         if state.generation == generation {
             consumer.assign(from).context("cannot read the assigned partitions")?;
-            let offsets = from.elements().into_iter().filter_map(|element| {
-                element.offset().to_raw().map(|offset| (element.partition(), offset))
-            });
-            state.answered.extend(offsets);
+            state.answered.extend(raw(from));
         }
         Ok(())
     }
@@ -160,18 +148,17 @@ impl Group {
         Ok(())
     }
 
-    pub(crate) fn done(&self, generation: u64, offsets: &BTreeMap<i32, i64>) {
+    /// Lets librdkafka tell the group, in its own time, and when partitions are taken away.
+    pub(crate) fn done(&self, consumer: &Member, generation: u64, offsets: &TopicPartitionList) {
         let mut state = self.lock();
-        if state.generation == generation {
-            state.done.extend(offsets);
-            state.answered.extend(offsets);
-            self.show_lag(&state);
+        if state.generation != generation {
+            return;
         }
-    }
-
-    pub(crate) fn has_to_commit(&self) -> bool {
-        let state = self.lock();
-        state.failure.is_none() && (state.is_committing || !state.done.is_empty())
+        if let Err(error) = consumer.store_offsets(offsets) {
+            tracing::warn!(%error, "the group is not told how far we are");
+        }
+        state.answered.extend(raw(offsets));
+        self.show_lag(&state);
     }
 
     pub(crate) fn assigned(&self) -> Vec<i32> {
@@ -208,8 +195,7 @@ impl Group {
         self.lock().is_stopped
     }
 
-    /// What the polling thread does between polls: pauses and resumes, and tells the group how far
-    /// we are.
+    /// What the polling thread does between polls: pauses and resumes.
     pub(crate) fn look_after(&self, consumer: &Member) {
         let mut state = self.lock();
         let (rows_max, bytes_max) = (self.limits.queue_rows, self.limits.queue_bytes);
@@ -234,31 +220,6 @@ impl Group {
         self.meters.queue_rows.set(state.n_rows as i64);
         self.meters.queue_bytes.set(state.n_bytes as i64);
         self.meters.paused.set(state.is_paused.into());
-        self.commit(consumer, &mut state);
-    }
-
-    /// Tells the group how far we are, without waiting for its answer.
-    fn commit(&self, consumer: &Member, state: &mut State) {
-        let is_early = state.commit_again.is_some_and(|at| Instant::now() < at);
-        if state.is_committing || state.done.is_empty() || is_early {
-            return;
-        }
-        let mut list = TopicPartitionList::new();
-        for (partition, offset) in &state.done {
-            let offset = Offset::Offset(*offset);
-            let added = list.add_partition_offset(&self.topic, *partition, offset);
-            added.expect("offsets of Kafka are not negative");
-        }
-        match consumer.commit(&list, CommitMode::Async) {
-            Ok(()) => {
-                state.is_committing = true;
-                state.done.clear();
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the group does not take our offsets");
-                state.commit_again = Some(Instant::now() + COMMIT_PAUSE);
-            }
-        }
     }
 
     /// Fails the stream when the polling thread ends other than by [`Watch::is_well`].
@@ -289,9 +250,8 @@ pub(crate) struct Callbacks(pub(crate) Arc<Group>);
 pub(crate) type Member = BaseConsumer<Callbacks>;
 
 impl ClientContext for Callbacks {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "Kafka");
-    }
+    /// The polling thread is told the same.
+    fn error(&self, _: KafkaError, _: &str) {}
 }
 
 impl ConsumerContext for Callbacks {
@@ -310,7 +270,6 @@ impl ConsumerContext for Callbacks {
         } else if consumer.assignment_lost() {
             ("lost", consumer.unassign())
         } else {
-            group.commit(consumer, &mut state);
             ("revoked", consumer.unassign())
         };
         if let Err(error) = taken {
@@ -328,25 +287,21 @@ impl ConsumerContext for Callbacks {
         }
         group.meters.rebalances.with_label_values(&[what]).inc();
         state.forget();
-        state.done.clear();
         state.assigned = is_assigned.then_some(partitions);
         group.meters.assigned.set(state.assigned.as_ref().map_or(0, Vec::len) as i64);
         group.tell(state);
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let mut state = self.0.lock();
-        state.is_committing = false;
-        let Err(error) = result else { return };
-        tracing::warn!(%error, "the group did not take our offsets");
-        state.commit_again = Some(Instant::now() + COMMIT_PAUSE);
-        // of an assignment that is gone they are somebody else's to tell
-        if state.assigned.is_some() {
-            for element in offsets.elements() {
-                if let Some(offset) = element.offset().to_raw() {
-                    state.done.entry(element.partition()).or_insert(offset);
-                }
-            }
+    /// Nothing depends on what the group knows.
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::warn!(%error, "the group did not take our offsets");
         }
     }
+}
+
+/// Partitions and offsets of a list.
+fn raw(list: &TopicPartitionList) -> Vec<(i32, i64)> {
+    let elements = list.elements().into_iter();
+    elements.filter_map(|e| Some((e.partition(), e.offset().to_raw()?))).collect()
 }

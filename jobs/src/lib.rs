@@ -25,6 +25,7 @@ pub mod publish;
 pub mod raw;
 pub mod report;
 pub mod report_html;
+pub mod requests;
 mod retry;
 pub mod score;
 pub mod sink;

@@ -33,8 +33,10 @@ const IDLE: Duration = Duration::from_millis(500);
 const LAG_EVERY: Duration = Duration::from_secs(2);
 /// Messages that librdkafka fetches ahead. More would be fetched again after each pause.
 const FETCHED_MESSAGES: &str = "20000";
-/// How long the end waits until the group knows how far we are. It does not matter to us.
-const GROUP_COMMIT_WAIT: Duration = Duration::from_secs(5);
+/// How often the group is told how far we are, for those who watch the lag.
+const GROUP_COMMIT_MS: &str = "1000";
+/// How long the same complaint of librdkafka is not repeated.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// How much is held at a time, in messages and in bytes of their keys and values.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +113,9 @@ impl Source {
         let mut config = config(properties);
         config
             .set("group.id", group)
-            .set("enable.auto.commit", "false")
+            // what is stored is committed by librdkafka, again and again until it is taken
+            .set("enable.auto.offset.store", "false")
+            .set("auto.commit.interval.ms", GROUP_COMMIT_MS)
             .set("auto.offset.reset", "earliest")
             .set("enable.partition.eof", "true")
             // all partitions are taken away before any is given: a change of hands is one event
@@ -256,12 +260,16 @@ impl Source {
             let unread = ends.iter().filter(is_unread);
             self.unread = Some(unread.map(|(partition, end)| (*partition, *end)).collect());
         }
+        self.group.start(&self.consumer, assignment.generation, &self.list(offsets)?)
+    }
+
+    fn list(&self, offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in offsets {
             let offset = Offset::Offset(*offset);
             list.add_partition_offset(self.group.topic(), *partition, offset)?;
         }
-        self.group.start(&self.consumer, assignment.generation, &list)
+        Ok(list)
     }
 
     /// Drops what was read and waits to be told the assignment again: somebody else has claimed a
@@ -277,16 +285,13 @@ impl Source {
 
     /// Lets the group, and with it the usual tools, know that everything before these offsets is
     /// done. Nothing depends on it.
-    pub fn done(&self, offsets: &BTreeMap<i32, i64>) {
-        self.group.done(self.generation, offsets);
+    pub fn done(&self, offsets: &BTreeMap<i32, i64>) -> Result<()> {
+        self.group.done(&self.consumer, self.generation, &self.list(offsets)?);
+        Ok(())
     }
 
     /// Leaves the group.
     pub async fn close_group(mut self) -> Result<()> {
-        let give_up = Instant::now() + GROUP_COMMIT_WAIT;
-        while self.group.has_to_commit() && Instant::now() < give_up {
-            sleep(POLL).await;
-        }
         self.lag.abort();
         // the task holds the consumer, which leaves when the last of its holders is gone
         _ = (&mut self.lag).await;
@@ -317,6 +322,7 @@ async fn at(time: Option<Instant>) {
 /// The thread that polls, until the group is told to stop.
 fn poll(consumer: &Member, group: &Group) {
     let watch = group.fail_on_panic();
+    let mut complaints = Complaints::default();
     while !group.is_stopped() {
         group.look_after(consumer);
         match consumer.poll(POLL) {
@@ -331,10 +337,28 @@ fn poll(consumer: &Member, group: &Group) {
             Some(Err(KafkaError::PartitionEOF(partition))) => group.push(Item::End(partition)),
             Some(Err(error)) if is_final(&error) => group.fail(error.to_string()),
             // brokers come and go, and librdkafka reconnects by itself
-            Some(Err(error)) => tracing::warn!(%error, "reading requests"),
+            Some(Err(error)) => complaints.hear(&error),
         }
     }
     watch.is_well();
+}
+
+/// What librdkafka complains of, ten times a second while no broker is there.
+#[derive(Default)]
+struct Complaints {
+    last: Option<(String, Instant)>,
+}
+
+impl Complaints {
+    fn hear(&mut self, error: &KafkaError) {
+        let error = error.to_string();
+        let is_known =
+            |(last, at): &(String, Instant)| *last == error && at.elapsed() < COMPLAIN_EVERY;
+        if !self.last.as_ref().is_some_and(is_known) {
+            tracing::warn!(error, "reading requests");
+            self.last = Some((error, Instant::now()));
+        }
+    }
 }
 
 /// Whether librdkafka gives up on it.

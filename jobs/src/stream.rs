@@ -27,7 +27,7 @@ use crate::observe::Observer;
 use crate::retry::{Retry, Stop};
 use crate::sink::{Record, Sink};
 use crate::source::{Assignment, Event, Source};
-use crate::window::{self, Message, Rules, ScoredWindow};
+use crate::window::{self, Message, Plan, Rules, ScoredWindow};
 
 /// Messages whose answers are written together. A larger window is split: a transaction must end
 /// long before MongoDB's limit of 60 s, also on a busy server.
@@ -123,6 +123,7 @@ pub async fn run(
     let mut stream = Stream {
         ctx,
         serving,
+        plan: Plan::new(ctx).await?,
         source,
         sink,
         store,
@@ -144,6 +145,7 @@ pub async fn run(
 struct Stream<'a> {
     ctx: &'a SessionContext,
     serving: Serving,
+    plan: Plan,
     source: Source,
     sink: Sink,
     store: &'a Store,
@@ -208,7 +210,9 @@ impl Stream<'_> {
             self.claims.insert(*partition, claim);
         }
         tracing::info!(?offsets, "reading on from where the store says");
-        Ok(self.source.start(assignment, &offsets)?)
+        self.source.start(assignment, &offsets)?;
+        // whoever had it before may have died before the group was told
+        Ok(self.source.done(&offsets)?)
     }
 
     /// Answers a window, in pieces that fit a transaction.
@@ -217,7 +221,7 @@ impl Stream<'_> {
             return Ok(());
         }
         let (started, before) = (Instant::now(), self.streamed);
-        self.refresh().await;
+        self.refresh().await?;
         let mut phases = Phases::default();
         for piece in pieces(messages) {
             self.answer_piece(piece, &mut phases).await?;
@@ -240,12 +244,16 @@ impl Stream<'_> {
         Ok(())
     }
 
-    async fn refresh(&mut self) {
+    async fn refresh(&mut self) -> Result<()> {
         match self.serving.refresh(self.ctx).await {
             Looked::Same => {}
             Looked::Refused => self.meters.models_refused_total.inc(),
-            Looked::Replaced => self.observer.replace(Arc::clone(self.serving.champion())),
+            Looked::Replaced => {
+                self.plan = Plan::new(self.ctx).await?;
+                self.observer.replace(Arc::clone(self.serving.champion()));
+            }
         }
+        Ok(())
     }
 
     async fn answer_piece(
@@ -267,7 +275,7 @@ impl Stream<'_> {
             meters.phase(name, took);
             *phase += took;
         };
-        let scored = window::score(self.ctx, messages, rules).await?;
+        let scored = window::score(&self.plan, messages, rules).await?;
         lap("score", &mut phases.score);
         self.retry
             .until_done("dead_letters", self.source.lost(), async || {
@@ -294,7 +302,7 @@ impl Stream<'_> {
             claim.published = next.get(partition).copied().unwrap_or(claim.published);
         }
         self.has_to_note = true;
-        self.source.done(&next);
+        self.source.done(&next)?;
         self.count(n_messages, &scored, kept.len(), &created);
         Ok(())
     }
@@ -377,7 +385,7 @@ impl Stream<'_> {
     /// Records what is published, so that the next who claims need not do it again. There is no
     /// harm when this fails.
     async fn note_published(&mut self) {
-        if !std::mem::take(&mut self.has_to_note) {
+        if !std::mem::take(&mut self.has_to_note) || self.claims.is_empty() {
             return;
         }
         let claims: Vec<Claim> = self.claims.values().cloned().collect();

@@ -2,23 +2,22 @@
 //! both, and a test feeds it a `Vec`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Datelike, Utc};
-use datafusion::arrow::array::{
-    Array, AsArray, BooleanArray, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch,
-    StringViewArray, new_null_array,
-};
-use datafusion::arrow::datatypes::{
-    DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef,
-};
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use datafusion::common::ScalarValue;
-use datafusion::datasource::MemTable;
+use datafusion::execution::{SessionStateBuilder, TaskContext};
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use datafusion::prelude::SessionContext;
 use events::{Answer, BadRequest, Prediction, PredictionRequest, Refusal, Status, request_uuid};
 
+use crate::requests::Requests;
 use crate::sql;
 
 /// A message as it came from a topic.
@@ -80,14 +79,8 @@ pub struct ScoredWindow {
     pub n_repeated: usize,
 }
 
-/// Scores a window. `ctx` knows `distances` and a model named `champion`.
-///
-/// Errors are faults of the engine; a bad message never is one.
-pub async fn score(
-    ctx: &SessionContext,
-    messages: Vec<Message>,
-    rules: Rules,
-) -> Result<ScoredWindow> {
+/// Scores a window. Errors are faults of the engine; a bad message never is one.
+pub async fn score(plan: &Plan, messages: Vec<Message>, rules: Rules) -> Result<ScoredWindow> {
     let mut window = ScoredWindow::default();
     let mut requests = Vec::new();
     let mut uuids = HashSet::new();
@@ -103,7 +96,7 @@ pub async fn score(
         }
     }
     if !requests.is_empty() {
-        predict(ctx, &requests, rules.now, &mut window).await?;
+        predict(plan, &requests, rules.now, &mut window).await?;
     }
     Ok(window)
 }
@@ -127,24 +120,57 @@ fn reject(window: &mut ScoredWindow, message: Message, error: &BadRequest) {
     window.dead_letters.push(DeadLetter { message, kind: error.kind(), reason });
 }
 
-/// Makes `features` from the requests as `flights`, by the steps that training uses.
-pub async fn register_features(ctx: &SessionContext, requests: &[PredictionRequest]) -> Result<()> {
-    let batch = flights_of(requests)?;
-    let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
-    ctx.deregister_table("flights")?;
-    ctx.register_table("flights", Arc::new(table))?;
-    sql::view(ctx, "features", sql::FEATURES, &[]).await
+/// Registers `flights`, to be filled with requests, and `features` made from it by the step that
+/// training uses.
+pub async fn register_features(ctx: &SessionContext) -> Result<Arc<Requests>> {
+    let requests = Requests::register(ctx)?;
+    sql::view(ctx, "features", sql::FEATURES, &[]).await?;
+    Ok(requests)
+}
+
+/// How windows are scored: by `sql/2_features.sql` and `sql/6_predictions.sql`, planned once for a
+/// model, because planning costs more than scoring some thousand rows.
+pub struct Plan {
+    requests: Arc<Requests>,
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+}
+
+impl Plan {
+    /// Plans over `distances` and the model named `champion`, which `ctx` knows.
+    pub async fn new(ctx: &SessionContext) -> Result<Self> {
+        let requests = register_features(ctx).await?;
+        let model = ScalarValue::from("champion");
+        let frame = sql::plan(ctx, sql::PREDICTIONS, &[("model", model)]).await?;
+        let (state, plan) = frame.into_parts();
+        let mut config = state.config().clone();
+        // a join that tells its other side what to leave out remembers it from one run to the next
+        config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
+        let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
+        let plan = state.create_physical_plan(&plan).await.context(sql::PREDICTIONS.file)?;
+        Ok(Self { requests, plan, task: state.task_ctx() })
+    }
+
+    async fn predict(&self, requests: &[PredictionRequest]) -> Result<Vec<RecordBatch>> {
+        self.requests.fill(requests)?;
+        let plan = reset_plan_states(Arc::clone(&self.plan))?;
+        Ok(collect(plan, Arc::clone(&self.task)).await?)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        displayable(self.plan.as_ref()).indent(false).fmt(f)
+    }
 }
 
 async fn predict(
-    ctx: &SessionContext,
+    plan: &Plan,
     requests: &[PredictionRequest],
     now: DateTime<Utc>,
     window: &mut ScoredWindow,
 ) -> Result<()> {
-    register_features(ctx, requests).await?;
-    let model = ScalarValue::from("champion");
-    window.rows = sql::plan(ctx, sql::PREDICTIONS, &[("model", model)]).await?.collect().await?;
+    window.rows = plan.predict(requests).await?;
     let answered_at = PredictionRequest::timestamp(now);
     let mut answers = BTreeMap::new();
     for batch in &window.rows {
@@ -205,56 +231,4 @@ fn predictions_of(
         ));
     }
     Ok(predictions)
-}
-
-/// The requests as the relation `flights`; `flight_id` is the position of the request.
-fn flights_of(requests: &[PredictionRequest]) -> Result<RecordBatch> {
-    let texts = |of: fn(&PredictionRequest) -> Option<&str>| -> Arc<dyn Array> {
-        Arc::new(requests.iter().map(of).collect::<StringViewArray>())
-    };
-    let minutes = |of: fn(&PredictionRequest) -> Option<i32>| -> Arc<dyn Array> {
-        let minutes = |hhmm: i32| hhmm / 100 % 24 * 60 + hhmm % 100;
-        Arc::new(requests.iter().map(|r| of(r).map(minutes)).collect::<Int32Array>())
-    };
-    let days = requests.iter().map(|r| {
-        let epoch = chrono::NaiveDate::default();
-        r.FlightDate.signed_duration_since(epoch).num_days() as i32
-    });
-    let n_rows = requests.len();
-    let columns: Vec<Arc<dyn Array>> = vec![
-        Arc::new(Int64Array::from_iter_values(0..n_rows as i64)),
-        Arc::new(Date32Array::from_iter_values(days)),
-        texts(|r| Some(&r.Carrier)),
-        texts(|r| r.FlightNum.as_deref()),
-        texts(|r| Some(&r.Origin)),
-        texts(|r| Some(&r.Dest)),
-        minutes(|r| r.CRSDepTime),
-        Arc::new(Float64Array::from_iter_values(requests.iter().map(|r| r.DepDelay))),
-        minutes(|r| r.CRSArrTime),
-        new_null_array(&DataType::Float64, n_rows),
-        Arc::new(requests.iter().map(|r| r.Distance).collect::<Float64Array>()),
-        Arc::new(BooleanArray::from(vec![false; n_rows])),
-        Arc::new(BooleanArray::from(vec![false; n_rows])),
-    ];
-    Ok(RecordBatch::try_new(flights_schema(), columns)?)
-}
-
-/// The columns of `flights` that features are made of.
-fn flights_schema() -> SchemaRef {
-    let field = |name: &str, of: DataType| Field::new(name, of, true);
-    Arc::new(Schema::new(vec![
-        field("flight_id", DataType::Int64),
-        field("flight_date", DataType::Date32),
-        field("carrier", DataType::Utf8View),
-        field("flight_number", DataType::Utf8View),
-        field("origin", DataType::Utf8View),
-        field("dest", DataType::Utf8View),
-        field("crs_dep_minutes", DataType::Int32),
-        field("dep_delay_minutes", DataType::Float64),
-        field("crs_arr_minutes", DataType::Int32),
-        field("arr_delay_minutes", DataType::Float64),
-        field("distance_miles", DataType::Float64),
-        field("cancelled", DataType::Boolean),
-        field("diverted", DataType::Boolean),
-    ]))
 }

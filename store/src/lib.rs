@@ -58,7 +58,7 @@ pub struct Claim {
 /// Why a commit left nothing behind.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// Somebody else has claimed the log. Throw the work away; claim again before any more.
+    /// Somebody else has claimed one of these logs. Throw the work away; claim again before any more.
     #[error("another process has claimed {0}")]
     Fenced(String),
     /// The database failed, and may or may not have written. Committing the same again is harmless.
@@ -135,6 +135,9 @@ impl Store {
     ) -> Result<Vec<String>, CommitError> {
         check_name(offsets)?;
         check_documents(collection, documents)?;
+        if claims.is_empty() {
+            return Err(anyhow::anyhow!("there is no claim to commit by").into());
+        }
         match self {
             Self::Mongo(mongo) => mongo.commit(collection, documents, offsets, claims).await,
             Self::Embedded(embedded) => {

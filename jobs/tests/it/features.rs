@@ -107,7 +107,7 @@ async fn training_and_streaming_features_are_bit_equal() {
     assert!(expected[0].len() > 4_000, "{} flights", expected[0].len());
     let streaming = serving().await;
     let requests = requests(&training, true).await;
-    window::register_features(&streaming, &requests).await.unwrap();
+    window::register_features(&streaming).await.unwrap().fill(&requests).unwrap();
     check_equal(&expected, &bits(&streaming).await);
 }
 
@@ -126,7 +126,7 @@ async fn a_distance_from_the_route_is_the_one_that_training_would_see() {
     assert!(expected[1].iter().all(Option::is_some), "every pair has a distance");
 
     let streaming = serving().await;
-    window::register_features(&streaming, &requests).await.unwrap();
+    window::register_features(&streaming).await.unwrap().fill(&requests).unwrap();
     check_equal(&expected, &bits(&streaming).await);
 }
 
@@ -167,7 +167,8 @@ async fn training_and_streaming_predictions_are_bit_equal() {
         value: Some(request.encode()),
         ..window::Message::default()
     });
-    let scored = window::score(&streaming, messages.collect(), rules()).await.unwrap();
+    let plan = window::Plan::new(&streaming).await.unwrap();
+    let scored = window::score(&plan, messages.collect(), rules()).await.unwrap();
     assert!(scored.dead_letters.is_empty() && scored.answers.len() == requests.len());
 
     let params = [("model", ScalarValue::from("champion"))];

@@ -10,8 +10,10 @@ use jobs::meters::Meters;
 use jobs::source::{Assignment, Event, Limits, Source};
 use jobs::trigger::Trigger;
 use jobs::window::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, util::Timeout};
 
@@ -86,6 +88,18 @@ fn from(offset: i64) -> BTreeMap<i32, i64> {
     (0..PARTITIONS).map(|partition| (partition, offset)).collect()
 }
 
+/// What the group has been told.
+fn committed(broker: &Broker) -> BTreeMap<i32, i64> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker.bootstrap_servers()).set("group.id", "group");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_range(TOPIC, 0, PARTITIONS - 1);
+    let committed = consumer.committed_offsets(list, PATIENCE).unwrap();
+    let offset = |e: &TopicPartitionListElem| e.offset().to_raw().unwrap();
+    committed.elements().iter().map(|e| (e.partition(), offset(e))).collect()
+}
+
 /// All messages from these offsets to the end, in windows.
 async fn read_all(source: &mut Source, offset: i64) -> Vec<Vec<Message>> {
     let assignment = assigned(source).await;
@@ -128,10 +142,17 @@ async fn a_coordinator_that_is_still_starting_is_waited_for() {
     broker.request_errors(RDKafkaApiKey::JoinGroup, &MOVING);
     let (mut source, _) = open(&broker, Trigger::AvailableNow, LIMITS).await;
     assert_eq!(read_all(&mut source, 0).await.concat().len(), 6);
-    // the group takes our offsets in the end; the source waits for it when it closes
+    // the group takes our offsets in the end, of each window
     broker.request_errors(RDKafkaApiKey::OffsetCommit, &MOVING);
-    source.done(&from(3));
-    tokio::time::timeout(PATIENCE, source.close_group()).await.unwrap().unwrap();
+    for done in [1, 2, 3] {
+        source.done(&from(done)).unwrap();
+        let started = std::time::Instant::now();
+        while committed(&broker) != from(done) {
+            assert!(started.elapsed() < PATIENCE, "{:?}", committed(&broker));
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+    source.close_group().await.unwrap();
 }
 
 #[tokio::test]
@@ -189,7 +210,8 @@ async fn a_group_that_decides_again_takes_what_was_read_away() {
     let (mut second, _) = open(&broker, Trigger::Arrival, LIMITS).await;
     tokio::time::timeout(PATIENCE, lost).await.unwrap();
     // what is done for an assignment that is gone is not told to the group
-    first.done(&from(50));
+    first.done(&from(50)).unwrap();
+    assert_ne!(committed(&broker), from(50));
     let both = tokio::join!(assigned(&mut first), assigned(&mut second));
     let mut partitions = [both.0.partitions.clone(), both.1.partitions.clone()].concat();
     partitions.sort_unstable();

@@ -7,7 +7,7 @@ use datafusion::datasource::MemTable;
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::{DataFrame, SessionContext};
 use jobs::sql::{self, Step};
-use jobs::window::register_features;
+use jobs::window;
 use jobs::{stream, train};
 use udf::codes::Codes;
 use udf::forest::FeatureSpec;
@@ -83,7 +83,6 @@ async fn codes_are_made_in_one_scan_of_the_flights() {
 async fn a_window_is_scored_in_one_partition() {
     let ctx = session(1);
     stream::prepare(&ctx, &shipped().await.lake).await.unwrap();
-    register_features(&ctx, &[]).await.unwrap();
-    let params = [("model", ScalarValue::from("champion"))];
-    check_golden("plan_of_6_predictions.txt", &plan(&ctx, sql::PREDICTIONS, &params).await);
+    let plan = window::Plan::new(&ctx).await.unwrap();
+    check_golden("plan_of_6_predictions.txt", &plan.to_string());
 }

@@ -1,22 +1,21 @@
 //! A window of messages: every request that names itself is answered, every bad one is kept.
 
-use datafusion::prelude::SessionContext;
 use events::{Answer, Prediction, Status};
 use jobs::stream;
-use jobs::window::{Message, Rules, ScoredWindow, score};
+use jobs::window::{Message, Plan, Rules, ScoredWindow, score};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::setup::{rules, session, shipped};
 
-async fn stream_session() -> SessionContext {
+async fn plan() -> Plan {
     let ctx = session(1);
     stream::prepare(&ctx, &shipped().await.lake).await.unwrap();
-    ctx
+    Plan::new(&ctx).await.unwrap()
 }
 
 async fn scored(messages: Vec<Message>) -> ScoredWindow {
-    score(&stream_session().await, messages, rules()).await.unwrap()
+    score(&plan().await, messages, rules()).await.unwrap()
 }
 
 /// A request with UUID number `id`; `changes` replace its fields, null removes one.
@@ -190,11 +189,11 @@ async fn a_window_of_thousands_is_answered_in_the_order_of_its_messages() {
 
 #[tokio::test]
 async fn a_window_leaves_nothing_behind_for_the_next_one() {
-    let ctx = stream_session().await;
+    let plan = plan().await;
     let mut answers = Vec::new();
     for id in [1, 2, 1] {
         let one = vec![message(0, request(id, json!({"DepDelay": id as f64})).to_string())];
-        let mut window = score(&ctx, one, rules()).await.unwrap();
+        let mut window = score(&plan, one, rules()).await.unwrap();
         assert_eq!((window.answers.len(), window.n_repeated), (1, 0));
         answers.push(window.answers.remove(0));
     }
@@ -217,7 +216,7 @@ async fn a_request_older_than_the_limit_expires_and_one_without_a_time_does_not(
     ];
     let expire_after = Some(std::time::Duration::from_secs(30));
     let rules = Rules { expire_after, ..rules() };
-    let window = score(&stream_session().await, messages, rules).await.unwrap();
+    let window = score(&plan().await, messages, rules).await.unwrap();
     let mut expired = Vec::new();
     for answer in &window.answers {
         if let Answer::Refused(refusal) = answer {
