@@ -13,7 +13,7 @@ use chrono::DateTime;
 use cluster::session;
 use futures::TryStreamExt;
 use jobs::lake::Lake;
-use jobs::window::{Message, Rules, score};
+use jobs::window::{self, Message, Rules, score};
 use jobs::{models, stream};
 use mongodb::Collection;
 use mongodb::bson::{self, Document, doc};
@@ -33,7 +33,7 @@ use crate::setup::{
 
 const PARTITIONS: i32 = 4;
 /// Until what must come in the end is said not to come.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// One in so many requests is none.
 const MALFORMED: u32 = 10;
 
@@ -347,13 +347,21 @@ async fn every_request_is_answered_once_whatever_dies() {
     }
     producing.await.unwrap();
     let asked = record.lock().unwrap().asked.clone();
+    let brokers = victims.world.brokers.clone();
     let started = Instant::now();
     loop {
         let n_answers = answers.count_documents(doc! {}).await.unwrap_or_default();
-        if n_answers >= asked.len() as u64 && lag(&victims.world.brokers) == 0 {
+        if n_answers >= asked.len() as u64 && lag(&brokers) == 0 {
             break;
         }
-        assert!(started.elapsed() < PATIENCE, "{n_answers} of {} are answered", asked.len());
+        if started.elapsed() > PATIENCE {
+            for job in victims.jobs.iter().chain(&victims.ending) {
+                let log = job.log();
+                let lines: Vec<&str> = log.lines().rev().take(30).collect();
+                println!("{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            }
+            panic!("{n_answers} of {} are answered; lag {}", asked.len(), lag(&brokers));
+        }
         tokio::time::sleep(POLL * 10).await;
     }
     watcher.abort();
@@ -461,9 +469,10 @@ async fn check_answers(
     for (version, messages) in by_model {
         let scorer = Arc::new(models::load(&lake, version).await.unwrap());
         models::register(&ctx, Models::from([("champion".to_owned(), scorer)]));
+        let plan = window::Plan::new(&ctx).await.unwrap();
         let now = DateTime::from_timestamp(0, 0).unwrap();
         let rules = Rules { now, message_bytes_max: events::REQUEST_BYTES_MAX, expire_after: None };
-        for answer in score(&ctx, messages, rules).await.unwrap().answers {
+        for answer in score(&plan, messages, rules).await.unwrap().answers {
             let mut expected = serde_json::to_value(&answer).unwrap();
             let id = answer.uuid().to_string();
             let mut is: Value = bson::deserialize_from_document(stored[&id].clone()).unwrap();

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# What a stream costs: requests drained from Kafka to MongoDB against a bare loop that does nothing
+# but upsert the same documents, the time from a request to its answer, and memory without a store.
+#
+#   bench/stream.sh [REQUESTS]        requests drained, default 1000000
+#
+#   SECONDS_ASKED=20                  how long each rate is held
+#   SECONDS_STARVED=60                how long MongoDB is stopped
+#   SUBMIT_JOB=FILE                   the executable (default: built)
+#
+# A Kafka broker and a MongoDB replica set of one are started on loopback, and end with the script.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. bench/common.sh
+
+REQUESTS=${1:-1000000}
+SERVERS=target/servers
+tests/servers/install.sh "$SERVERS" >&2
+make_submit_job
+export RUST_LOG=warn
+BENCH=(cargo bench --quiet --profile dev --workspace --bench stream --)
+"${BENCH[@]}" >/dev/null # builds it
+
+WORK=$OUT/stream
+rm -rf "$WORK" && mkdir -p "$WORK"
+trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+export OWNER_PID=$$
+KAFKA=127.0.0.1:19192 MONGO='mongodb://127.0.0.1:19117/?replicaSet=rs0'
+tests/servers/kafka.sh "$SERVERS/kafka/libs" "$WORK/kafka" 19192 &
+tests/servers/mongod.sh "$SERVERS/mongod" "$WORK/mongo" 19117 replset &
+MONGOD=$!
+"$SUBMIT_JOB" --data "$WORK/data" ingest data/nycflights13/flights.parquet >&2
+"$SUBMIT_JOB" --data "$WORK/data" train --json >&2
+stream() { "${BENCH[@]}" "$KAFKA" "$MONGO" "$@"; }
+
+stream initiate
+stream fill "$REQUESTS"
+stream drain "$SUBMIT_JOB" "$WORK/data" "$REQUESTS"
+stream bare
+TARMAC_MONGO=$MONGO "$SUBMIT_JOB" --data "$WORK/data" stream --kafka "$KAFKA" --trigger arrival &
+JOB=$!
+stream ask 100 5 >/dev/null # until it has joined
+stream ask 100 "${SECONDS_ASKED:-20}"
+stream ask 1000 "${SECONDS_ASKED:-20}"
+stream starve "$JOB" "$MONGOD" "${SECONDS_STARVED:-60}"
