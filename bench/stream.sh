@@ -21,7 +21,8 @@ export RUST_LOG=warn
 BENCH=(cargo bench --quiet --profile dev --workspace --bench stream --)
 "${BENCH[@]}" >/dev/null # builds it
 
-WORK=$OUT/stream
+# cargo runs it elsewhere
+SUBMIT_JOB=$(realpath "$SUBMIT_JOB") WORK=$PWD/$OUT/stream
 rm -rf "$WORK" && mkdir -p "$WORK"
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 export OWNER_PID=$$

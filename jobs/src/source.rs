@@ -13,30 +13,24 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
+use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::task::{JoinHandle as Task, spawn_blocking};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::group::{Callbacks, Group, Item, Member};
-use crate::kafka::{BROKER_WAIT, Properties, RECORD_BYTES_MAX, config};
+use crate::kafka::{Properties, RECORD_BYTES_MAX, config};
 use crate::meters::Meters;
+use crate::poll::{ends, poll, watch_lag};
 use crate::trigger::Trigger;
 use crate::window::Message;
 
-/// How long the thread waits for a message before it looks after the rest.
-const POLL: Duration = Duration::from_millis(20);
 /// Quiet after which there is time for what can wait.
 const IDLE: Duration = Duration::from_millis(500);
-/// How often the ends of the partitions are asked for, to know the lag.
-const LAG_EVERY: Duration = Duration::from_secs(2);
 /// Messages that librdkafka fetches ahead. More would be fetched again after each pause.
 const FETCHED_MESSAGES: &str = "20000";
 /// How often the group is told how far we are, for those who watch the lag.
 const GROUP_COMMIT_MS: &str = "1000";
-/// How long the same complaint of librdkafka is not repeated.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// How much is held at a time, in messages and in bytes of their keys and values.
 #[derive(Debug, Clone, Copy)]
@@ -317,90 +311,4 @@ async fn at(time: Option<Instant>) {
         Some(time) => sleep_until(time).await,
         None => pending().await,
     }
-}
-
-/// The thread that polls, until the group is told to stop.
-fn poll(consumer: &Member, group: &Group) {
-    let watch = group.fail_on_panic();
-    let mut complaints = Complaints::default();
-    while !group.is_stopped() {
-        group.look_after(consumer);
-        match consumer.poll(POLL) {
-            None => {}
-            Some(Ok(message)) => group.push(Item::Message(Message {
-                partition: message.partition(),
-                offset: message.offset(),
-                created_ms: message.timestamp().to_millis(),
-                key: message.key().map(<[u8]>::to_vec),
-                value: message.payload().map(<[u8]>::to_vec),
-            })),
-            Some(Err(KafkaError::PartitionEOF(partition))) => group.push(Item::End(partition)),
-            Some(Err(error)) if is_final(&error) => group.fail(error.to_string()),
-            // brokers come and go, and librdkafka reconnects by itself
-            Some(Err(error)) => complaints.hear(&error),
-        }
-    }
-    watch.is_well();
-}
-
-/// What librdkafka complains of, ten times a second while no broker is there.
-#[derive(Default)]
-struct Complaints {
-    last: Option<(String, Instant)>,
-}
-
-impl Complaints {
-    fn hear(&mut self, error: &KafkaError) {
-        let error = error.to_string();
-        let is_known =
-            |(last, at): &(String, Instant)| *last == error && at.elapsed() < COMPLAIN_EVERY;
-        if !self.last.as_ref().is_some_and(is_known) {
-            tracing::warn!(error, "reading requests");
-            self.last = Some((error, Instant::now()));
-        }
-    }
-}
-
-/// Whether librdkafka gives up on it.
-fn is_final(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{Fatal, GroupAuthorizationFailed, TopicAuthorizationFailed};
-    let code = error.rdkafka_error_code();
-    matches!(error, KafkaError::MessageConsumptionFatal(_))
-        || matches!(code, None | Some(Fatal | GroupAuthorizationFailed | TopicAuthorizationFailed))
-}
-
-/// Asks where partitions end, which tells how far behind we are even when they are paused.
-async fn watch_lag(consumer: Arc<Member>, group: Arc<Group>) {
-    loop {
-        let (consumer, group) = (Arc::clone(&consumer), Arc::clone(&group));
-        let ask = move || {
-            for partition in group.assigned() {
-                if let Ok((_, end)) = consumer.fetch_watermarks(group.topic(), partition, LAG_EVERY)
-                {
-                    group.note_end(partition, end);
-                }
-            }
-        };
-        if spawn_blocking(ask).await.is_err() {
-            return;
-        }
-        sleep(LAG_EVERY).await;
-    }
-}
-
-/// Where each partition ends now.
-fn ends(consumer: &Member, topic: &str) -> Result<BTreeMap<i32, i64>> {
-    let metadata = consumer.fetch_metadata(Some(topic), BROKER_WAIT);
-    let metadata = metadata.context("no Kafka broker answers")?;
-    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-    let mut ends = BTreeMap::new();
-    for partition in partitions.map(|partition| partition.id()) {
-        let (begin, end) = consumer
-            .fetch_watermarks(topic, partition, BROKER_WAIT)
-            .with_context(|| format!("where {topic}/{partition} ends"))?;
-        if begin < end {
-            ends.insert(partition, end);
-        }
-    }
-    Ok(ends)
 }

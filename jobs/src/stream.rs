@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
-use events::{ANSWERS, Answer, REJECTIONS, STREAM_OFFSETS, Status};
+use events::{ANSWERS, Answer, REJECTIONS, STREAM_OFFSETS};
 use futures::future::{BoxFuture, FutureExt, Shared};
 use serde_json::Value;
 use store::{Claim, Store};
@@ -24,16 +24,11 @@ use crate::lake::Lake;
 use crate::meters::Meters;
 use crate::models::{Looked, Serving};
 use crate::observe::Observer;
+use crate::piece::{created_ms, document, documents, is_expired, next_offsets, pieces};
 use crate::retry::{Retry, Stop};
 use crate::sink::{Record, Sink};
 use crate::source::{Assignment, Event, Source};
 use crate::window::{self, Message, Plan, Rules, ScoredWindow};
-
-/// Messages whose answers are written together. A larger window is split: a transaction must end
-/// long before MongoDB's limit of 60 s, also on a busy server.
-const PIECE_ROWS: usize = 5_000;
-/// Bytes of messages whose answers are written together: an answer repeats what its request said.
-const PIECE_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long the store may take to record what only saves work.
 const NOTE_WAIT: Duration = Duration::from_secs(5);
@@ -179,6 +174,8 @@ impl Stream<'_> {
                     (Ok(()), false)
                 }
             };
+            // a bounded stream whose last window went to others waits for what it is assigned next
+            let is_over = is_last && (done.is_ok() || shutdown.peek().is_some());
             match done {
                 Ok(()) => {}
                 Err(Stop::Lost) => tracing::warn!("a window is left to others: the group decided"),
@@ -190,7 +187,7 @@ impl Stream<'_> {
                 }
                 Err(Stop::Failed(error)) => return Err(error),
             }
-            if is_last {
+            if is_over {
                 return Ok(());
             }
         }
@@ -395,46 +392,4 @@ impl Stream<'_> {
             tracing::warn!(error = format!("{error:#}"), "what is published is not recorded");
         }
     }
-}
-
-fn is_expired(answer: &Answer) -> bool {
-    matches!(answer, Answer::Refused(refusal) if refusal.status == Status::Expired)
-}
-
-/// The window in pieces of bounded rows and bytes, in order.
-fn pieces(messages: Vec<Message>) -> Vec<Vec<Message>> {
-    let mut pieces = Vec::new();
-    let (mut piece, mut n_bytes) = (Vec::new(), 0);
-    for message in messages {
-        n_bytes += message.n_bytes();
-        piece.push(message);
-        if piece.len() == PIECE_ROWS || n_bytes >= PIECE_BYTES {
-            pieces.push(std::mem::take(&mut piece));
-            n_bytes = 0;
-        }
-    }
-    if !piece.is_empty() {
-        pieces.push(piece);
-    }
-    pieces
-}
-
-/// For each partition, the offset after the last message.
-fn next_offsets(messages: &[Message]) -> BTreeMap<i32, i64> {
-    messages.iter().map(|message| (message.partition, message.offset + 1)).collect()
-}
-
-fn created_ms(messages: &[Message]) -> Vec<i64> {
-    messages.iter().filter_map(|message| message.created_ms).collect()
-}
-
-fn documents(scored: &ScoredWindow) -> Result<Vec<Value>> {
-    scored.answers.iter().map(document).collect()
-}
-
-/// The answer as it is stored: under its UUID.
-fn document(answer: &Answer) -> Result<Value> {
-    let mut document = serde_json::to_value(answer)?;
-    document["_id"] = Value::from(answer.uuid().to_string());
-    Ok(document)
 }

@@ -96,10 +96,7 @@ pub async fn train(
     model.rows.holdout = forest.n_rows();
     model.holdout = forest.metrics;
     model.sample = Some(Sample { features: groups, predicted: forest.predicted() });
-    let previous = match previous {
-        Some(champion) => Some(judge_previous(ctx, &champion).await?),
-        None => None,
-    };
+    let previous = judge_previous(ctx, previous.as_deref()).await?;
     clock.end("evaluation", forest.n_rows());
 
     on_progress(Progress::Stage("training the logistic baseline"));
@@ -239,14 +236,18 @@ pub async fn evaluate(ctx: &SessionContext, name: &str) -> Result<Evaluation> {
     Evaluation::from_batches(&rows.collect().await?)
 }
 
-async fn judge_previous(ctx: &SessionContext, champion: &Scorer) -> Result<Previous> {
+async fn judge_previous(
+    ctx: &SessionContext,
+    champion: Option<&Scorer>,
+) -> Result<Option<Previous>> {
+    let Some(champion) = champion else { return Ok(None) };
     let model = champion.model();
     let names = model.features.iter().map(|spec| spec.name.clone());
-    Ok(Previous {
+    Ok(Some(Previous {
         version: champion.version().to_owned(),
         evaluation: evaluate(ctx, "champion").await?,
         importances: names.zip(model.importances.iter().copied()).collect(),
-    })
+    }))
 }
 
 fn one_row<'a>(batches: &'a [RecordBatch], file: &str) -> Result<&'a RecordBatch> {

@@ -58,7 +58,8 @@ pub struct Claim {
 /// Why a commit left nothing behind.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// Somebody else has claimed one of these logs. Throw the work away; claim again before any more.
+    /// Somebody else has claimed one of these logs. Throw the work away; claim again before any
+    /// more.
     #[error("another process has claimed {0}")]
     Fenced(String),
     /// The database failed, and may or may not have written. Committing the same again is harmless.

@@ -210,8 +210,13 @@ struct Victims {
 }
 
 impl Victims {
+    /// The first one is a static member of the group: it comes back as the same.
     fn start_job(&self, job: usize) -> Stream {
-        Stream::start(&self.world, &format!("job-{job}"), &["--trigger", "interval:200ms"])
+        let mut arguments = vec!["--trigger", "interval:200ms"];
+        if job == 0 {
+            arguments.extend(["--kafka-conf", "group.instance.id=the-first"]);
+        }
+        Stream::start(&self.world, &format!("job-{job}"), &arguments)
     }
 
     /// Stops a process, and lets it go on after a while.
