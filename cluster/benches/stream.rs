@@ -29,6 +29,7 @@ const DOCUMENTS_PER_COMMAND: usize = 1_000;
 const DOCUMENTS_HELD: i64 = 50_000;
 
 #[tokio::main]
+#[expect(clippy::disallowed_methods, reason = "a program reads its arguments")]
 async fn main() {
     // cargo adds one
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();

@@ -1,7 +1,5 @@
 //! Whatever bytes come, the decoder says what they are or what is wrong with them.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
-
 use events::{BadRequest, PredictionRequest, REQUEST_BYTES_MAX, request_uuid};
 use proptest::collection::vec;
 use proptest::prelude::*;

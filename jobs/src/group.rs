@@ -222,7 +222,7 @@ impl Group {
         self.meters.paused.set(state.is_paused.into());
     }
 
-    /// Fails the stream when the polling thread ends other than by [`Watch::is_well`].
+    /// Fails the stream when the polling thread ends other than by [`Watch::dismiss`].
     pub(crate) fn fail_on_panic(&self) -> Watch<'_> {
         Watch(self)
     }
@@ -232,7 +232,7 @@ impl Group {
 pub(crate) struct Watch<'a>(&'a Group);
 
 impl Watch<'_> {
-    pub(crate) fn is_well(self) {
+    pub(crate) fn dismiss(self) {
         std::mem::forget(self);
     }
 }

@@ -43,7 +43,7 @@ pub(crate) fn poll(consumer: &Member, group: &Group) {
             Some(Err(error)) => complaints.hear(&error),
         }
     }
-    watch.is_well();
+    watch.dismiss();
 }
 
 /// What librdkafka complains of, ten times a second while no broker is there.

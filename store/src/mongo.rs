@@ -199,8 +199,8 @@ impl Mongo {
         reply: &Document,
         is_harmless: impl Fn(&bson::Bson) -> bool,
     ) -> Result<()> {
-        let errors = reply.get_array("writeErrors").into_iter().flatten();
-        let error = errors.filter(|error| !is_harmless(error)).next();
+        let mut errors = reply.get_array("writeErrors").into_iter().flatten();
+        let error = errors.find(|error| !is_harmless(error));
         match reply.get("writeConcernError").or(error) {
             Some(error) => bail!("{}: {error}", self.writing(collection)),
             None => Ok(()),

@@ -8,6 +8,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 use mongodb::bson::doc;
@@ -166,7 +167,7 @@ async fn offsets_move_with_their_documents(store: &Store) {
     assert_eq!(claim, first);
     let documents = [json!({"_id": "a", "n": 1}), json!({"_id": "b", "n": 2})];
     let moved = Claim { next: 2, ..first };
-    let claims = std::slice::from_ref(&moved);
+    let claims = from_ref(&moved);
     let kept = store.commit("moved", &documents, "offsets", claims).await.unwrap();
     assert_eq!(kept, Vec::<String>::new());
     // whoever does not know whether it was written may write it again
@@ -174,14 +175,14 @@ async fn offsets_move_with_their_documents(store: &Store) {
     assert_eq!(kept, ["a", "b"]);
     let others = [json!({"_id": "b", "n": "late"}), json!({"_id": "c", "n": 3})];
     let further = Claim { next: 4, published: 2, ..moved };
-    let kept = store.commit("moved", &others, "offsets", &[further.clone()]).await.unwrap();
+    let kept = store.commit("moved", &others, "offsets", from_ref(&further)).await.unwrap();
     assert_eq!(kept, ["b"]);
     assert_eq!(store.get("moved", "b").await.unwrap(), Some(documents[1].clone()));
     let again = store.claim("offsets", "group/topic/0").await.unwrap();
     assert_eq!(again, Claim { epoch: 2, ..further });
     // nothing to write is no reason to move nothing
     let noted = Claim { published: 4, ..again };
-    assert!(store.commit("moved", &[], "offsets", &[noted.clone()]).await.unwrap().is_empty());
+    assert!(store.commit("moved", &[], "offsets", from_ref(&noted)).await.unwrap().is_empty());
     let last = store.claim("offsets", "group/topic/0").await.unwrap();
     assert_eq!(last, Claim { epoch: 3, ..noted });
 
@@ -200,7 +201,7 @@ async fn only_the_latest_claim_may_write(store: &Store) {
     let error = store.commit("fenced", &[json!({"_id": "z"})], "offsets", &claims).await;
     let Err(CommitError::Fenced(id)) = error else { panic!("{error:?}") };
     assert!(id.contains("fenced/0"), "{id}");
-    let kept = store.commit("owned", &[], "offsets", &[owner.clone()]).await.unwrap();
+    let kept = store.commit("owned", &[], "offsets", from_ref(&owner)).await.unwrap();
     assert!(kept.is_empty());
     assert_eq!(store.claim("offsets", "fenced/0").await.unwrap().next, owner.next);
     let error = store.commit("fenced", &[], "offsets", &[]).await.unwrap_err();
@@ -256,7 +257,7 @@ async fn documents_come_back_as_they_were(store: &Store) {
         "whole_number": 2139.0, "tiny": 5e-324, "yes": true,
         "list": [0.25, 0.5, 0.125, 0.125], "none": [], "nested": {"a": {"b": [1, {"c": null}]}},
     });
-    store.write_once("whole", std::slice::from_ref(&document)).await.unwrap();
+    store.write_once("whole", from_ref(&document)).await.unwrap();
     let id = document["_id"].as_str().unwrap();
     assert_eq!(store.get("whole", id).await.unwrap(), Some(document));
 }

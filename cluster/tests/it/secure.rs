@@ -30,6 +30,32 @@ fn stream(data: &Path, kafka: &Kafka, mechanism: &str, tls: &Path) -> Command {
     stream
 }
 
+/// Without the user, without TLS, or with a wrong name: it is said why, and no secret with it.
+fn nobody_else_is_let_in(data: &Path, kafka: &Kafka, tls: &Path) {
+    for (wrong, says) in [
+        (&["--mongo-file", "no-user.url"][..], "does not let us in"),
+        (&["--mongo-file", "no-tls.url"], "no MongoDB answers at"),
+        (&["--kafka-conf", "sasl.username=somebody"], "no Kafka broker answers"),
+        (&["--kafka-conf", "security.protocol=PLAINTEXT"], "no Kafka broker answers"),
+        (&["--kafka-conf", "sasl.password=x"], "TARMAC_KAFKA_CONF_SASL_PASSWORD"),
+        (&["--kafka-conf", "enable.idempotence=false"], "enable.idempotence cannot be set"),
+    ] {
+        let mut command = stream(data, kafka, "PLAIN", tls);
+        if let ["--mongo-file", file] = wrong {
+            let line: Vec<_> = command.get_args().map(|arg| arg.to_owned()).collect();
+            command = submit_job(data);
+            command.args(&line[2..line.len() - 1]).arg(data.join(file));
+            command.env("TARMAC_KAFKA_CONF_SASL_PASSWORD", PASSWORD);
+        } else {
+            command.args(wrong);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(says), "{wrong:?}: {said}");
+        assert!(!said.contains("secret word") && !said.contains("secret%20word"), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn servers_with_tls_and_users_are_reached_and_no_secret_is_told() {
     let directory = tempfile::tempdir().unwrap();
@@ -80,31 +106,9 @@ async fn servers_with_tls_and_users_are_reached_and_no_secret_is_told() {
         assert!(answer.is_some(), "{mechanism}");
     }
 
-    // without the user, the authority, or the right password nobody is let in, and it is said why
     std::fs::write(data.join("no-user.url"), open).unwrap();
     std::fs::write(data.join("no-tls.url"), mongo.url()).unwrap();
-    for (wrong, says) in [
-        (&["--mongo-file", "no-user.url"][..], "does not let us in"),
-        (&["--mongo-file", "no-tls.url"], "no MongoDB answers at"),
-        (&["--kafka-conf", "sasl.username=somebody"], "no Kafka broker answers"),
-        (&["--kafka-conf", "security.protocol=PLAINTEXT"], "no Kafka broker answers"),
-        (&["--kafka-conf", "sasl.password=x"], "TARMAC_KAFKA_CONF_SASL_PASSWORD"),
-        (&["--kafka-conf", "enable.idempotence=false"], "enable.idempotence cannot be set"),
-    ] {
-        let mut command = stream(&data, &kafka, "PLAIN", &tls);
-        if let ["--mongo-file", file] = wrong {
-            let line: Vec<_> = command.get_args().map(|arg| arg.to_owned()).collect();
-            command = submit_job(&data);
-            command.args(&line[2..line.len() - 1]).arg(data.join(file));
-            command.env("TARMAC_KAFKA_CONF_SASL_PASSWORD", PASSWORD);
-        } else {
-            command.args(wrong);
-        }
-        let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains(says), "{wrong:?}: {said}");
-        assert!(!said.contains("secret word") && !said.contains("secret%20word"), "{said}");
-    }
+    nobody_else_is_let_in(&data, &kafka, &tls);
     let mut help = submit_job(&data);
     let help = run(help.args(["stream", "--help"]).env("TARMAC_MONGO", &url));
     assert!(!help.contains("secret%20word"), "{help}");
