@@ -143,7 +143,8 @@ impl Plan {
         let model = ScalarValue::from("champion");
         let frame = sql::plan(ctx, sql::PREDICTIONS, &[("model", model)]).await?;
         let (state, plan) = frame.into_parts();
-        let mut config = state.config().clone();
+        // another default catalog would take the place of the one that holds our relations
+        let mut config = state.config().clone().with_create_default_catalog_and_schema(false);
         // a join that tells its other side what to leave out remembers it from one run to the next
         config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
         let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();

@@ -254,3 +254,16 @@ async fn a_window_of_any_bytes_accounts_for_every_message() {
     assert_eq!(window.answers.len() + n_letters + window.n_repeated, 10_000);
     assert!(n_letters > 3_000 && window.answers.len() > 2_500, "{n_letters}");
 }
+
+#[tokio::test]
+async fn windows_are_planned_again_for_another_champion() {
+    let ctx = session(1);
+    stream::prepare(&ctx, &shipped().await.lake).await.unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        let plan = Plan::new(&ctx).await.unwrap();
+        let one = vec![message(0, request(1, json!({})).to_string())];
+        answers.push(score(&plan, one, rules()).await.unwrap().answers);
+    }
+    assert!(answers[0].len() == 1 && answers[0] == answers[1] && answers[1] == answers[2]);
+}
