@@ -64,7 +64,9 @@ pub async fn run(
     say("\n4  starting the streaming job (1-second windows) and the web server");
     let (stop, stopped) = watch::channel(());
     let properties = vec![("bootstrap.servers".to_owned(), kafka.clone())];
-    let stream_args = stream_args(&kafka)?;
+    let mut stream_args = stream_args(&kafka)?;
+    // a store that stays says nothing of a broker that is new
+    stream_args.group = format!("demo-{}", opened.id);
     let ended = end(stopped.clone());
     let streaming = run_stream(&opened.lake, &store, &stream_args, &properties, now, ended);
     let web_args = Web {
