@@ -95,15 +95,15 @@ async fn a_job_that_dies_inside_its_transaction_leaves_nothing_of_it() {
     world.learn_little();
     world.make_topic(1).await;
     ask(&world, 0..20).await;
-    // the first update moves the offsets, the second one writes the answers: that one hangs
+    // the offsets are moved, the answers are about to be written
     let admin = world.mongo.admin(0).await;
-    let hang = doc! { "failCommands": ["update"], "blockConnection": true, "blockTimeMS": 10_000 };
+    let hang = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 10_000 };
     let fail = |mode: mongodb::bson::Bson| {
         doc! {
             "configureFailPoint": "failCommand", "mode": mode, "data": hang.clone(),
         }
     };
-    admin.run_command(fail(doc! { "skip": 1 }.into())).await.unwrap();
+    admin.run_command(fail("alwaysOn".into())).await.unwrap();
     let job = Process::start(&mut world.stream(&["--trigger", "available-now"]));
     let reached = doc! {
         "waitForFailPoint": "failCommand", "timesEntered": 1,
