@@ -116,15 +116,23 @@ impl MongoSet {
             until("mongod answers", || TcpStream::connect(("127.0.0.1", *port)).ok());
         }
         let members = self.ports.iter().zip(0..);
-        let members: Vec<Document> = members
+        let configured: Vec<Document> = members
             .map(|(port, i)| doc! { "_id": i, "host": format!("127.0.0.1:{port}") })
             .collect();
         let settings = doc! { "electionTimeoutMillis": ELECTION_MS };
-        let set = doc! { "_id": "rs0", "members": members, "settings": settings };
-        let first = self.admin(0).await;
-        first.run_command(doc! { "replSetInitiate": set }).await.unwrap();
+        let set = doc! { "_id": "rs0", "members": configured, "settings": settings };
+        let mut members = Vec::new();
+        for member in 0..self.ports.len() {
+            members.push(self.admin(member).await);
+        }
+        members[0].run_command(doc! { "replSetInitiate": set }).await.unwrap();
         let started = Instant::now();
-        while !first.run_command(doc! { "hello": 1 }).await.unwrap().contains_key("primary") {
+        // a member may be known as the primary before it takes writes
+        let is_primary = async |member: &Database| {
+            let hello = member.run_command(doc! { "hello": 1 }).await.unwrap();
+            hello.get_bool("isWritablePrimary").unwrap_or_default()
+        };
+        while !futures::future::join_all(members.iter().map(is_primary)).await.contains(&true) {
             assert!(started.elapsed() < DEADLINE, "no member becomes primary");
             tokio::time::sleep(POLL).await;
         }
