@@ -1,6 +1,7 @@
 //! The topic of what could not be read: what is in it, and back to where it came from. Must not
 //! change or remove a letter.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::kafka::{BROKER_WAIT, Properties, Topics, config};
+use crate::kafka::{Properties, Topics, config};
+use crate::poll::ends;
 use crate::sink::headers;
 
 /// Letters that are looked at together; bounds memory.
@@ -118,7 +120,7 @@ async fn select(ctx: &SessionContext, letters: Vec<Letter>, filter: &str) -> Res
         .filter(condition)
         .and_then(|frame| frame.select([col("dlq_partition"), col("dlq_offset")]));
     let batches = places.with_context(|| format!("--where {filter}"))?.collect().await?;
-    let mut wanted = std::collections::BTreeSet::new();
+    let mut wanted = BTreeSet::new();
     for batch in &batches {
         let partitions = batch.column(0).as_primitive::<Int32Type>().values();
         let offsets = batch.column(1).as_primitive::<Int64Type>().values();
@@ -176,7 +178,7 @@ struct Reader {
     consumer: BaseConsumer,
     topic: String,
     /// Partitions that are not read to their end, with the end.
-    unread: Vec<(i32, i64)>,
+    unread: BTreeMap<i32, i64>,
     /// The one that is being read.
     present: Option<(i32, i64)>,
 }
@@ -191,17 +193,7 @@ impl Reader {
         let topic = topic.to_owned();
         let open = move || {
             let consumer: BaseConsumer = config.create()?;
-            let metadata = consumer.fetch_metadata(Some(&topic), BROKER_WAIT);
-            let metadata = metadata.context("no Kafka broker answers")?;
-            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-            let mut unread = Vec::new();
-            for partition in partitions.map(|partition| partition.id()) {
-                let ends = consumer.fetch_watermarks(&topic, partition, BROKER_WAIT);
-                let (begin, end) = ends.with_context(|| format!("where {topic} ends"))?;
-                if begin < end {
-                    unread.push((partition, end));
-                }
-            }
+            let unread = ends(&consumer, &topic)?;
             Ok(Self { consumer, topic, unread, present: None })
         };
         tokio::task::spawn_blocking(open).await?
@@ -211,7 +203,9 @@ impl Reader {
     fn read(&mut self) -> Result<Vec<Letter>> {
         let mut letters = Vec::new();
         while letters.len() < LETTERS_PER_BATCH {
-            let Some((partition, end)) = self.present.or_else(|| self.unread.pop()) else { break };
+            let Some((partition, end)) = self.present.or_else(|| self.unread.pop_first()) else {
+                break;
+            };
             if self.present.is_none() {
                 let mut list = TopicPartitionList::new();
                 list.add_partition_offset(&self.topic, partition, Offset::Beginning)?;

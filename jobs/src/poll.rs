@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use tokio::task::spawn_blocking;
@@ -91,8 +91,11 @@ pub(crate) async fn watch_lag(consumer: Arc<Member>, group: Arc<Group>) {
     }
 }
 
-/// Where each partition ends now.
-pub(crate) fn ends(consumer: &Member, topic: &str) -> Result<BTreeMap<i32, i64>> {
+/// Where each partition that holds messages ends now.
+pub(crate) fn ends<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+) -> Result<BTreeMap<i32, i64>> {
     let metadata = consumer.fetch_metadata(Some(topic), BROKER_WAIT);
     let metadata = metadata.context("no Kafka broker answers")?;
     let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
