@@ -4,6 +4,7 @@
 //! and year that older clients send are not read, because they follow from `FlightDate`.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -95,22 +96,7 @@ impl PredictionRequest {
 
     /// [Decodes](Self::decode) one message of at most `limit` bytes.
     pub fn decode_within(bytes: &[u8], limit: usize) -> Result<Self, BadRequest> {
-        if bytes.len() > limit {
-            return Err(BadRequest::TooLarge { n_bytes: bytes.len(), limit });
-        }
-        if !bytes.trim_ascii_start().starts_with(b"{") {
-            // serde would also accept an array, field by field
-            return Err(BadRequest::Malformed("message is not a JSON object".into()));
-        }
-        let mut json = serde_json::Deserializer::from_slice(bytes);
-        let mut request: Self = serde_path_to_error::deserialize(&mut json).map_err(|e| {
-            match e.path().to_string().as_str() {
-                // the path is lost where the text ends in the middle of something
-                "." | "?" => BadRequest::Malformed(e.inner().to_string()),
-                path => BadRequest::Malformed(format!("{path}: {}", e.inner())),
-            }
-        })?;
-        json.end().map_err(|e| BadRequest::Malformed(e.to_string()))?;
+        let mut request: Self = decode_object(bytes, limit)?;
         request.check()?;
         for code in [&mut request.Carrier, &mut request.Origin, &mut request.Dest] {
             code.make_ascii_uppercase();
@@ -156,11 +142,37 @@ impl PredictionRequest {
 
 /// The UUID of a message that is otherwise no valid request, so that its sender can be told.
 pub fn request_uuid(bytes: &[u8]) -> Option<Uuid> {
-    if bytes.len() > REQUEST_BYTES_MAX {
-        return None;
+    #[derive(Deserialize)]
+    #[expect(non_snake_case, reason = "field names are the interface of the original system")]
+    struct Sender {
+        UUID: Uuid,
     }
-    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    parse_uuid(value.get("UUID")?.as_str()?)
+    decode_object(bytes, REQUEST_BYTES_MAX).ok().map(|sender: Sender| sender.UUID)
+}
+
+/// Decodes one JSON object of at most `limit` bytes; fields that `T` does not have are passed over.
+fn decode_object<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, BadRequest> {
+    if bytes.len() > limit {
+        return Err(BadRequest::TooLarge { n_bytes: bytes.len(), limit });
+    }
+    // serde would not look into the text of a field that it passes over
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        BadRequest::Malformed(format!("message is not UTF-8 at byte {}", e.valid_up_to()))
+    })?;
+    if !text.trim_ascii_start().starts_with('{') {
+        // serde would also accept an array, field by field
+        return Err(BadRequest::Malformed("message is not a JSON object".into()));
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let object = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        match e.path().to_string().as_str() {
+            // the path is lost where the text ends in the middle of something
+            "." | "?" => BadRequest::Malformed(e.inner().to_string()),
+            path => BadRequest::Malformed(format!("{path}: {}", e.inner())),
+        }
+    })?;
+    json.end().map_err(|e| BadRequest::Malformed(e.to_string()))?;
+    Ok(object)
 }
 
 /// A UUID from its text, in the one form that documents are kept under.
@@ -237,6 +249,16 @@ mod tests {
     }
 
     #[test]
+    fn text_that_is_not_utf_8_is_refused_even_in_a_field_that_is_passed_over() {
+        let at = GOOD.find("DayOfYear").unwrap();
+        let mut message = GOOD.as_bytes().to_vec();
+        message[at] = 0x80;
+        let error = PredictionRequest::decode(&message).unwrap_err().to_string();
+        assert_eq!(error, format!("message is not UTF-8 at byte {at}"));
+        assert_eq!(request_uuid(&message), None);
+    }
+
+    #[test]
     fn a_large_message_is_refused_before_it_is_parsed() {
         let message = vec![b' '; REQUEST_BYTES_MAX + 1];
         assert_eq!(
@@ -263,6 +285,8 @@ mod tests {
     fn the_sender_of_a_bad_request_is_known_when_it_gave_a_uuid() {
         let message = GOOD.replace("290.0", "\"late\"");
         assert!(request_uuid(message.as_bytes()).is_some());
+        let passed_over = GOOD.replace("\"DayOfYear\":360", "\"DayOfYear\":1e999");
+        assert!(request_uuid(passed_over.as_bytes()).is_some());
         assert_eq!(request_uuid(b"{\"UUID\":\"no\"}"), None);
         assert_eq!(request_uuid(b"nonsense"), None);
     }
