@@ -62,11 +62,20 @@ impl State {
         Some(item)
     }
 
+    /// Resumes what is paused. Before it is let go: librdkafka remembers that a partition was paused
+    /// when it comes back, and would read nothing.
+    fn resume(&mut self, consumer: &Member) -> KafkaResult<()> {
+        if self.is_paused {
+            consumer.resume(&consumer.assignment()?)?;
+            self.is_paused = false;
+        }
+        Ok(())
+    }
+
     fn forget(&mut self) {
         self.generation += 1;
         self.queue.clear();
         (self.n_rows, self.n_bytes) = (0, 0);
-        self.is_paused = false;
         self.answered.clear();
         self.ends.clear();
     }
@@ -141,6 +150,7 @@ impl Group {
     pub(crate) fn assign_again(&self, consumer: &Member) -> Result<()> {
         let mut state = self.lock();
         if state.assigned.is_some() {
+            state.resume(consumer).context("cannot resume partitions")?;
             consumer.assign(&TopicPartitionList::new()).context("cannot stop reading")?;
             state.forget();
         }
@@ -264,6 +274,7 @@ impl ConsumerContext for Callbacks {
     ) {
         let Self(group) = self;
         let mut state = group.lock();
+        let resumed = state.resume(consumer);
         let is_assigned = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         let (what, taken) = if is_assigned {
             ("assigned", consumer.assign(&TopicPartitionList::new()))
@@ -272,7 +283,7 @@ impl ConsumerContext for Callbacks {
         } else {
             ("revoked", consumer.unassign())
         };
-        if let Err(error) = taken {
+        if let Err(error) = resumed.and(taken) {
             state.failure.get_or_insert(format!("partitions that were {what}: {error}"));
         }
         let elements = list.elements();

@@ -200,6 +200,41 @@ async fn a_full_queue_pauses_the_partitions_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn a_partition_that_was_paused_when_the_group_decided_is_read_again() {
+    let broker = broker(2_000).await;
+    let limits = Limits { queue_rows: 100, ..LIMITS };
+    let (mut first, meters) = open(&broker, Trigger::Arrival, limits).await;
+    let paused = async || {
+        let started = std::time::Instant::now();
+        while meters.paused.get() == 0 {
+            assert!(started.elapsed() < PATIENCE, "it is never paused");
+            tokio::task::yield_now().await;
+        }
+    };
+    let assignment = assigned(&mut first).await;
+    first.start(&assignment, &from(0)).unwrap();
+    paused().await;
+    // the same partitions, told again
+    first.assign_again().unwrap();
+    let again = assigned(&mut first).await;
+    first.start(&again, &from(0)).unwrap();
+    paused().await;
+    // and one of them after another member came
+    let lost = first.lost();
+    let (mut second, _) = open(&broker, Trigger::Arrival, LIMITS).await;
+    tokio::time::timeout(PATIENCE, lost).await.unwrap();
+    let (kept, _) = tokio::join!(assigned(&mut first), assigned(&mut second));
+    let [partition] = kept.partitions[..] else { panic!("{kept:?}") };
+    first.start(&kept, &BTreeMap::from([(partition, 0)])).unwrap();
+    let mut n_read = 0;
+    while n_read < 2_000 {
+        if let Event::Window(window) = next(&mut first).await {
+            n_read += window.messages.len();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_group_that_decides_again_takes_what_was_read_away() {
     let broker = broker(50).await;
     let (mut first, _) = open(&broker, Trigger::Arrival, LIMITS).await;
