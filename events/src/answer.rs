@@ -94,10 +94,27 @@ pub struct Prediction {
     pub Prediction: i32,
     /// Probability of each class; sums to 1.
     pub Probabilities: [f64; N_CLASSES],
+    /// Share of each class among the flights that the model was trained on. Answers given before
+    /// this was said have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub BaseRates: Option<[f64; N_CLASSES]>,
+    /// What moved the answer: with the base rates these sum to the probabilities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub Contributions: Vec<Contribution>,
     /// Fields whose value the model has never seen; they were scored in the reserved category.
     pub Unseen: Vec<String>,
     /// SHA-256 of the model that answered, in hexadecimal.
     pub ModelVersion: String,
+}
+
+/// How far a feature moved an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(non_snake_case, reason = "named like the fields around it")]
+pub struct Contribution {
+    /// Name of the feature in the model.
+    pub Feature: String,
+    /// What it added to the probability of each class; sums to 0.
+    pub Changes: [f64; N_CLASSES],
 }
 
 /// A request that was not scored but named itself.

@@ -8,7 +8,9 @@
 mod answer;
 mod request;
 
-pub use answer::{Answer, CLASS_LABELS, ClassLabel, N_CLASSES, Prediction, Refusal, Status};
+pub use answer::{
+    Answer, CLASS_LABELS, ClassLabel, Contribution, N_CLASSES, Prediction, Refusal, Status,
+};
 pub use request::{BadRequest, PredictionRequest, REQUEST_BYTES_MAX, parse_uuid, request_uuid};
 
 /// Kafka topic that carries [`PredictionRequest`]s.

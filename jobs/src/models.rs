@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use datafusion::prelude::SessionContext;
 use tokio::time::Instant;
+use udf::contributions::DelayContributions;
 use udf::forest::{MODEL_BYTES_MAX, Model, version_of};
 use udf::predict::{Models, PredictDelay, UnseenFeatures};
 use udf::scorer::Scorer;
@@ -130,7 +131,8 @@ pub async fn find(lake: &Lake, start: &str) -> Result<String> {
 pub fn register(ctx: &SessionContext, models: Models) {
     let models = Arc::new(models);
     ctx.register_udf(PredictDelay::new(Arc::clone(&models)).into());
-    ctx.register_udf(UnseenFeatures::new(models).into());
+    ctx.register_udf(UnseenFeatures::new(Arc::clone(&models)).into());
+    ctx.register_udf(DelayContributions::new(models).into());
 }
 
 /// The champion that a long job serves with, looked at again from time to time.

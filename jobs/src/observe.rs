@@ -40,7 +40,7 @@ impl<'a> Observer<'a> {
         self.champion = champion;
     }
 
-    /// Sees rows of `sql/6_predictions.sql`.
+    /// Sees rows of `sql/7_answers.sql`.
     pub(crate) fn see(&mut self, rows: &[RecordBatch]) {
         for batch in rows {
             // a gauge that cannot be computed is no reason to leave a question unanswered

@@ -45,10 +45,30 @@ steps! {
     BASELINE_ROWS = "sql/5_baseline_rows.sql";
     /// What goes to the store.
     PREDICTIONS = "sql/6_predictions.sql";
+    /// What goes back to who asked.
+    ANSWERS = "sql/7_answers.sql";
     /// Airlines that fly.
     AIRLINES = "sql/airlines.sql";
+    /// Airplanes that flew.
+    AIRPLANES = "sql/airplanes.sql";
+    /// Tail numbers of each carrier.
+    AIRPLANES_PER_CARRIER = "sql/airplanes_per_carrier.sql";
     /// Airports that are flown to or from.
     AIRPORTS = "sql/airports.sql";
+    /// What each carrier flies.
+    CARRIER_ROUTES = "sql/carrier_routes.sql";
+    /// Punctuality over the day.
+    DELAYS_BY_HOUR = "sql/delays_by_hour.sql";
+    /// Punctuality over the year.
+    DELAYS_BY_WEEK = "sql/delays_by_week.sql";
+    /// Flights of each month.
+    FLIGHTS_BY_MONTH = "sql/flights_by_month.sql";
+    /// Who made the airplanes.
+    MANUFACTURERS = "sql/manufacturers.sql";
+    /// Flights as they are searched for.
+    ON_TIME_PERFORMANCE = "sql/on_time_performance.sql";
+    /// Pairs of airports.
+    ROUTES = "sql/routes.sql";
 }
 
 /// SHA-256 of the steps that decide what a model is trained on, in hexadecimal.

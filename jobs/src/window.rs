@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Datelike, Utc};
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, RecordBatch};
 use datafusion::arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use datafusion::common::ScalarValue;
 use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use datafusion::prelude::SessionContext;
-use events::{Answer, BadRequest, Prediction, PredictionRequest, Refusal, Status, request_uuid};
+use events::{
+    Answer, BadRequest, Contribution, N_CLASSES, Prediction, PredictionRequest, Refusal, Status,
+    request_uuid,
+};
 
 use crate::requests::Requests;
 use crate::sql;
@@ -73,7 +76,7 @@ pub struct ScoredWindow {
     pub rejections: Vec<Refusal>,
     /// What cannot be read.
     pub dead_letters: Vec<DeadLetter>,
-    /// The rows of `sql/6_predictions.sql`: features and predictions of what was scored.
+    /// The rows of `sql/7_answers.sql`: features and predictions of what was scored.
     pub rows: Vec<RecordBatch>,
     /// Requests whose UUID came before in the same window; the first one is answered.
     pub n_repeated: usize,
@@ -128,8 +131,8 @@ pub async fn register_features(ctx: &SessionContext) -> Result<Arc<Requests>> {
     Ok(requests)
 }
 
-/// How windows are scored: by `sql/2_features.sql` and `sql/6_predictions.sql`, planned once for a
-/// model, because planning costs more than scoring some thousand rows.
+/// How windows are scored: by `sql/2_features.sql`, `sql/6_predictions.sql` and `sql/7_answers.sql`,
+/// planned once for a model, because planning costs more than scoring some thousand rows.
 pub struct Plan {
     requests: Arc<Requests>,
     plan: Arc<dyn ExecutionPlan>,
@@ -141,14 +144,15 @@ impl Plan {
     pub async fn new(ctx: &SessionContext) -> Result<Self> {
         let requests = register_features(ctx).await?;
         let model = ScalarValue::from("champion");
-        let frame = sql::plan(ctx, sql::PREDICTIONS, &[("model", model)]).await?;
+        sql::view(ctx, "predictions", sql::PREDICTIONS, &[("model", model.clone())]).await?;
+        let frame = sql::plan(ctx, sql::ANSWERS, &[("model", model)]).await?;
         let (state, plan) = frame.into_parts();
         // another default catalog would take the place of the one that holds our relations
         let mut config = state.config().clone().with_create_default_catalog_and_schema(false);
         // a join that tells its other side what to leave out remembers it from one run to the next
         config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
         let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
-        let plan = state.create_physical_plan(&plan).await.context(sql::PREDICTIONS.file)?;
+        let plan = state.create_physical_plan(&plan).await.context(sql::ANSWERS.file)?;
         Ok(Self { requests, plan, task: state.task_ctx() })
     }
 
@@ -184,7 +188,7 @@ async fn predict(
     Ok(())
 }
 
-/// Reads the rows of `sql/6_predictions.sql`, each with the position of its request.
+/// Reads the rows of `sql/7_answers.sql`, each with the position of its request.
 fn predictions_of(
     batch: &RecordBatch,
     requests: &[PredictionRequest],
@@ -196,13 +200,13 @@ fn predictions_of(
     let probabilities = column("probabilities")?.as_fixed_size_list();
     let version = column("model_version")?.as_string_view();
     let unseen = column("unseen")?.as_list::<i32>();
+    let base_rates = column("base_rates")?.as_fixed_size_list();
+    let contributions = column("contributions")?.as_list::<i32>();
     let distance = column("distance_miles")?.as_primitive::<Float64Type>();
     let mut predictions = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         let position = usize::try_from(ids.value(row))?;
         let request = requests.get(position).context("a flight that nobody asked for")?;
-        let shares = probabilities.value(row);
-        let shares = shares.as_primitive::<Float64Type>().values();
         let fields = unseen.value(row);
         let fields = fields.as_string::<i32>().iter().flatten().map(str::to_owned);
         let date = request.FlightDate;
@@ -225,11 +229,32 @@ fn predictions_of(
                 Timestamp: request.Timestamp.clone(),
                 AnsweredAt: answered_at.to_owned(),
                 Prediction: prediction.value(row),
-                Probabilities: shares.as_ref().try_into().context("four probabilities")?,
+                Probabilities: by_class(probabilities, row)?,
+                BaseRates: Some(by_class(base_rates, row)?),
+                Contributions: contributions_of(&contributions.value(row))?,
                 Unseen: fields.collect(),
                 ModelVersion: version.value(row).to_owned(),
             },
         ));
     }
     Ok(predictions)
+}
+
+/// The numbers of a row, one a class.
+fn by_class(numbers: &FixedSizeListArray, row: usize) -> Result<[f64; N_CLASSES]> {
+    let numbers = numbers.value(row);
+    let numbers = numbers.as_primitive::<Float64Type>().values();
+    numbers.as_ref().try_into().context("a number for each class")
+}
+
+/// Reads one list of `delay_contributions`.
+fn contributions_of(list: &ArrayRef) -> Result<Vec<Contribution>> {
+    let fields = list.as_struct().columns();
+    let [features, changes] = fields else { anyhow::bail!("a contribution has two fields") };
+    let (features, changes) = (features.as_string::<i32>(), changes.as_fixed_size_list());
+    let contribution = |row| {
+        let feature = features.value(row).to_owned();
+        Ok(Contribution { Feature: feature, Changes: by_class(changes, row)? })
+    };
+    (0..features.len()).map(contribution).collect()
 }

@@ -3,7 +3,8 @@
 //! Pure: no I/O, clock, environment or async. In reading order: [`features`] says what a model may
 //! look at, [`codes`] turns values into small integers, [`distinct_counts`] finds the values there
 //! are, [`histogram`] counts classes per node and code, [`grow`] turns counts into splits,
-//! [`forest`] is the model, [`scorer`] and [`predict`] ask it, [`fit`] does all of it over a
+//! [`forest`] is the model, [`scorer`] and [`predict`] ask it, [`contributions`] says why
+//! it answers so, [`fit`] does all of it over a
 //! `linfa` dataset, [`wire`] takes functions with what they carry to other processes.
 //!
 //! Everything counted is an integer and every random choice is a hash ([`chance`]) of the seed and
@@ -11,6 +12,7 @@
 
 pub mod chance;
 pub mod codes;
+pub mod contributions;
 pub mod distinct_counts;
 pub mod drift;
 pub mod features;

@@ -2,7 +2,8 @@
 //!
 //! - `feature_codes(…features…)`: the codes of a row, for training;
 //! - `predict_delay(model, …features…)`: struct (prediction, probabilities[4], model_version);
-//! - `unseen_features(model, …features…)`: the fields whose value the model has no place for.
+//! - `unseen_features(model, …features…)`: the fields whose value the model has no place for;
+//! - `delay_contributions(model, …features…)`: see [`contributions`](crate::contributions).
 //!
 //! `…features…` are all of [`FEATURES`], in order. Models and codes travel inside the functions;
 //! `model` names one of those that the function was made with.
@@ -139,19 +140,21 @@ macro_rules! identified_by_models {
 
         impl Eq for $function {}
 
-        impl Hash for $function {
-            fn hash<H: Hasher>(&self, state: &mut H) {
+        impl std::hash::Hash for $function {
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
                 versions(&self.models).for_each(|names| names.hash(state));
             }
         }
     };
 }
 
+pub(crate) use identified_by_models;
+
 identified_by_models!(PredictDelay);
 identified_by_models!(UnseenFeatures);
 
 /// A model is its version, so functions with the same versions are the same.
-fn versions(models: &Models) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn versions(models: &Models) -> impl Iterator<Item = (&str, &str)> {
     models.iter().map(|(name, scorer)| (name.as_str(), scorer.version()))
 }
 
@@ -226,7 +229,7 @@ fn prediction_fields() -> Fields {
     ])
 }
 
-fn probability_item() -> FieldRef {
+pub(crate) fn probability_item() -> FieldRef {
     Arc::new(Field::new_list_field(DataType::Float64, false))
 }
 
@@ -238,7 +241,7 @@ fn repeated(text: &str, n_rows: usize) -> StringViewArray {
     StringViewArray::new(views, buffers, None)
 }
 
-fn model_and_columns(
+pub(crate) fn model_and_columns(
     models: &Models,
     args: &ScalarFunctionArgs,
 ) -> Result<(Arc<Scorer>, Vec<ArrayRef>)> {

@@ -12,6 +12,7 @@ use datafusion::common::{DataFusionError, Result, exec_datafusion_err, exec_err}
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use serde::{Deserialize, Serialize};
 
+use crate::contributions::DelayContributions;
 use crate::features;
 use crate::forest::{FeatureSpec, Model};
 use crate::histogram::{Pass, TreeHistogram};
@@ -37,7 +38,8 @@ pub fn encode_scalar(function: &ScalarUDF) -> Result<Option<Vec<u8>>> {
     }
     let predict = function.downcast_ref::<PredictDelay>().map(PredictDelay::models);
     let unseen = function.downcast_ref::<UnseenFeatures>().map(UnseenFeatures::models);
-    let Some(models) = predict.or(unseen) else { return Ok(None) };
+    let reasons = function.downcast_ref::<DelayContributions>().map(DelayContributions::models);
+    let Some(models) = predict.or(unseen).or(reasons) else { return Ok(None) };
     let sent: BTreeMap<&String, SentModel> = models
         .iter()
         .map(|(name, scorer)| {
@@ -72,6 +74,7 @@ pub fn decode_scalar(name: &str, bytes: &[u8]) -> Result<ScalarUDF> {
         }
         "predict_delay" => Ok(PredictDelay::new(models()?).into()),
         "unseen_features" => Ok(UnseenFeatures::new(models()?).into()),
+        "delay_contributions" => Ok(DelayContributions::new(models()?).into()),
         _ => unknown(name),
     }
 }
@@ -152,10 +155,11 @@ mod tests {
 
     #[test]
     fn functions_arrive_as_they_were_sent() {
-        let sent: [ScalarUDF; 3] = [
+        let sent: [ScalarUDF; 4] = [
             FeatureCodes::new(&specs()).into(),
             PredictDelay::new(models()).into(),
             UnseenFeatures::new(models()).into(),
+            DelayContributions::new(models()).into(),
         ];
         for sent in sent {
             let bytes = encode_scalar(&sent).unwrap().unwrap();

@@ -84,5 +84,5 @@ async fn a_window_is_scored_in_one_partition() {
     let ctx = session(1);
     stream::prepare(&ctx, &shipped().await.lake).await.unwrap();
     let plan = window::Plan::new(&ctx).await.unwrap();
-    check_golden("plan_of_6_predictions.txt", &plan.to_string());
+    check_golden("plan_of_7_answers.txt", &plan.to_string());
 }

@@ -66,6 +66,13 @@ async fn a_prediction_carries_its_request_and_the_model() {
     let most = answer.Probabilities.iter().copied().fold(0.0, f64::max);
     let class = usize::try_from(answer.Prediction).unwrap();
     assert_eq!(answer.Probabilities[class], most);
+    // what moved it, exactly
+    assert!(answer.Contributions.len() > 2, "{:?}", answer.Contributions);
+    for (class, probability) in answer.Probabilities.iter().enumerate() {
+        let changes: f64 = answer.Contributions.iter().map(|c| c.Changes[class]).sum();
+        let sum = answer.BaseRates.unwrap()[class] + changes;
+        assert!((sum - probability).abs() < 1e-12, "{class}: {sum} is not {probability}");
+    }
 }
 
 #[tokio::test]
@@ -156,7 +163,7 @@ async fn one_window_of_everything_answers_what_names_itself_and_keeps_the_rest()
         (14, "missing field `UUID`"),
         (15, "message is not a JSON object"),
         (17, reason),
-        (18, "message is not a JSON object"),
+        (18, "message is not UTF-8 at byte 0"),
         (20, "UUID: "),
     ];
     assert_eq!(letters.len(), expected.len(), "{letters:?}");
