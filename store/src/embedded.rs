@@ -9,7 +9,7 @@ use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, Transaction, params_from_iter};
 use serde_json::Value;
 
-use crate::{Claim, CommitError, OnConflict, Query, document_id};
+use crate::{Claim, CommitError, OnConflict, Order, Query, document_id};
 
 /// How long a writer waits for another process that writes the same file.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
@@ -108,15 +108,11 @@ impl Embedded {
     }
 
     pub(crate) async fn find(&self, collection: &str, query: &Query) -> Result<Vec<Value>> {
-        let mut sql = format!("SELECT document FROM \"{collection}\" WHERE TRUE");
-        let mut values = Vec::new();
-        for (field, value) in &query.equal {
-            sql.push_str(&format!(" AND {} = ?", column(field)));
-            values.push(sql_value(value));
-        }
-        sql.push_str(" ORDER BY ");
-        if let Some(field) = &query.sort {
-            sql.push_str(&format!("{}, ", column(field)));
+        let (condition, values) = condition(query);
+        let mut sql = format!("SELECT document FROM \"{collection}\" WHERE {condition} ORDER BY ");
+        for (field, order) in &query.sort {
+            let order = if *order == Order::Ascending { "ASC" } else { "DESC" };
+            sql.push_str(&format!("{} {order}, ", column(field)));
         }
         sql.push_str(&format!("_id LIMIT {} OFFSET {}", query.limit, query.skip));
         self.read(collection, sql, values).await
@@ -154,15 +150,57 @@ impl Embedded {
             .collect()
     }
 
-    pub(crate) async fn count(&self, collection: &str) -> Result<u64> {
+    pub(crate) async fn count(&self, collection: &str, query: &Query) -> Result<u64> {
         let create = create_table(collection);
-        let sql = format!("SELECT count(*) FROM \"{collection}\"");
+        let (condition, values) = condition(query);
+        let sql = format!(
+            "SELECT count(*) FROM \
+             (SELECT 1 FROM \"{collection}\" WHERE {condition} LIMIT {})",
+            query.limit
+        );
         self.with_connection(move |connection| {
             connection.execute_batch(&create)?;
-            connection.query_row(&sql, [], |row| row.get::<_, i64>(0))
+            connection.query_row(&sql, params_from_iter(values), |row| row.get::<_, i64>(0))
         })
         .await
         .map(i64::unsigned_abs)
+    }
+
+    pub(crate) async fn begin_replacement(&self, next: &str) -> Result<()> {
+        let create = format!("DROP TABLE IF EXISTS \"{next}\"; {}", create_table(next));
+        self.with_connection(move |connection| connection.execute_batch(&create)).await
+    }
+
+    /// Inserts what is new; returns how many that were.
+    pub(crate) async fn insert(&self, collection: &str, documents: &[Value]) -> Result<u64> {
+        let known = self.write(collection, documents, OnConflict::Keep).await?;
+        Ok((documents.len() - known.len()) as u64)
+    }
+
+    pub(crate) async fn finish_replacement(
+        &self,
+        next: &str,
+        collection: &str,
+        indexes: &[&[&str]],
+    ) -> Result<()> {
+        let mut replace = format!(
+            "DROP TABLE IF EXISTS \"{collection}\"; \
+             ALTER TABLE \"{next}\" RENAME TO \"{collection}\";"
+        );
+        for fields in indexes {
+            let columns: Vec<String> = fields.iter().map(|field| column(field)).collect();
+            replace.push_str(&format!(
+                "CREATE INDEX \"{collection}_by_{}\" ON \"{collection}\" ({});",
+                fields.join("_"),
+                columns.join(", ")
+            ));
+        }
+        self.with_connection(move |connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(&replace)?;
+            transaction.commit()
+        })
+        .await
     }
 
     /// Runs `work` where blocking is allowed.
@@ -221,6 +259,21 @@ fn create_table(collection: &str) -> String {
         "CREATE TABLE IF NOT EXISTS \"{collection}\" \
          (_id TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID"
     )
+}
+
+/// The condition of a query, with the values for its question marks.
+fn condition(query: &Query) -> (String, Vec<SqlValue>) {
+    let mut condition = "TRUE".to_owned();
+    let mut values = Vec::new();
+    for (field, value) in &query.equal {
+        condition.push_str(&format!(" AND {} = ?", column(field)));
+        values.push(sql_value(value));
+    }
+    for (field, min, max) in &query.between {
+        condition.push_str(&format!(" AND {} BETWEEN ? AND ?", column(field)));
+        values.extend([sql_value(min), sql_value(max)]);
+    }
+    (condition, values)
 }
 
 fn column(field: &str) -> String {

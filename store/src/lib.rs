@@ -20,6 +20,9 @@ use mongo::Mongo;
 /// enough that a command stays below MongoDB's 48 MB message even at 16 KiB a document.
 const DOCUMENTS_PER_COMMAND: usize = 1_000;
 
+/// What the name of a collection that is being made ends with.
+const NEXT_SUFFIX: &str = "_next";
+
 /// Where documents are kept. Cheap to clone: clones share connections.
 #[derive(Debug, Clone)]
 pub enum Store {
@@ -29,17 +32,37 @@ pub enum Store {
     Embedded(Embedded),
 }
 
-/// What [`Store::find`] returns: documents whose fields equal the given values, in order.
+/// Documents whose fields are as said, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// Fields and the values they must equal.
     pub equal: Vec<(String, Value)>,
-    /// Field to sort by, ascending; `_id` decides ties.
-    pub sort: Option<String>,
+    /// Fields and the smallest and largest value that they may have.
+    pub between: Vec<(String, Value, Value)>,
+    /// Fields to sort by, the weightiest first; `_id` decides ties.
+    pub sort: Vec<(String, Order)>,
     /// Documents to pass over.
     pub skip: u32,
-    /// Documents to return at most.
+    /// Documents to return, or to count, at most.
     pub limit: u32,
+}
+
+/// The order of a field's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The smallest first; documents without the field before all others.
+    Ascending,
+    /// The largest first.
+    Descending,
+}
+
+/// A collection that is made anew: filled out of sight, then put in the place of what was there.
+#[derive(Debug)]
+pub struct Replacement<'a> {
+    store: &'a Store,
+    collection: &'a str,
+    next: String,
+    n_documents: u64,
 }
 
 /// What a process holds of a log that several may work off: the right to say how far it is done.
@@ -170,26 +193,79 @@ impl Store {
     /// The documents that `query` describes. A collection that does not exist is empty.
     pub async fn find(&self, collection: &str, query: &Query) -> Result<Vec<Value>> {
         check_name(collection)?;
-        for field in query.equal.iter().map(|(field, _)| field).chain(&query.sort) {
-            check_name(field)?;
-        }
-        for (field, value) in &query.equal {
-            // an object would be read as an operator by MongoDB
-            ensure!(!value.is_object() && !value.is_array(), "{field} must equal a plain value");
-        }
+        query.check()?;
         match self {
             Self::Mongo(mongo) => mongo.find(collection, query).await,
             Self::Embedded(embedded) => embedded.find(collection, query).await,
         }
     }
 
-    /// Number of documents in a collection.
-    pub async fn count(&self, collection: &str) -> Result<u64> {
+    /// Number of documents that `query` describes, its `skip` aside; no further than its limit, so
+    /// that counting is bounded too.
+    pub async fn count(&self, collection: &str, query: &Query) -> Result<u64> {
         check_name(collection)?;
+        query.check()?;
         match self {
-            Self::Mongo(mongo) => mongo.count(collection).await,
-            Self::Embedded(embedded) => embedded.count(collection).await,
+            Self::Mongo(mongo) => mongo.count(collection, query).await,
+            Self::Embedded(embedded) => embedded.count(collection, query).await,
         }
+    }
+
+    /// Begins to make a collection anew. Readers see the old one until
+    /// [`finish`](Replacement::finish); one replacement of a collection at a time.
+    pub async fn replace<'a>(&'a self, collection: &'a str) -> Result<Replacement<'a>> {
+        check_name(collection)?;
+        let next = format!("{collection}{NEXT_SUFFIX}");
+        match self {
+            Self::Mongo(mongo) => mongo.begin_replacement(&next).await?,
+            Self::Embedded(embedded) => embedded.begin_replacement(&next).await?,
+        }
+        Ok(Replacement { store: self, collection, next, n_documents: 0 })
+    }
+}
+
+impl Replacement<'_> {
+    /// Adds documents; one whose `_id` is there already is left out.
+    pub async fn add(&mut self, documents: &[Value]) -> Result<()> {
+        check_documents(self.collection, documents)?;
+        for chunk in documents.chunks(DOCUMENTS_PER_COMMAND) {
+            self.n_documents += match self.store {
+                Store::Mongo(mongo) => mongo.insert(&self.next, chunk).await?,
+                Store::Embedded(embedded) => embedded.insert(&self.next, chunk).await?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Puts the new collection in the place of the old one, all at once, with an index over the
+    /// fields of each of `indexes`; returns its number of documents.
+    pub async fn finish(self, indexes: &[&[&str]]) -> Result<u64> {
+        let Self { store, collection, next, n_documents } = self;
+        indexes.iter().copied().flatten().try_for_each(|field| check_name(field))?;
+        let all = Query { limit: u32::MAX, ..Query::default() };
+        let found = store.count(&next, &all).await?;
+        ensure!(found == n_documents, "another program is replacing {collection} too: try again");
+        match store {
+            Store::Mongo(mongo) => mongo.finish_replacement(&next, collection, indexes).await?,
+            Store::Embedded(embedded) => {
+                embedded.finish_replacement(&next, collection, indexes).await?;
+            }
+        }
+        Ok(n_documents)
+    }
+}
+
+impl Query {
+    fn check(&self) -> Result<()> {
+        let equal = self.equal.iter().map(|(field, value)| (field, value));
+        let between =
+            self.between.iter().flat_map(|(field, min, max)| [(field, min), (field, max)]);
+        for (field, value) in equal.chain(between) {
+            check_name(field)?;
+            // an object would be read as an operator by MongoDB
+            ensure!(!value.is_object() && !value.is_array(), "{field} must be a plain value");
+        }
+        self.sort.iter().try_for_each(|(field, _)| check_name(field))
     }
 }
 

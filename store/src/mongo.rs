@@ -6,10 +6,10 @@ use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use mongodb::bson::{self, Document, doc};
 use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, ReturnDocument, WriteConcern};
-use mongodb::{Client, Collection, Cursor, Database};
+use mongodb::{Client, Collection, Cursor, Database, IndexModel};
 use serde_json::Value;
 
-use crate::{Claim, CommitError, DOCUMENTS_PER_COMMAND, OnConflict, Query, document_id};
+use crate::{Claim, CommitError, DOCUMENTS_PER_COMMAND, OnConflict, Order, Query, document_id};
 
 /// How long to look for a server before saying that there is none.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
@@ -208,17 +208,13 @@ impl Mongo {
     }
 
     pub(crate) async fn find(&self, collection: &str, query: &Query) -> Result<Vec<Value>> {
-        let mut filter = Document::new();
-        for (field, value) in &query.equal {
-            filter.insert(field, bson::serialize_to_bson(value)?);
-        }
         let mut sort = Document::new();
-        if let Some(field) = &query.sort {
-            sort.insert(field, 1);
+        for (field, order) in &query.sort {
+            sort.insert(field, if *order == Order::Ascending { 1 } else { -1 });
         }
-        sort.insert("_id", 1);
+        sort.entry("_id".to_owned()).or_insert(bson::Bson::Int32(1));
         let documents = self.documents(collection);
-        let found = documents.find(filter).sort(sort);
+        let found = documents.find(filter(query)?).sort(sort);
         let found = found.skip(u64::from(query.skip)).limit(i64::from(query.limit));
         self.read(collection, found).await
     }
@@ -243,13 +239,74 @@ impl Mongo {
             .await
     }
 
-    pub(crate) async fn count(&self, collection: &str) -> Result<u64> {
-        Ok(self.documents(collection).count_documents(doc! {}).await?)
+    pub(crate) async fn count(&self, collection: &str, query: &Query) -> Result<u64> {
+        if query.limit == 0 {
+            // no limit, to MongoDB
+            return Ok(0);
+        }
+        let documents = self.documents(collection);
+        let counting = documents.count_documents(filter(query)?).limit(u64::from(query.limit));
+        let counted = counting.await;
+        counted.with_context(|| format!("counting {collection} in MongoDB at {}", self.hosts))
+    }
+
+    pub(crate) async fn begin_replacement(&self, next: &str) -> Result<()> {
+        let making = || format!("making {next} in MongoDB at {}", self.hosts);
+        self.documents(next).drop().await.with_context(making)?;
+        // so that it is there to be renamed when nothing is added
+        self.database.create_collection(next).await.with_context(making)
+    }
+
+    /// Inserts what is new; returns how many that were.
+    pub(crate) async fn insert(&self, collection: &str, documents: &[Value]) -> Result<u64> {
+        let mut command = insert_command(collection, documents)?;
+        command.insert("ordered", false);
+        let reply = self.database.run_command(command).await;
+        let reply = reply.with_context(|| self.writing(collection))?;
+        self.check_reply(collection, &reply, |error| code(error) == Some(DUPLICATE_KEY))?;
+        let n_inserted = reply.get_i32("n").with_context(|| self.writing(collection))?;
+        Ok(n_inserted.unsigned_abs().into())
+    }
+
+    pub(crate) async fn finish_replacement(
+        &self,
+        next: &str,
+        collection: &str,
+        indexes: &[&[&str]],
+    ) -> Result<()> {
+        let replacing = || format!("replacing {collection} in MongoDB at {}", self.hosts);
+        for fields in indexes {
+            let keys = fields.iter().map(|field| ((*field).to_owned(), bson::Bson::Int32(1)));
+            let index = IndexModel::builder().keys(keys.collect::<Document>()).build();
+            self.documents(next).create_index(index).await.with_context(replacing)?;
+        }
+        let name = |collection| format!("{}.{collection}", self.database.name());
+        let rename = doc! {
+            "renameCollection": name(next),
+            "to": name(collection),
+            "dropTarget": true,
+            "writeConcern": bson::serialize_to_bson(&durably())?,
+        };
+        let admin = self.database.client().database("admin");
+        admin.run_command(rename).await.with_context(replacing)?;
+        Ok(())
     }
 
     fn documents(&self, collection: &str) -> Collection<Document> {
         self.database.collection(collection)
     }
+}
+
+fn filter(query: &Query) -> Result<Document> {
+    let mut filter = Document::new();
+    for (field, value) in &query.equal {
+        filter.insert(field, bson::serialize_to_bson(value)?);
+    }
+    for (field, min, max) in &query.between {
+        let (min, max) = (bson::serialize_to_bson(min)?, bson::serialize_to_bson(max)?);
+        filter.insert(field, doc! { "$gte": min, "$lte": max });
+    }
+    Ok(filter)
 }
 
 /// Inserts until one is there already.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use mongodb::bson::doc;
 use serde_json::{Value, json};
-use store::{Claim, CommitError, Query, Store};
+use store::{Claim, CommitError, Order, Query, Store};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -108,7 +108,7 @@ async fn sqlite_keeps_the_contract() {
 
     // what was written is there for whoever opens the file again
     let again = Store::embedded(&file).unwrap();
-    assert_eq!(again.count("many").await.unwrap(), MANY as u64);
+    assert_eq!(again.count("many", &everything()).await.unwrap(), MANY as u64);
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn a_replica_set_keeps_the_contract_in_transactions() {
     let claim = store.claim("offsets", "large").await.unwrap();
     let moved = [Claim { next: MANY as i64, ..claim }];
     assert!(store.commit("window", &documents, "offsets", &moved).await.unwrap().is_empty());
-    assert_eq!(store.count("window").await.unwrap(), MANY as u64);
+    assert_eq!(store.count("window", &everything()).await.unwrap(), MANY as u64);
 }
 
 async fn check_contract(store: &Store) {
@@ -152,6 +152,9 @@ async fn check_contract(store: &Store) {
     documents_come_back_as_they_were(store).await;
     documents_are_found_by_equality(store).await;
     pages_are_in_order_and_leave_nothing_out(store).await;
+    ranges_and_orders_are_combined(store).await;
+    a_replacement_is_seen_when_it_is_finished(store).await;
+    a_replacement_that_another_one_disturbs_fails(store).await;
     more_documents_than_one_command_holds_are_written(store).await;
     writers_at_the_same_time_agree_on_the_first(store).await;
     offsets_move_with_their_documents(store).await;
@@ -213,13 +216,16 @@ async fn only_the_latest_claim_may_write(store: &Store) {
 
 /// Documents that [`only_the_latest_claim_may_write`] has left behind.
 async fn fenced_documents(store: &Store) -> u64 {
-    store.count("fenced").await.unwrap()
+    store.count("fenced", &everything()).await.unwrap()
+}
+
+fn everything() -> Query {
+    Query { limit: 10_000, ..Query::default() }
 }
 
 /// All documents of a collection, by `_id`.
 async fn all(store: &Store, collection: &str) -> Vec<Value> {
-    let query = Query { limit: 10_000, ..Query::default() };
-    store.find(collection, &query).await.unwrap()
+    store.find(collection, &everything()).await.unwrap()
 }
 
 fn ids(documents: &[Value]) -> Vec<&str> {
@@ -227,7 +233,8 @@ fn ids(documents: &[Value]) -> Vec<&str> {
 }
 
 async fn the_first_answer_stays(store: &Store) {
-    assert_eq!(store.count("once").await.unwrap(), 0, "a collection that is not there is empty");
+    let n_documents = store.count("once", &everything()).await.unwrap();
+    assert_eq!(n_documents, 0, "a collection that is not there is empty");
     assert_eq!(store.get("once", "a").await.unwrap(), None);
     store.write_once("once", &[]).await.unwrap();
     store.write_once("once", &[json!({"_id": "a", "n": 1})]).await.unwrap();
@@ -235,7 +242,7 @@ async fn the_first_answer_stays(store: &Store) {
     store.write_once("once", &repetition).await.unwrap();
     assert_eq!(store.get("once", "a").await.unwrap(), Some(json!({"_id": "a", "n": 1})));
     assert_eq!(store.get("once", "b").await.unwrap(), Some(json!({"_id": "b", "n": 3})));
-    assert_eq!(store.count("once").await.unwrap(), 2);
+    assert_eq!(store.count("once", &everything()).await.unwrap(), 2);
 
     let twice_in_one = [json!({"_id": "c", "n": 4}), json!({"_id": "c", "n": 5})];
     store.write_once("once", &twice_in_one).await.unwrap();
@@ -293,7 +300,8 @@ async fn pages_are_in_order_and_leave_nothing_out(store: &Store) {
         .collect();
     store.upsert("pages", &documents).await.unwrap();
     let page = async |sort: Option<&str>, skip, limit| {
-        let query = Query { sort: sort.map(str::to_owned), skip, limit, ..Query::default() };
+        let sort = sort.map(|field| (field.to_owned(), Order::Ascending)).into_iter().collect();
+        let query = Query { sort, skip, limit, ..Query::default() };
         store.find("pages", &query).await.unwrap()
     };
     let sorted = page(Some("delay"), 0, 100).await;
@@ -309,15 +317,92 @@ async fn pages_are_in_order_and_leave_nothing_out(store: &Store) {
     }
 }
 
+async fn ranges_and_orders_are_combined(store: &Store) {
+    let documents = [
+        json!({"_id": "a", "maker": "AIRBUS", "year": 1999, "n": 2}),
+        json!({"_id": "b", "maker": "AIRBUS INDUSTRIE", "year": 2004, "n": 1}),
+        json!({"_id": "c", "maker": "BOEING", "year": 2004, "n": 2}),
+        json!({"_id": "d", "n": 3}),
+    ];
+    store.upsert("ranges", &documents).await.unwrap();
+    let between = |field: &str, min: Value, max: Value| (field.to_owned(), min, max);
+    let by = |fields: &[(&str, Order)]| {
+        fields.iter().map(|(field, order)| ((*field).to_owned(), *order)).collect::<Vec<_>>()
+    };
+    use Order::{Ascending, Descending};
+    for (ranges, sort, want) in [
+        (vec![between("year", json!(1999), json!(2000))], by(&[]), vec!["a"]),
+        (vec![between("maker", json!("AIRB"), json!("AIRB\u{10ffff}"))], by(&[]), vec!["a", "b"]),
+        (vec![], by(&[("n", Descending), ("year", Ascending)]), vec!["d", "a", "c", "b"]),
+        (vec![], by(&[("year", Descending)]), vec!["b", "c", "a", "d"]),
+        (vec![], by(&[("year", Ascending), ("_id", Descending)]), vec!["d", "a", "c", "b"]),
+        (
+            vec![between("n", json!(2), json!(9)), between("year", json!(0), json!(9999))],
+            by(&[("maker", Descending)]),
+            vec!["c", "a"],
+        ),
+    ] {
+        let query = Query { between: ranges, sort, ..everything() };
+        assert_eq!(ids(&store.find("ranges", &query).await.unwrap()), want, "{query:?}");
+        let counted = store.count("ranges", &query).await.unwrap();
+        assert_eq!(counted, want.len() as u64, "{query:?}");
+        let counted = store.count("ranges", &Query { limit: 1, ..query.clone() }).await.unwrap();
+        assert_eq!(counted, 1, "no further than the limit");
+        assert_eq!(store.count("ranges", &Query { limit: 0, ..query }).await.unwrap(), 0);
+    }
+}
+
+async fn a_replacement_is_seen_when_it_is_finished(store: &Store) {
+    let document = |id: usize| json!({"_id": format!("{id:06}"), "carrier": "UA", "n": id % 7});
+    let old: Vec<Value> = (0..10).map(document).collect();
+    let new: Vec<Value> = (5..MANY).map(document).collect();
+    let indexes: [&[&str]; 2] = [&["n", "carrier"], &["carrier"]];
+    store.upsert("replaced", &old).await.unwrap();
+    for _ in 0..2 {
+        let before = all(store, "replaced").await;
+        // one that was given up leaves nothing behind
+        let mut given_up = store.replace("replaced").await.unwrap();
+        given_up.add(&[json!({"_id": "given up"})]).await.unwrap();
+        drop(given_up);
+        let mut replacement = store.replace("replaced").await.unwrap();
+        replacement.add(&new[..MANY / 2]).await.unwrap();
+        replacement.add(&new[MANY / 2..]).await.unwrap();
+        // the first of two stays
+        replacement.add(&[json!({"_id": "000007", "n": "again"})]).await.unwrap();
+        assert_eq!(all(store, "replaced").await, before);
+        let n_documents = replacement.finish(&indexes).await.unwrap();
+        assert_eq!(n_documents, new.len() as u64);
+        assert_eq!(all(store, "replaced").await, new);
+    }
+    let equal = vec![("n".to_owned(), json!(3)), ("carrier".to_owned(), json!("UA"))];
+    let found = store.count("replaced", &Query { equal, ..everything() }).await.unwrap();
+    assert_eq!(found, new.iter().filter(|d| d["n"] == 3).count() as u64);
+    store.replace("replaced").await.unwrap().finish(&[]).await.unwrap();
+    assert_eq!(all(store, "replaced").await, Vec::<Value>::new());
+}
+
+async fn a_replacement_that_another_one_disturbs_fails(store: &Store) {
+    store.upsert("disturbed", &[json!({"_id": "old"})]).await.unwrap();
+    let mut first = store.replace("disturbed").await.unwrap();
+    first.add(&[json!({"_id": "a"}), json!({"_id": "b"})]).await.unwrap();
+    let mut second = store.replace("disturbed").await.unwrap();
+    second.add(&[json!({"_id": "c"})]).await.unwrap();
+    let error = first.finish(&[]).await.unwrap_err().to_string();
+    assert!(error.starts_with("another program is replacing disturbed too"), "{error}");
+    assert_eq!(ids(&all(store, "disturbed").await), ["old"]);
+    second.finish(&[]).await.unwrap();
+    assert_eq!(ids(&all(store, "disturbed").await), ["c"]);
+}
+
 async fn more_documents_than_one_command_holds_are_written(store: &Store) {
     let documents: Vec<Value> =
         (0..MANY).map(|i| json!({"_id": format!("{i:06}"), "n": i})).collect();
     store.write_once("many", &documents[..MANY / 2]).await.unwrap();
     store.write_once("many", &documents).await.unwrap();
-    assert_eq!(store.count("many").await.unwrap(), MANY as u64);
+    assert_eq!(store.count("many", &everything()).await.unwrap(), MANY as u64);
     assert_eq!(all(store, "many").await, documents);
     store.upsert("many", &documents).await.unwrap();
-    assert_eq!(store.count("many").await.unwrap(), MANY as u64);
+    assert_eq!(store.count("many", &everything()).await.unwrap(), MANY as u64);
 }
 
 async fn writers_at_the_same_time_agree_on_the_first(store: &Store) {
@@ -339,10 +424,12 @@ async fn writers_at_the_same_time_agree_on_the_first(store: &Store) {
 
 async fn an_operator_is_no_value(store: &Store) {
     for value in [json!({"$ne": ""}), json!({"$gt": null}), json!([]), json!({})] {
+        let between = vec![("_id".to_owned(), json!("a"), value.clone())];
+        store.count("found", &Query { between, ..everything() }).await.unwrap_err();
         let equal = vec![("_id".to_owned(), value)];
         let query = Query { equal, limit: 10, ..Query::default() };
         let error = store.find("found", &query).await.unwrap_err().to_string();
-        assert_eq!(error, "_id must equal a plain value");
+        assert_eq!(error, "_id must be a plain value");
     }
     // as a text it is only a text
     assert_eq!(store.get("found", "{\"$ne\":\"\"}").await.unwrap(), None);
@@ -357,12 +444,15 @@ async fn odd_names_are_refused(store: &Store) {
         };
         check(store.write_once(name, &document).await);
         check(store.upsert(name, &document).await);
-        check(store.count(name).await.map(drop));
+        check(store.count(name, &everything()).await.map(drop));
         check(store.get(name, "a").await.map(drop));
         let equal = vec![(name.to_owned(), json!(1))];
         check(store.find("found", &Query { equal, ..Query::default() }).await.map(drop));
-        let sort = Some(name.to_owned());
+        let between = vec![(name.to_owned(), json!(1), json!(2))];
+        check(store.count("found", &Query { between, ..Query::default() }).await.map(drop));
+        let sort = vec![(name.to_owned(), Order::Ascending)];
         check(store.find("found", &Query { sort, ..Query::default() }).await.map(drop));
+        check(store.replace(name).await.map(drop));
     }
 }
 
@@ -375,7 +465,8 @@ async fn a_document_without_an_id_is_refused(store: &Store) {
             store.upsert("unnamed", &documents).await.unwrap_err();
         }
     }
-    assert_eq!(store.count("unnamed").await.unwrap(), 0, "nothing of a refused write is there");
+    let n_documents = store.count("unnamed", &everything()).await.unwrap();
+    assert_eq!(n_documents, 0, "nothing of a refused write is there");
 }
 
 #[tokio::test]
