@@ -47,6 +47,12 @@ impl Shown {
                 bar.set_position(done.into());
                 bar.set_message(format!("{done} of {total} levels, {n_trees} trees"));
             }
+            (Some(bar), Progress::Published { collection, n_documents }) => {
+                bar.println(format!("  {collection}: {n_documents} documents"));
+            }
+            (None, Progress::Published { collection, n_documents }) => {
+                self.line(format!("{collection}: {n_documents} documents"));
+            }
             (None, Progress::Stage(stage)) => self.line(stage.to_owned()),
             (None, Progress::Bytes { done, total }) => {
                 // whole quarters only: a log needs no more

@@ -183,15 +183,19 @@ fn train_json(report: &Report) -> Value {
 
 /// Publishes what pages need.
 pub async fn run_publish(opened: &Opened, store: &Store) -> Result<Value> {
-    let published = publish(&opened.ctx, &opened.lake, store).await?;
+    let Opened { ctx, lake, shown, .. } = opened;
+    say(&format!("publishing to {}", store.describe()));
+    let started = Instant::now();
+    let published = publish(ctx, lake, store, &|progress| shown.show(progress)).await;
+    shown.clear();
+    let published = published?;
+    let n_documents: u64 = published.iter().map(|(_, n)| n).sum();
+    let seconds = started.elapsed().as_secs_f64();
     say(&format!(
-        "published {} airlines, {} airports and {} distances to {}",
-        published.n_airlines,
-        published.n_airports,
-        published.n_distances,
-        store.describe()
+        "published {n_documents} documents in {} collections in {seconds:.1} s",
+        published.len()
     ));
-    Ok(json!({ "airlines": published.n_airlines, "airports": published.n_airports }))
+    Ok(published.into_iter().map(|(name, n)| (name.to_owned(), Value::from(n))).collect())
 }
 
 /// Serves pages until `shutdown` is done; `properties` are those of its Kafka.

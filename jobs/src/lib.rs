@@ -9,6 +9,7 @@ pub mod baseline;
 pub mod checkpoint;
 pub mod codes;
 pub mod dead_letters;
+mod documents;
 mod group;
 pub mod history;
 pub mod ingest;

@@ -21,6 +21,13 @@ pub enum Progress {
         /// In all.
         total: u32,
     },
+    /// A collection was published.
+    Published {
+        /// Its name.
+        collection: &'static str,
+        /// Documents in it.
+        n_documents: u64,
+    },
 }
 
 /// Takes [`Progress`].

@@ -1,106 +1,111 @@
-//! `flights` → the collections that pages need: airlines, airports and distances.
+//! `flights` → the collections that pages are made of, each by the step of its name.
 
 use anyhow::{Context, Result};
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion::prelude::{DataFrame, Expr, SessionContext, col, lit};
-use serde_json::{Value, json};
+use futures::TryStreamExt;
 use store::Store;
 
+use crate::documents::documents;
 use crate::lake::Lake;
-use crate::sql;
+use crate::progress::{OnProgress, Progress};
+use crate::sql::{self, Step};
 
-/// Names of airlines and airports, as shipped under `data/`.
-const AIRLINE_NAMES: &str = include_str!("../../data/nycflights13/airlines.csv");
-const AIRPORT_NAMES: &str = include_str!("../../data/nycflights13/airports.csv");
+/// What is known of airlines, airports and airplanes, as shipped under `data/`: relations of text.
+const REFERENCES: [(&str, &str); 3] = [
+    ("airline_names", include_str!("../../data/nycflights13/airlines.csv")),
+    ("airport_names", include_str!("../../data/nycflights13/airports.csv")),
+    ("airplane_registry", include_str!("../../data/nycflights13/planes.csv")),
+];
 
-/// Documents written per collection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Published {
-    /// Airlines.
-    pub n_airlines: usize,
-    /// Airports.
-    pub n_airports: usize,
-    /// Pairs of airports.
-    pub n_distances: usize,
+/// A collection and what its documents are found by.
+struct Collection {
+    name: &'static str,
+    step: Step,
+    /// Fields that are searched by, with those that are sorted by after them.
+    indexes: &'static [&'static [&'static str]],
 }
 
-/// Upserts airlines, airports and distances. Idempotent.
-pub async fn publish(ctx: &SessionContext, lake: &Lake, store: &Store) -> Result<Published> {
+const fn small(name: &'static str, step: Step) -> Collection {
+    Collection { name, step, indexes: &[] }
+}
+
+const COLLECTIONS: [Collection; 11] = [
+    small(events::AIRLINES, sql::AIRLINES),
+    Collection {
+        name: events::AIRPLANES,
+        step: sql::AIRPLANES,
+        indexes: &[&["Carrier", "_id"], &["Manufacturer", "_id"], &["Model", "_id"]],
+    },
+    small(events::AIRPLANES_PER_CARRIER, sql::AIRPLANES_PER_CARRIER),
+    small(events::MANUFACTURERS, sql::MANUFACTURERS),
+    Collection { name: events::AIRPORTS, step: sql::AIRPORTS, indexes: &[&["Flights"]] },
+    Collection {
+        name: events::ROUTES,
+        step: sql::ROUTES,
+        indexes: &[&["Flights"], &["Origin", "Flights"], &["Dest", "Flights"]],
+    },
+    Collection {
+        name: events::CARRIER_ROUTES,
+        step: sql::CARRIER_ROUTES,
+        indexes: &[&["Carrier", "Flights"], &["Origin", "Dest", "Flights"]],
+    },
+    small(events::FLIGHTS_BY_MONTH, sql::FLIGHTS_BY_MONTH),
+    small(events::DELAYS_BY_WEEK, sql::DELAYS_BY_WEEK),
+    small(events::DELAYS_BY_HOUR, sql::DELAYS_BY_HOUR),
+    Collection {
+        name: events::ON_TIME_PERFORMANCE,
+        step: sql::ON_TIME_PERFORMANCE,
+        indexes: &[
+            &["FlightDate", "CRSDepTime", "_id"],
+            &["Carrier", "FlightDate", "CRSDepTime", "_id"],
+            &["FlightNum", "FlightDate", "CRSDepTime", "_id"],
+            &["TailNum", "FlightDate", "CRSDepTime", "_id"],
+            &["Origin", "Dest", "FlightDate", "CRSDepTime", "_id"],
+            &["Origin", "FlightDate", "CRSDepTime", "_id"],
+            &["Dest", "FlightDate", "CRSDepTime", "_id"],
+        ],
+    },
+];
+
+/// Makes all collections anew, and returns their names and numbers of documents. Idempotent; each
+/// one is replaced as a whole, so that what has gone is gone and no reader sees half of it.
+pub async fn publish(
+    ctx: &SessionContext,
+    lake: &Lake,
+    store: &Store,
+    on_progress: OnProgress<'_>,
+) -> Result<Vec<(&'static str, u64)>> {
     lake.register_flights(ctx).await?;
-    register_names(ctx, "airline_names", AIRLINE_NAMES, ["carrier", "name"])?;
-    register_names(ctx, "airport_names", AIRPORT_NAMES, ["faa", "name"])?;
-    let airlines = named(&sql::plan(ctx, sql::AIRLINES, &[]).await?.collect().await?)?;
-    let airports = named(&sql::plan(ctx, sql::AIRPORTS, &[]).await?.collect().await?)?;
-    let distances = pairs(&ctx.table("distances").await?.collect().await?)?;
-    store.upsert(events::AIRLINES, &airlines).await?;
-    store.upsert(events::AIRPORTS, &airports).await?;
-    store.upsert(events::DISTANCES, &distances).await?;
-    Ok(Published {
-        n_airlines: airlines.len(),
-        n_airports: airports.len(),
-        n_distances: distances.len(),
-    })
+    for (name, csv) in REFERENCES {
+        register_reference(ctx, name, csv)?;
+    }
+    sql::view(ctx, "airplanes", sql::AIRPLANES, &[]).await?;
+    let mut published = Vec::new();
+    for Collection { name, step, indexes } in COLLECTIONS {
+        let mut batches = sql::plan(ctx, step, &[]).await?.execute_stream().await?;
+        let mut replacement = store.replace(name).await?;
+        while let Some(batch) = batches.try_next().await.context(step.file)? {
+            replacement.add(&documents(&batch)?).await?;
+        }
+        let n_documents = replacement.finish(indexes).await?;
+        on_progress(Progress::Published { collection: name, n_documents });
+        published.push((name, n_documents));
+    }
+    Ok(published)
 }
 
-/// Makes the columns of a shipped file a relation. As values in the plan, not as a table in this
-/// process's memory, which a cluster cannot read.
-fn register_names(ctx: &SessionContext, table: &str, csv: &str, columns: [&str; 2]) -> Result<()> {
+/// Makes a shipped file a relation. As values in the plan, not as a table in this process's memory,
+/// which a cluster cannot read.
+fn register_reference(ctx: &SessionContext, table: &str, csv: &str) -> Result<()> {
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
     let header = reader.headers()?.clone();
-    let position = |column: &str| header.iter().position(|name| name == column);
-    let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = record?;
-        let value = |column: &str| -> Result<Expr> {
-            let position = position(column).with_context(|| format!("{table} lacks a column"))?;
-            Ok(lit(record.get(position).unwrap_or_default()))
-        };
-        rows.push(vec![value(columns[0])?, value(columns[1])?]);
-    }
-    let names = LogicalPlanBuilder::values(rows)?
-        .project([col("column1").alias(columns[0]), col("column2").alias(columns[1])])?
-        .build()?;
+    let rows = reader.records().map(|record| Ok(record?.iter().map(lit).collect::<Vec<Expr>>()));
+    let rows = rows.collect::<Result<Vec<_>>>()?;
+    let columns = header.iter().enumerate();
+    let columns = columns.map(|(i, name)| col(format!("column{}", i + 1)).alias(name));
+    let values = LogicalPlanBuilder::values(rows)?.project(columns)?.build()?;
     ctx.deregister_table(table)?;
-    ctx.register_table(table, DataFrame::new(ctx.state(), names).into_view())?;
+    ctx.register_table(table, DataFrame::new(ctx.state(), values).into_view())?;
     Ok(())
-}
-
-/// Documents of (code, name) rows; a code without a name is named after itself.
-fn named(batches: &[RecordBatch]) -> Result<Vec<Value>> {
-    let mut documents = Vec::new();
-    for batch in batches {
-        let columns = [0, 1].map(|i| cast(batch.column(i), &DataType::Utf8));
-        let [codes, names] = columns;
-        let (codes, names) = (codes?, names?);
-        let (codes, names) = (codes.as_string::<i32>(), names.as_string::<i32>());
-        for row in 0..batch.num_rows() {
-            let code = codes.value(row);
-            let name = if names.is_valid(row) { names.value(row) } else { code };
-            documents.push(json!({ "_id": code, "Name": name }));
-        }
-    }
-    Ok(documents)
-}
-
-fn pairs(batches: &[RecordBatch]) -> Result<Vec<Value>> {
-    let mut documents = Vec::new();
-    for batch in batches {
-        let (origins, dests) =
-            (cast(batch.column(0), &DataType::Utf8)?, cast(batch.column(1), &DataType::Utf8)?);
-        let (origins, dests) = (origins.as_string::<i32>(), dests.as_string::<i32>());
-        let miles = batch.column(2).as_primitive::<Float64Type>();
-        for row in 0..batch.num_rows() {
-            let (origin, dest) = (origins.value(row), dests.value(row));
-            documents.push(json!({
-                "_id": format!("{origin}-{dest}"),
-                "Origin": origin,
-                "Dest": dest,
-                "Distance": miles.value(row),
-            }));
-        }
-    }
-    Ok(documents)
 }
