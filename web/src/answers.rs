@@ -20,6 +20,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use crate::reasons::{self, Likes};
 use crate::stopped;
 
 /// How often to look for new partitions; they are added rarely, by hand.
@@ -56,6 +57,15 @@ pub(crate) async fn find(store: &Store, id: Uuid) -> Result<Option<Found>> {
         }
     }
     Ok(None)
+}
+
+/// Flights like the one that was answered about; none when the store does not say.
+pub(crate) async fn likes(store: &Store, answer: &Answer) -> Likes {
+    let Answer::Scored(prediction) = answer else { return Likes::new() };
+    reasons::likes(store, prediction).await.unwrap_or_else(|error| {
+        tracing::error!("cannot read flights like this: {error:#}");
+        Likes::new()
+    })
 }
 
 /// What is known about request `id`, as clients of the original system read it.

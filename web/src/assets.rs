@@ -38,7 +38,7 @@ impl Asset {
     }
 
     fn version(&self) -> String {
-        format!("{:016x}", fnv1a(self.text))
+        format!("{:016x}", fnv1a(self.text.as_bytes()))
     }
 }
 
@@ -64,8 +64,8 @@ pub(crate) async fn asset(Path(name): Path<String>, Query(wanted): Query<Wanted>
 }
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo): tells versions apart, guards nothing.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }

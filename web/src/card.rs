@@ -5,6 +5,10 @@ use chrono::DateTime;
 use events::{Answer, CLASS_LABELS, Prediction, Refusal, Status};
 use maud::{Markup, html};
 
+use crate::form::Typed;
+use crate::reasons::{self, Likes};
+use crate::{frame, predict};
+
 /// Hexadecimal digits of a model's hash that are shown; the title holds all of them.
 const VERSION_DIGITS: usize = 12;
 
@@ -51,10 +55,10 @@ pub(crate) fn late() -> Markup {
     }
 }
 
-/// What became of the question.
-pub(crate) fn answer(answer: &Answer) -> Markup {
+/// What became of the question; `likes` are flights like the one that was asked about.
+pub(crate) fn answer(answer: &Answer, likes: &Likes) -> Markup {
     match answer {
-        Answer::Scored(prediction) => scored(prediction),
+        Answer::Scored(prediction) => scored(prediction, likes),
         Answer::Refused(refusal) => refused(refusal),
     }
 }
@@ -75,7 +79,7 @@ fn refused(refusal: &Refusal) -> Markup {
     }
 }
 
-fn scored(prediction: &Prediction) -> Markup {
+fn scored(prediction: &Prediction, likes: &Likes) -> Markup {
     let label = usize::try_from(prediction.Prediction).ok().and_then(|i| CLASS_LABELS.get(i));
     html! {
         article class={ "card result c" (prediction.Prediction) } data-card="result" {
@@ -88,7 +92,28 @@ fn scored(prediction: &Prediction) -> Markup {
                     @for field in &prediction.Unseen { li { (unseen(field, prediction)) } }
                 }
             }
+            (reasons::contributions(prediction))
+            (reasons::like_this(likes))
+            (what_if(prediction))
             (facts(prediction))
+        }
+    }
+}
+
+/// The same question with another delay.
+fn what_if(prediction: &Prediction) -> Markup {
+    let typed = Typed::of(prediction);
+    html! {
+        form.what-if data-ask method="post" action=(predict::ASK_PATH) {
+            @for field in ["Carrier", "FlightDate", "Origin", "Dest", "FlightNum"] {
+                input type="hidden" name=(field) value=(typed.get(field));
+            }
+            label for="what-if" { "What if it left with another delay, in minutes?" }
+            div.ask {
+                input #what-if name="DepDelay" inputmode="numeric" autocomplete="off"
+                    value=(typed.get("DepDelay"));
+                button type="submit" { "Ask again" }
+            }
         }
     }
 }
@@ -136,8 +161,13 @@ fn facts(prediction: &Prediction) -> Markup {
 
 fn flight(prediction: &Prediction) -> Markup {
     html! {
-        strong { (prediction.Carrier) " " (prediction.FlightNum.as_deref().unwrap_or("")) }
-        " " span.route { (prediction.Origin) " → " (prediction.Dest) } " "
+        strong {
+            (frame::airline(&prediction.Carrier)) " "
+            (prediction.FlightNum.as_deref().unwrap_or(""))
+        }
+        " " span.route {
+            (frame::airport(&prediction.Origin)) " → " (frame::airport(&prediction.Dest))
+        } " "
         time datetime=(prediction.FlightDate) { (prediction.FlightDate.format("%a %-d %b %Y")) }
     }
 }
@@ -173,6 +203,7 @@ fn unseen(field: &str, prediction: &Prediction) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use events::Contribution;
     use uuid::Uuid;
 
     use super::*;
@@ -197,13 +228,19 @@ pub(crate) mod tests {
             AnsweredAt: "2016-12-20T10:00:02.500Z".into(),
             Prediction: 3,
             Probabilities: [0.0, 0.05, 0.125, 0.825],
+            BaseRates: Some([0.25, 0.25, 0.25, 0.25]),
+            Contributions: vec![contribution("dep_delay", [-0.25, -0.2, -0.125, 0.575])],
             Unseen: vec![],
             ModelVersion: "0123456789abcdef".repeat(4),
         }
     }
 
+    fn contribution(feature: &str, changes: [f64; 4]) -> Contribution {
+        Contribution { Feature: feature.into(), Changes: changes }
+    }
+
     fn render(prediction: Prediction) -> String {
-        answer(&Answer::Scored(Box::new(prediction))).into_string()
+        answer(&Answer::Scored(Box::new(prediction)), &Likes::new()).into_string()
     }
 
     #[test]
@@ -218,7 +255,9 @@ pub(crate) mod tests {
             "290 minutes late",
             "2139 miles",
             "2.5 s",
-            "AA 1024",
+            ">AA</a> 1024",
+            "name=\"DepDelay\"",
+            "Departure delay: 290 min",
             "Sun 25 Dec 2016",
         ] {
             assert!(card.contains(want), "{want:?} is not in {card}");
@@ -259,7 +298,7 @@ pub(crate) mod tests {
             status: Status::Rejected,
             Reason: "Origin: must be <b>".into(),
         };
-        let card = answer(&Answer::Refused(refusal)).into_string();
+        let card = answer(&Answer::Refused(refusal), &Likes::new()).into_string();
         assert!(card.contains("Origin: must be &lt;b&gt;"));
     }
 

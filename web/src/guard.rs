@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::{App, page};
+use crate::{App, frame};
 
 /// How long a handler may take until its response begins; Kafka and the store give up sooner. The
 /// body of an event stream has a bound of its own.
@@ -30,7 +30,7 @@ pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: N
         Ok(response) => response,
         Err(_) => {
             tracing::error!(path, wait_max = ?HANDLER_WAIT_MAX, "request took too long");
-            page::notice(
+            frame::notice(
                 StatusCode::GATEWAY_TIMEOUT,
                 "That took too long",
                 "Something behind this page did not answer in time. Please try again.",
@@ -64,7 +64,7 @@ pub(crate) fn cross_site(headers: &HeaderMap) -> bool {
 
 /// The answer when a bound on concurrency is reached.
 pub(crate) fn busy() -> Response {
-    page::notice(
+    frame::notice(
         StatusCode::SERVICE_UNAVAILABLE,
         "Too busy",
         "More people ask than this server can answer at once. Please try again in a moment.",

@@ -5,16 +5,28 @@
 //! crate must not know DataFusion, models or features: it says what was asked and what came back.
 //!
 //! In reading order: `form` (text becomes a request), `predict` (the routes), `answers` (the
-//! response topic and the store), `stream` (answers pushed to the browser), `page` and `card`
-//! (HTML), `assets` (what the pages load), `guard` (limits and headers).
+//! response topic and the store), `stream` (answers pushed to the browser), `page`, `card` and
+//! `reasons` (HTML of it). `entities` reads what `submit-job publish` left in the store; `airlines`,
+//! `airplanes`, `airports`, `flights` and `delays` are its pages, with `chart` for drawings. `frame`
+//! is around every page, `assets` is what pages load, `guard` and `cache` stand around every route.
 
+mod airlines;
+mod airplanes;
+mod airports;
 mod answers;
 mod assets;
+mod cache;
 mod card;
+mod chart;
+mod delays;
+mod entities;
+mod flights;
 mod form;
+mod frame;
 mod guard;
 mod page;
 mod predict;
+mod reasons;
 mod stream;
 
 use std::future::{Future, IntoFuture};
@@ -24,7 +36,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::Redirect;
 use axum::routing::{get, post};
 use axum::{Router, serve as serve_http};
 use events::Answer;
@@ -110,18 +121,45 @@ pub async fn serve(
 
 fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/", get(async || Redirect::to(predict::FORM_PATH)))
+        .merge(prediction_routes())
+        .merge(entity_routes())
         .route("/healthz", get(predict::health))
-        .route(predict::FORM_PATH, get(predict::form_page))
-        .route(predict::ASK_PATH, post(predict::ask))
-        .route(&format!("{}/response/{{id}}", predict::ASK_PATH), get(predict::response))
-        .route(&format!("{}/response/{{id}}/events", predict::ASK_PATH), get(stream::events))
         .route("/static/{name}", get(assets::asset))
         .fallback(predict::not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(&app), guard::limit))
+        .layer(from_fn(cache::compact))
         .layer(from_fn(guard::secure))
         .with_state(app)
+}
+
+fn prediction_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route(predict::FORM_PATH, get(predict::form_page))
+        .route(predict::ASK_PATH, post(predict::ask))
+        .route(&format!("{}/response/{{id}}", predict::ASK_PATH), get(predict::response))
+        .route(&format!("{}/response/{{id}}/events", predict::ASK_PATH), get(stream::events))
+}
+
+fn entity_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/", get(airlines::list))
+        .route("/airlines", get(airlines::list))
+        .route("/airline/{carrier}", get(airlines::airline))
+        .route("/airplanes", get(airplanes::list))
+        .route("/airplanes/chart/manufacturers.json", get(airplanes::manufacturers_json))
+        .route("/airplane/{tail}", get(airplanes::airplane))
+        .route("/airplane/flights/{tail}", get(airplanes::airplane))
+        .route("/airports", get(airports::list))
+        .route("/airport/{code}", get(airports::airport))
+        .route("/routes", get(airports::top_routes))
+        .route("/flights/search", get(flights::search))
+        .route("/flights/{origin}/{dest}/{date}", get(flights::route_day))
+        .route("/on_time_performance", get(flights::flight))
+        .route("/total_flights", get(delays::total_flights))
+        .route("/total_flights.json", get(delays::total_flights_json))
+        .route("/total_flights_chart", get(delays::total_flights_chart))
+        .route("/delays", get(delays::delays))
 }
 
 /// A producer that reports success only for what all replicas in sync hold, once and in order.

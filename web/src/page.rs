@@ -1,13 +1,13 @@
-//! The pages: a frame, the form with its answer beside it, and notices. Everything works without
-//! the script, which only spares a reload.
+//! The page that asks: the form with its answer beside it. Everything works without the script,
+//! which only spares a reload.
 
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use events::Answer;
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 
 use crate::form::{Errors, Typed};
-use crate::{assets, card, predict};
+use crate::frame::frame;
+use crate::reasons::Likes;
+use crate::{card, predict};
 
 /// Reloads of a page without script: as many, at this pace, as an event stream lives (5 min).
 const REFRESHES_MAX: u32 = 150;
@@ -34,8 +34,8 @@ pub(crate) enum Asked {
     Nothing,
     /// No answer yet; the page was reloaded so many times.
     Waiting { id: uuid::Uuid, n_refreshes: u32 },
-    /// The answer.
-    Answered(Box<Answer>),
+    /// The answer, and flights like the one it is about.
+    Answered(Box<Answer>, Likes),
 }
 
 /// Everything that the form's page shows.
@@ -116,48 +116,6 @@ pub(crate) fn form_page(view: &View) -> Markup {
     frame("Will this flight arrive late?", refresh(&view.asked), main)
 }
 
-/// A page that says one thing, with its status.
-pub(crate) fn notice(status: StatusCode, title: &str, text: &str) -> Response {
-    let main = html! {
-        article.card.notice {
-            p.status { (status.as_u16()) }
-            h1 { (title) }
-            p { (text) }
-            p { a.button href=(predict::FORM_PATH) { "Ask about a flight" } }
-        }
-    };
-    (status, frame(title, html! {}, main)).into_response()
-}
-
-fn frame(title: &str, head: Markup, main: Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · Tarmac" }
-                link rel="icon" type="image/svg+xml" href=(assets::ICON.url());
-                link rel="stylesheet" href=(assets::STYLE.url());
-                script src=(assets::SCRIPT.url()) defer {}
-                (head)
-            }
-            body {
-                a.skip href="#main" { "Skip to the content" }
-                header.top {
-                    a.brand href=(predict::FORM_PATH) {
-                        img src=(assets::ICON.url()) alt="" width="28" height="28";
-                        span { "Tarmac" }
-                    }
-                    span.tagline { "flight delays, predicted as they happen" }
-                }
-                main #main { (main) }
-            }
-        }
-    }
-}
-
 /// Without script a waiting page reloads itself, a bounded number of times.
 fn refresh(asked: &Asked) -> Markup {
     match asked {
@@ -176,7 +134,7 @@ fn answer_section(asked: &Asked) -> Markup {
         Asked::Nothing => (None, card::invitation()),
         Asked::Waiting { n_refreshes: REFRESHES_MAX.., .. } => (None, card::late()),
         Asked::Waiting { id, .. } => (Some(id), card::waiting()),
-        Asked::Answered(answer) => (None, card::answer(answer)),
+        Asked::Answered(answer, likes) => (None, card::answer(answer, likes)),
     };
     html! {
         section #answer aria-live="polite" aria-label="Answer" data-waiting-for=[waiting_for] {
@@ -188,15 +146,14 @@ fn answer_section(asked: &Asked) -> Markup {
 fn question(view: &View) -> Markup {
     let first_bad = FIELDS.iter().map(|f| f.name).find(|name| view.errors.contains_key(name));
     html! {
-        form #question method="post" action=(predict::ASK_PATH) data-page=(predict::FORM_PATH)
-            novalidate {
+        form #question data-ask method="post" action=(predict::ASK_PATH)
+            data-page=(predict::FORM_PATH) novalidate {
             p #failure.failure role="alert" hidden[view.failure.is_empty()] { (view.failure) }
             div.fields {
                 @for field in &FIELDS { (input(field, view, first_bad)) }
             }
             button type="submit" { "Predict the arrival" }
-            (choice_list(AIRLINE_LIST, &view.choices.airlines))
-            (choice_list(AIRPORT_LIST, &view.choices.airports))
+            (choice_lists(view.choices))
         }
     }
 }
@@ -221,6 +178,14 @@ fn input(field: &Field, view: &View, first_bad: Option<&str>) -> Markup {
             }
             p.hint id={ (name) "-hint" } { (hint) }
         }
+    }
+}
+
+/// The lists that inputs complete from.
+pub(crate) fn choice_lists(choices: &Choices) -> Markup {
+    html! {
+        (choice_list(AIRLINE_LIST, &choices.airlines))
+        (choice_list(AIRPORT_LIST, &choices.airports))
     }
 }
 

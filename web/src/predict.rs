@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::answers::{self, Found};
 use crate::form::{self, Errors, Typed};
 use crate::page::{self, Asked, Choice, Choices, View};
-use crate::{App, guard};
+use crate::{App, frame, guard};
 
 /// The page with the form.
 pub(crate) const FORM_PATH: &str = "/flights/delays/predict_kafka";
@@ -62,17 +62,25 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
 /// Everything that has no route.
 pub(crate) async fn not_found() -> Response {
     let text = "There is nothing at this address. It may have been mistyped, or it has moved.";
-    page::notice(StatusCode::NOT_FOUND, "This page does not exist", text)
+    frame::notice(StatusCode::NOT_FOUND, "This page does not exist", text)
 }
 
 /// GET `/flights/delays/predict_kafka`, with `?id=` the page of that question.
-pub(crate) async fn form_page(State(app): State<Arc<App>>, Query(shown): Query<Shown>) -> Response {
-    let example = Typed::example(now().date_naive());
+/// Other fields fill in the form.
+pub(crate) async fn form_page(
+    State(app): State<Arc<App>>,
+    Query(shown): Query<Shown>,
+    Query(typed): Query<Typed>,
+) -> Response {
+    let example = match typed == Typed::default() {
+        true => Typed::example(now().date_naive()),
+        false => typed,
+    };
     let (typed, asked) = match shown.id.as_deref().map(events::parse_uuid) {
         None => (example, Asked::Nothing),
         Some(None) => {
             let text = "The address does not hold the id of a question.";
-            return page::notice(StatusCode::BAD_REQUEST, "No such question", text);
+            return frame::notice(StatusCode::BAD_REQUEST, "No such question", text);
         }
         Some(Some(id)) => match answers::find(&app.store, id).await {
             Ok(None) => {
@@ -84,12 +92,13 @@ pub(crate) async fn form_page(State(app): State<Arc<App>>, Query(shown): Query<S
                     Answer::Scored(prediction) => Typed::of(prediction),
                     Answer::Refused(_) => example,
                 };
-                (typed, Asked::Answered(Box::new(answer)))
+                let likes = answers::likes(&app.store, &answer).await;
+                (typed, Asked::Answered(Box::new(answer), likes))
             }
             Err(error) => {
                 tracing::error!(%id, "cannot read the answer: {error:#}");
                 let text = "The answers cannot be read at the moment. Please try again.";
-                return page::notice(StatusCode::SERVICE_UNAVAILABLE, "Not available", text);
+                return frame::notice(StatusCode::SERVICE_UNAVAILABLE, "Not available", text);
             }
         },
     };
@@ -202,7 +211,7 @@ async fn form_again(
 
 fn refuse(asker: Asker, status: StatusCode, reason: &str) -> Response {
     match asker {
-        Asker::Person => page::notice(status, "This did not work", &format!("Sorry: {reason}.")),
+        Asker::Person => frame::notice(status, "This did not work", &format!("Sorry: {reason}.")),
         Asker::Program => {
             (status, Json(json!({ "status": "ERROR", "reason": reason }))).into_response()
         }
@@ -210,7 +219,7 @@ fn refuse(asker: Asker, status: StatusCode, reason: &str) -> Response {
 }
 
 /// The lists of the form; empty ones when the store is away, because codes can be typed as well.
-async fn choices(app: &App) -> Choices {
+pub(crate) async fn choices(app: &App) -> Choices {
     let (airlines, airports) = tokio::join!(list(app, AIRLINES), list(app, AIRPORTS));
     Choices { airlines, airports }
 }

@@ -63,14 +63,14 @@ async fn answer_event(app: &App, id: Uuid) -> Event {
     let mut receiver = app.heard.subscribe();
     loop {
         if let Some(found) = look(app, id).await {
-            return found_event(id, &found);
+            return found_event(app, id, &found).await;
         }
         tokio::select! {
             heard = hear(&mut receiver, id) => if let Some(heard) = heard {
                 // the store is the truth; the message stands in when it is ahead of the store
                 let stored = look(app, id).await;
                 if let Some(found) = stored.or_else(|| Found::heard(&heard).ok()) {
-                    return found_event(id, &found);
+                    return found_event(app, id, &found).await;
                 }
             },
             () = sleep(STORE_LOOK_EVERY) => {}
@@ -100,8 +100,9 @@ async fn hear(receiver: &mut broadcast::Receiver<Arc<Answer>>, id: Uuid) -> Opti
     }
 }
 
-fn found_event(id: Uuid, found: &Found) -> Event {
-    event("answer", answers::state(id, Some(found)), card::answer(&found.answer))
+async fn found_event(app: &App, id: Uuid, found: &Found) -> Event {
+    let likes = answers::likes(&app.store, &found.answer).await;
+    event("answer", answers::state(id, Some(found)), card::answer(&found.answer, &likes))
 }
 
 fn event(name: &str, mut state: Value, card: Markup) -> Event {

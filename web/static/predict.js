@@ -76,9 +76,13 @@
     if (state.status === "OK") showWaiting(state.id);
   }
 
-  form.addEventListener("submit", async (event) => {
+  document.addEventListener("submit", async (event) => {
+    const asked = event.target;
+    if (!("ask" in asked.dataset)) return;
     event.preventDefault();
     if (sending) return;
+    // "what if" asks the same with another delay; its messages belong to the fields of the form
+    for (const [name, value] of new FormData(asked)) form.elements[name].value = value;
     sending = true;
     // not `disabled`, which would take the focus away
     button.setAttribute("aria-disabled", "true");

@@ -119,6 +119,8 @@ fn answer_to(request: &PredictionRequest) -> Answer {
         AnsweredAt: "2099-01-01T00:00:00.000Z".into(),
         Prediction: 2,
         Probabilities: [0.1, 0.2, 0.6, 0.1],
+        BaseRates: None,
+        Contributions: vec![],
         Unseen: vec![],
         ModelVersion: "ab".repeat(32),
     }))
@@ -255,7 +257,7 @@ async fn what_is_not_right_is_refused() {
         (format!("GET {form}?id=42"), "", "400 Bad Request"),
         ("GET /nothing".into(), "", "404 Not Found"),
         ("GET /static/nothing".into(), "", "404 Not Found"),
-        ("GET /".into(), "", "location: /flights/delays/predict_kafka"),
+        ("GET /".into(), "", "Nothing is here yet"),
         ("GET /healthz".into(), "", "\r\n\r\nok"),
         (format!("GET {form}"), "", "form-action 'self'"),
         (format!("GET {form}"), "", "x-content-type-options: nosniff"),
