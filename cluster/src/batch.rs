@@ -147,6 +147,11 @@ async fn work(cli: &Cli, around: &Surroundings, opened: &Opened) -> Result<Value
             let store = args.open(&opened.lake, around).await?;
             run::run_publish(opened, &store).await
         }
+        Some(Command::Predict(args)) => {
+            let store = args.store.open(&opened.lake, around).await?;
+            let now = now();
+            run::run_predict(&opened.lake, &store, args.day.unwrap_or(now.date_naive()), now).await
+        }
         Some(Command::Sql(args)) => shell::run(opened, args).await,
         _ => bail!("this is no batch job"),
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
+use chrono::NaiveDate;
 use clap::{Args, Parser, Subcommand};
 use jobs::train::TrainOptions;
 use linfa::ParamGuard;
@@ -137,8 +138,10 @@ pub enum Command {
     Evaluate(Ask),
     /// Flights to predictions, as Parquet under the data root
     Score(Ask),
-    /// Airlines, airports and distances to the store
+    /// What pages are made of to the store: flights, airlines, airplanes, airports, delays, models
     Publish(StoreArgs),
+    /// Answer the requests that were left for the night
+    Predict(Predict),
     /// SQL over flights, features and training, with predict_delay
     Sql(Sql),
     /// Answer the requests of a Kafka topic
@@ -168,6 +171,7 @@ impl Command {
             Self::Evaluate(_) => Some("evaluate"),
             Self::Score(_) => Some("score"),
             Self::Publish(_) => Some("publish"),
+            Self::Predict(_) => Some("predict"),
             Self::Sql(args) if args.command.is_some() || args.file.is_some() => Some("sql"),
             _ => None,
         }
@@ -180,6 +184,17 @@ pub struct Ask {
     /// Version of the model [default: the champion]
     #[arg(long)]
     pub model: Option<String>,
+}
+
+/// Arguments of `predict`.
+#[derive(Debug, Args)]
+pub struct Predict {
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Day on which the requests were left, YYYY-MM-DD, UTC [default: today]
+    #[arg(long)]
+    pub day: Option<NaiveDate>,
 }
 
 /// Arguments of `demo`.

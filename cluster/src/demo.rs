@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::cli::{Cli, Command, Demo, Ingest, Train};
 use crate::progress::say;
 use crate::run::{self, Opened};
-use crate::servers::Web;
+use crate::servers::{REQUESTS_PER_SECOND, Web};
 use crate::streaming::{Stream, run_stream};
 use jobs::metrics::class_title;
 
@@ -73,6 +73,7 @@ pub async fn run(
         kafka: stream_args.kafka.clone(),
         store: stream_args.store.clone(),
         listen: args.listen,
+        requests_per_second: REQUESTS_PER_SECOND,
     };
     let serving = run::run_web(store.clone(), &web_args, &properties, end(stopped));
     let visiting = async {

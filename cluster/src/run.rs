@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::prelude::SessionContext;
 use jobs::ingest::ingest;
 use jobs::lake::Lake;
@@ -14,6 +14,7 @@ use jobs::progress::Progress;
 use jobs::publish::publish;
 use jobs::report::Report;
 use jobs::score::{evaluate, open_model, score};
+use jobs::tasks::answer_tasks;
 use jobs::train::{TrainOptions, train};
 use serde_json::{Value, json};
 use store::Store;
@@ -23,6 +24,9 @@ use crate::progress::{Shown, print, say};
 use crate::remote::Remote;
 use crate::servers::Web;
 use crate::session::{self, Setting};
+
+/// Memory for joins and sorts of a window of tasks.
+const PREDICT_MEMORY: usize = 512 * 1024 * 1024;
 
 /// What a job needs, as the command line says.
 pub struct Opened {
@@ -198,6 +202,28 @@ pub async fn run_publish(opened: &Opened, store: &Store) -> Result<Value> {
     Ok(published.into_iter().map(|(name, n)| (name.to_owned(), Value::from(n))).collect())
 }
 
+/// Answers the requests that were left on `day`, in this process: a window costs less than a
+/// cluster's round trip.
+pub async fn run_predict(
+    lake: &Lake,
+    store: &Store,
+    day: NaiveDate,
+    now: DateTime<Utc>,
+) -> Result<Value> {
+    let ctx = session::in_process(1, PREDICT_MEMORY, &[], &[])?;
+    let answered = answer_tasks(&ctx, lake, store, day, now).await?;
+    say(&format!(
+        "{} requests were left on {day}: {} are answered, {} cannot be read",
+        answered.n_tasks, answered.n_answered, answered.n_rejected
+    ));
+    Ok(json!({
+        "day": day,
+        "tasks": answered.n_tasks,
+        "answered": answered.n_answered,
+        "rejected": answered.n_rejected,
+    }))
+}
+
 /// Serves pages until `shutdown` is done; `properties` are those of its Kafka.
 pub async fn run_web(
     store: Store,
@@ -214,6 +240,7 @@ pub async fn run_web(
         request_topic: args.kafka.request_topic.clone(),
         response_topic: args.kafka.response_topic.clone(),
         store,
+        requests_per_second: args.requests_per_second,
     };
     web::serve(listener, config, shutdown).await
 }

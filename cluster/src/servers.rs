@@ -61,7 +61,14 @@ pub struct Web {
     /// Where pages are served
     #[arg(long, env = "TARMAC_LISTEN", default_value = "127.0.0.1:5000")]
     pub listen: SocketAddr,
+    /// Requests a second that one client may make, over time
+    #[arg(long, default_value_t = REQUESTS_PER_SECOND)]
+    pub requests_per_second: u32,
 }
+
+/// Requests a second that one client may make unless told otherwise: many people may share an
+/// address.
+pub const REQUESTS_PER_SECOND: u32 = 300;
 
 impl StoreArgs {
     /// Opens the store: MongoDB, or SQLite under the data root.

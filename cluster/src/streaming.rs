@@ -1,5 +1,6 @@
 //! `submit-job stream`: what the job needs, and what it shows of itself over HTTP.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
+use events::{PredictionRequest, StreamStatus};
 use jobs::kafka::create_topics;
 use jobs::lake::Lake;
 use jobs::meters::Meters;
@@ -30,6 +32,8 @@ use crate::session::{self, Setting};
 /// Memory for joins, groups and sorts of a window.
 const MEMORY: usize = 512 * 1024 * 1024;
 const MIB: usize = 1024 * 1024;
+/// How often the pages are told how the stream is doing.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Arguments of `stream`.
 #[derive(Debug, Clone, Args)]
@@ -173,6 +177,7 @@ pub async fn run_stream(
     let running = stream::run(&ctx, serving, ends, &options, &meters, shutdown);
     let streamed = tokio::select! {
         streamed = running => streamed?,
+        never = tell(store, &args.group, &meters, now) => match never {},
         served = shown => {
             served?;
             anyhow::bail!("the metrics are not served any more")
@@ -187,6 +192,32 @@ pub async fn run_stream(
         "stream ended"
     );
     Ok(())
+}
+
+/// Tells the pages how the stream is doing, every few seconds. Nothing depends on it.
+async fn tell(
+    store: &Store,
+    group: &str,
+    meters: &Meters,
+    now: fn() -> DateTime<Utc>,
+) -> Infallible {
+    let mut before: Option<StreamStatus> = None;
+    loop {
+        tokio::time::sleep(TELL_EVERY).await;
+        let at = PredictionRequest::timestamp(now());
+        let told = before.as_ref().map(|before| (before, TELL_EVERY.as_secs_f64()));
+        let Some(status) = meters.status(group, at, told) else { continue };
+        let told = async {
+            let document = serde_json::to_value(&status)?;
+            store.upsert(events::STREAM_STATUS, &[document]).await
+        };
+        match tokio::time::timeout(TELL_EVERY, told).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("the status is not told: {error:#}"),
+            Err(_) => tracing::debug!("the status is not told: the store does not answer"),
+        }
+        before = Some(status);
+    }
 }
 
 /// Serves what the meters say; the future that is returned does it, as long as it is polled.

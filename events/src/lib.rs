@@ -6,11 +6,13 @@
 //! valid request is and must not know Kafka, MongoDB or DataFusion.
 
 mod answer;
+mod model;
 mod request;
 
 pub use answer::{
     Answer, CLASS_LABELS, ClassLabel, Contribution, N_CLASSES, Prediction, Refusal, Status,
 };
+pub use model::{CalibrationTenth, Importance, ModelCard, StreamStatus};
 pub use request::{BadRequest, PredictionRequest, REQUEST_BYTES_MAX, parse_uuid, request_uuid};
 
 /// Kafka topic that carries [`PredictionRequest`]s.
@@ -29,6 +31,14 @@ pub const REJECTIONS: &str = "flight_delay_classification_rejected";
 pub const STREAM_OFFSETS: &str = "stream_offsets";
 /// Collection of mean distances per airport pair, `_id` = `ATL-SFO`.
 pub const DISTANCES: &str = "origin_dest_distances";
+/// Collection of requests that are answered overnight, `_id` = [`task_id`].
+pub const PREDICTION_TASKS: &str = "prediction_tasks";
+/// Collection of their [`Answer`]s, under the same `_id`.
+pub const PREDICTION_RESULTS: &str = "prediction_results";
+/// Collection of [`ModelCard`]s.
+pub const MODELS: &str = "models";
+/// Collection of [`StreamStatus`].
+pub const STREAM_STATUS: &str = "stream_status";
 /// Collection of airlines, `_id` = carrier code, field `Name`, as `sql/airlines.sql` makes it; so
 /// are all that follow, each by the file of its name.
 pub const AIRLINES: &str = "airlines";
@@ -52,3 +62,8 @@ pub const MANUFACTURERS: &str = "manufacturers";
 pub const ON_TIME_PERFORMANCE: &str = "on_time_performance";
 /// Collection of routes, `_id` = `EWR-IAH`.
 pub const ROUTES: &str = "routes";
+
+/// The `_id` of a task that was left on `day`: the tasks of a day stand together.
+pub fn task_id(day: chrono::NaiveDate, uuid: uuid::Uuid) -> String {
+    format!("{day}/{uuid}")
+}

@@ -1,8 +1,10 @@
 //! What a stream shows of itself: counters, gauges and histograms for Prometheus.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
+use events::StreamStatus;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -95,6 +97,44 @@ impl Meters {
     /// Notes how long a phase took.
     pub fn phase(&self, name: &str, took: Duration) {
         self.phase_seconds.with_label_values(&[name]).observe(took.as_secs_f64());
+    }
+
+    /// What is told of a job of `group` that holds partitions; `before` is what was told `seconds`
+    /// ago.
+    pub fn status(
+        &self,
+        group: &str,
+        at: String,
+        before: Option<(&StreamStatus, f64)>,
+    ) -> Option<StreamStatus> {
+        let (mut lag, mut drift) = (BTreeMap::new(), BTreeMap::new());
+        let mut version = None;
+        for family in self.registry.gather() {
+            for metric in family.get_metric() {
+                let label = metric.get_label().first().map(|label| label.value().to_owned());
+                let (Some(label), value) = (label, metric.get_gauge().value()) else { continue };
+                match family.name() {
+                    "tarmac_stream_lag" => _ = lag.insert(label.parse::<i32>().ok()?, value),
+                    "tarmac_stream_drift_psi" => _ = drift.insert(label, value),
+                    "tarmac_stream_model" => version = Some(label),
+                    _ => {}
+                }
+            }
+        }
+        let (first_partition, _) = lag.first_key_value()?;
+        let n_messages = self.messages_total.get();
+        let rate = before.map_or(0.0, |(before, seconds)| {
+            n_messages.saturating_sub(before.Messages) as f64 / seconds
+        });
+        Some(StreamStatus {
+            Id: format!("{group}/{first_partition}"),
+            At: at,
+            Model: version.unwrap_or_default(),
+            Messages: n_messages,
+            MessagesPerSecond: rate,
+            Lag: lag.values().sum::<f64>() as u64,
+            Drift: drift,
+        })
     }
 
     /// Why requests cannot be answered at the moment, if so.

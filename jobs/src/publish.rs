@@ -8,6 +8,7 @@ use store::Store;
 
 use crate::documents::documents;
 use crate::lake::Lake;
+use crate::model_cards;
 use crate::progress::{OnProgress, Progress};
 use crate::sql::{self, Step};
 
@@ -92,6 +93,11 @@ pub async fn publish(
         on_progress(Progress::Published { collection: name, n_documents });
         published.push((name, n_documents));
     }
+    let cards = model_cards::cards(lake).await?;
+    let cards = cards.iter().map(serde_json::to_value).collect::<serde_json::Result<Vec<_>>>()?;
+    let mut replacement = store.replace(events::MODELS).await?;
+    replacement.add(&cards).await?;
+    published.push((events::MODELS, replacement.finish(&[]).await?));
     Ok(published)
 }
 

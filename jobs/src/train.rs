@@ -31,7 +31,7 @@ use crate::lake::Lake;
 use crate::metrics::{Evaluation, class_title};
 use crate::progress::{OnProgress, Progress};
 use crate::report::{Phase, Previous, Report};
-use crate::{baseline, codes, models, report_html, sql};
+use crate::{baseline, codes, model_cards, models, report_html, sql};
 
 /// How a model is trained.
 #[derive(Debug, Clone)]
@@ -111,6 +111,7 @@ pub async fn train(
     let report = Report { model, version, forest, majority, logistic, previous, phases };
     let html = report_html::to_html(&report)?;
     lake.put(&models::report_of(&report.version), html.into_bytes()).await?;
+    model_cards::save_evaluation(lake, &report.version, &report.forest).await?;
     models::save(lake, &report.model).await?;
     models::promote(lake, &report.version).await?;
     // last, so that a run that dies before is resumed, not repeated

@@ -1,10 +1,11 @@
 //! What stands around every route: a bound on concurrent requests, a bound on time, and headers
 //! that tell the browser how little the pages need.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -15,13 +16,37 @@ use crate::{App, frame};
 /// body of an event stream has a bound of its own.
 const HANDLER_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// Longest address that is answered, in bytes; a search with all its fields has a tenth of it.
+const URI_BYTES_MAX: usize = 4 * 1024;
+
 /// Nothing but what this server sends; no inline script or style, no framing.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
     connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'";
 
-/// Turns a request away when too many are being answered, and gives up on one that takes too long.
-pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Turns a request away when its client asks too much, its address is too long or too many are being
+/// answered, and gives up on one that takes too long.
+pub(crate) async fn limit(
+    State(app): State<Arc<App>>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let response = answer(&app, client.ip(), request, next).await;
+    app.meters.answered(response.status().as_u16(), started.elapsed());
+    response
+}
+
+async fn answer(app: &App, client: IpAddr, request: Request, next: Next) -> Response {
+    if !app.clients.may_ask(client, Instant::now()) {
+        let text = "You ask more than this server can answer. Please wait a moment.";
+        return frame::notice(StatusCode::TOO_MANY_REQUESTS, "Too fast", text);
+    }
+    if request.uri().to_string().len() > URI_BYTES_MAX {
+        let text = "The address is longer than any page of this server has.";
+        return frame::notice(StatusCode::URI_TOO_LONG, "That is too long", text);
+    }
     let Ok(_permit) = app.handlers.try_acquire() else {
         return busy();
     };
@@ -39,9 +64,23 @@ pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: N
     }
 }
 
-/// Adds the security headers, and keeps everything out of caches that does not ask to be kept.
+/// Adds the security headers, keeps everything out of caches that does not ask to be kept, and puts
+/// what the router says of a request that it cannot read into a page.
 pub(crate) async fn secure(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
+    let status = response.status();
+    let is_page = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| !kind.as_bytes().starts_with(b"text/plain"));
+    if status.is_client_error() && !is_page {
+        let text = "The request is not one that this address takes.";
+        let allow = response.headers_mut().remove(header::ALLOW);
+        response = frame::notice(status, "This did not work", text);
+        if let Some(allow) = allow {
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+    }
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
@@ -56,10 +95,19 @@ pub(crate) async fn secure(request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether the browser says that another site made it send this request. Programs that are no
-/// browsers do not send the header, and carry no one's session that could be abused.
+/// Whether the browser says that another site made it send this request: by its fetch metadata, or,
+/// an older one, by an origin that is not us. Programs that are no browsers send neither, and carry
+/// no one's session that could be abused.
 pub(crate) fn cross_site(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    match text(HeaderName::from_static("sec-fetch-site")) {
+        Some(site) => site == "cross-site",
+        None => {
+            let origin = text(header::ORIGIN);
+            let host = origin.map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
+            host.is_some() && host != text(header::HOST)
+        }
+    }
 }
 
 /// The answer when a bound on concurrency is reached.
@@ -83,5 +131,11 @@ mod tests {
             assert_eq!(cross_site(&headers), want, "{site}");
         }
         assert!(!cross_site(&HeaderMap::new()));
+        for (origin, want) in [("http://us:5000", false), ("http://us", true), ("null", true)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static("us:5000"));
+            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            assert_eq!(cross_site(&headers), want, "{origin}");
+        }
     }
 }

@@ -14,22 +14,29 @@ mod airlines;
 mod airplanes;
 mod airports;
 mod answers;
+mod api;
 mod assets;
 mod cache;
 mod card;
 mod chart;
+mod clients;
 mod delays;
 mod entities;
 mod flights;
 mod form;
 mod frame;
 mod guard;
+mod health;
+mod meters;
+mod model;
+mod overnight;
 mod page;
 mod predict;
 mod reasons;
 mod stream;
 
 use std::future::{Future, IntoFuture};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +51,9 @@ use rdkafka::producer::FutureProducer;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, watch};
+
+use crate::clients::Clients;
+use crate::meters::Meters;
 
 /// Largest body of a request, in bytes. The form fills less than 1 KiB.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -69,6 +79,8 @@ pub struct Config {
     pub response_topic: String,
     /// Where answers, airlines and airports are read.
     pub store: Store,
+    /// Requests a second that one client may make, over time.
+    pub requests_per_second: u32,
 }
 
 /// What the routes share.
@@ -78,6 +90,8 @@ pub(crate) struct App {
     pub(crate) request_topic: String,
     /// Answers heard on the response topic, for the event streams.
     pub(crate) heard: broadcast::Sender<Arc<Answer>>,
+    pub(crate) clients: Clients,
+    pub(crate) meters: Meters,
     pub(crate) handlers: Semaphore,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) stopping: watch::Receiver<bool>,
@@ -101,6 +115,8 @@ pub async fn serve(
         producer: producer(&config.kafka)?,
         request_topic: config.request_topic,
         heard: heard.clone(),
+        clients: Clients::new(config.requests_per_second),
+        meters: Meters::new()?,
         handlers: Semaphore::new(HANDLERS_MAX),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         stopping: stopping.clone(),
@@ -111,7 +127,8 @@ pub async fn serve(
         shutdown.await;
         stop.send_replace(true);
     };
-    let served = serve_http(listener, router(app)).with_graceful_shutdown(shutdown).into_future();
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let served = serve_http(listener, service).with_graceful_shutdown(shutdown).into_future();
     tokio::select! {
         served = served => served.context("serving HTTP")?,
         () = overdue(stopping) => tracing::warn!("gave up on connections that stayed open"),
@@ -123,7 +140,11 @@ fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(prediction_routes())
         .merge(entity_routes())
-        .route("/healthz", get(predict::health))
+        .route("/healthz", get(health::health))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(api::document))
+        .route("/api", get(api::human))
         .route("/static/{name}", get(assets::asset))
         .fallback(predict::not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -138,6 +159,9 @@ fn prediction_routes() -> Router<Arc<App>> {
         .route(predict::FORM_PATH, get(predict::form_page))
         .route(predict::ASK_PATH, post(predict::ask))
         .route(&format!("{}/response/{{id}}", predict::ASK_PATH), get(predict::response))
+        .route(overnight::FORM_PATH, get(overnight::form))
+        .route(overnight::ASK_PATH, post(overnight::ask))
+        .route(&format!("{}/results/{{day}}", overnight::FORM_PATH), get(overnight::results))
         .route(&format!("{}/response/{{id}}/events", predict::ASK_PATH), get(stream::events))
 }
 
@@ -160,6 +184,7 @@ fn entity_routes() -> Router<Arc<App>> {
         .route("/total_flights.json", get(delays::total_flights_json))
         .route("/total_flights_chart", get(delays::total_flights_chart))
         .route("/delays", get(delays::delays))
+        .route("/model", get(model::model))
 }
 
 /// A producer that reports success only for what all replicas in sync hold, once and in order.

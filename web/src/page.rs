@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use crate::form::{Errors, Typed};
 use crate::frame::frame;
 use crate::reasons::Likes;
-use crate::{card, predict};
+use crate::{card, overnight, predict};
 
 /// Reloads of a page without script: as many, at this pace, as an event stream lives (5 min).
 const REFRESHES_MAX: u32 = 150;
@@ -34,6 +34,8 @@ pub(crate) enum Asked {
     Nothing,
     /// No answer yet; the page was reloaded so many times.
     Waiting { id: uuid::Uuid, n_refreshes: u32 },
+    /// Nothing, and what is asked will be answered overnight.
+    Overnight,
     /// The answer, and flights like the one it is about.
     Answered(Box<Answer>, Likes),
 }
@@ -97,15 +99,21 @@ const FIELDS: [Field; 6] = [
 
 /// The form with the state of its question.
 pub(crate) fn form_page(view: &View) -> Markup {
-    let answered = !matches!(view.asked, Asked::Nothing);
+    let answered = !matches!(view.asked, Asked::Nothing | Asked::Overnight);
+    let (title, intro) = match view.asked {
+        Asked::Overnight => (
+            "Predict overnight",
+            "Leave a question for the night. The questions of a day are answered together, by the \
+             same model.",
+        ),
+        _ => (
+            "Will this flight arrive late?",
+            "Tell us how the flight departs. The question travels through Kafka to a model that is \
+             scoring a live stream, and the answer comes back here.",
+        ),
+    };
     let main = html! {
-        header.intro {
-            h1 { "Will this flight arrive late?" }
-            p {
-                "Tell us how the flight departs. The question travels through Kafka to a model \
-                 that is scoring a live stream, and the answer comes back here."
-            }
-        }
+        header.intro { h1 { (title) } p { (intro) } }
         div.columns {
             // on a narrow screen the answer comes first once there is a question
             @if answered { (answer_section(&view.asked)) (question(view)) }
@@ -113,7 +121,7 @@ pub(crate) fn form_page(view: &View) -> Markup {
         }
         template #waiting { (card::waiting()) }
     };
-    frame("Will this flight arrive late?", refresh(&view.asked), main)
+    frame(title, refresh(&view.asked), main)
 }
 
 /// Without script a waiting page reloads itself, a bounded number of times.
@@ -131,7 +139,7 @@ fn refresh(asked: &Asked) -> Markup {
 
 fn answer_section(asked: &Asked) -> Markup {
     let (waiting_for, card) = match asked {
-        Asked::Nothing => (None, card::invitation()),
+        Asked::Nothing | Asked::Overnight => (None, card::invitation()),
         Asked::Waiting { n_refreshes: REFRESHES_MAX.., .. } => (None, card::late()),
         Asked::Waiting { id, .. } => (Some(id), card::waiting()),
         Asked::Answered(answer, likes) => (None, card::answer(answer, likes)),
@@ -145,14 +153,19 @@ fn answer_section(asked: &Asked) -> Markup {
 
 fn question(view: &View) -> Markup {
     let first_bad = FIELDS.iter().map(|f| f.name).find(|name| view.errors.contains_key(name));
+    let is_live = !matches!(view.asked, Asked::Overnight);
+    let path = if is_live { predict::ASK_PATH } else { overnight::ASK_PATH };
     html! {
-        form #question data-ask method="post" action=(predict::ASK_PATH)
+        // the script waits for answers that come at once
+        form #question data-ask[is_live] method="post" action=(path)
             data-page=(predict::FORM_PATH) novalidate {
             p #failure.failure role="alert" hidden[view.failure.is_empty()] { (view.failure) }
             div.fields {
                 @for field in &FIELDS { (input(field, view, first_bad)) }
             }
-            button type="submit" { "Predict the arrival" }
+            button type="submit" {
+                @if is_live { "Predict the arrival" } @else { "Ask overnight" }
+            }
             (choice_lists(view.choices))
         }
     }

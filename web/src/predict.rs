@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Redirect, Response};
 use chrono::{DateTime, Utc};
 use events::{AIRLINES, AIRPORTS, Answer, PredictionRequest};
-use rdkafka::producer::{FutureRecord, Producer};
+use rdkafka::producer::FutureRecord;
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -34,7 +34,7 @@ const UNAVAILABLE: &str =
 
 /// Who asks decides how we answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asker {
+pub(crate) enum Asker {
     /// A browser without script: pages and redirects.
     Person,
     /// The script or another program: JSON.
@@ -46,17 +46,6 @@ pub(crate) struct Shown {
     id: Option<String>,
     #[serde(default)]
     refresh: String,
-}
-
-/// GET `/healthz`. Fails when the producer is beyond repair, so that the process is replaced.
-pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
-    match app.producer.client().fatal_error() {
-        None => "ok".into_response(),
-        Some((code, error)) => {
-            tracing::error!(%code, error, "the Kafka producer has failed for good");
-            (StatusCode::SERVICE_UNAVAILABLE, "the Kafka producer has failed").into_response()
-        }
-    }
 }
 
 /// Everything that has no route.
@@ -114,7 +103,7 @@ pub(crate) async fn ask(
     headers: HeaderMap,
     form: Result<Form<Typed>, FormRejection>,
 ) -> Response {
-    let asker = asker(&headers);
+    let asker = Asker::of(&headers);
     if guard::cross_site(&headers) {
         return refuse(asker, StatusCode::FORBIDDEN, "questions are not taken from other sites");
     }
@@ -124,7 +113,7 @@ pub(crate) async fn ask(
     };
     let request = match form::parse(&typed, now(), Uuid::new_v4()) {
         Ok(request) => request,
-        Err(errors) => return invalid(&app, asker, &typed, &errors).await,
+        Err(errors) => return invalid(&app, asker, &typed, &errors, Asked::Nothing).await,
     };
     match send(&app, &request).await {
         Ok(()) => accepted(asker, request.UUID),
@@ -166,9 +155,11 @@ async fn send(app: &App, request: &PredictionRequest) -> Result<()> {
     Ok(())
 }
 
-fn asker(headers: &HeaderMap) -> Asker {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    if accept.is_some_and(|a| a.contains("text/html")) { Asker::Person } else { Asker::Program }
+impl Asker {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        if accept.is_some_and(|a| a.contains("text/html")) { Self::Person } else { Self::Program }
+    }
 }
 
 fn accepted(asker: Asker, id: Uuid) -> Response {
@@ -178,10 +169,16 @@ fn accepted(asker: Asker, id: Uuid) -> Response {
     }
 }
 
-async fn invalid(app: &App, asker: Asker, typed: &Typed, errors: &Errors) -> Response {
+pub(crate) async fn invalid(
+    app: &App,
+    asker: Asker,
+    typed: &Typed,
+    errors: &Errors,
+    asked: Asked,
+) -> Response {
     let status = StatusCode::UNPROCESSABLE_ENTITY;
     match asker {
-        Asker::Person => form_again(app, status, typed, errors, "").await,
+        Asker::Person => form_again(app, status, typed, errors, "", asked).await,
         Asker::Program => {
             (status, Json(json!({ "status": "INVALID", "errors": errors }))).into_response()
         }
@@ -191,7 +188,9 @@ async fn invalid(app: &App, asker: Asker, typed: &Typed, errors: &Errors) -> Res
 async fn unavailable(app: &App, asker: Asker, typed: &Typed) -> Response {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     match asker {
-        Asker::Person => form_again(app, status, typed, &Errors::new(), UNAVAILABLE).await,
+        Asker::Person => {
+            form_again(app, status, typed, &Errors::new(), UNAVAILABLE, Asked::Nothing).await
+        }
         Asker::Program => refuse(asker, status, UNAVAILABLE),
     }
 }
@@ -203,13 +202,14 @@ async fn form_again(
     typed: &Typed,
     errors: &Errors,
     failure: &str,
+    asked: Asked,
 ) -> Response {
     let choices = &choices(app).await;
-    let view = View { typed, errors, failure, choices, asked: Asked::Nothing };
+    let view = View { typed, errors, failure, choices, asked };
     (status, page::form_page(&view)).into_response()
 }
 
-fn refuse(asker: Asker, status: StatusCode, reason: &str) -> Response {
+pub(crate) fn refuse(asker: Asker, status: StatusCode, reason: &str) -> Response {
     match asker {
         Asker::Person => frame::notice(status, "This did not work", &format!("Sorry: {reason}.")),
         Asker::Program => {
@@ -238,7 +238,7 @@ async fn list(app: &App, collection: &str) -> Vec<Choice> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a question is asked when it arrives")]
-fn now() -> DateTime<Utc> {
+pub(crate) fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
@@ -254,8 +254,8 @@ mod tests {
             ("*/*", Asker::Program),
         ] {
             let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
-            assert_eq!(asker(&headers), want, "{accept}");
+            assert_eq!(Asker::of(&headers), want, "{accept}");
         }
-        assert_eq!(asker(&HeaderMap::new()), Asker::Program);
+        assert_eq!(Asker::of(&HeaderMap::new()), Asker::Program);
     }
 }

@@ -53,6 +53,7 @@ async fn start(brokers: &str) -> Server {
         request_topic: REQUEST_TOPIC.into(),
         response_topic: RESPONSE_TOPIC.into(),
         store: store.clone(),
+        requests_per_second: 300,
     };
     let shutdown = async {
         let _ = stopped.await;

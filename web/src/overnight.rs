@@ -1,0 +1,147 @@
+//! Questions that can wait: left in the store by day, answered overnight by `submit-job predict`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Form, Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Json, Redirect, Response};
+use chrono::NaiveDate;
+use events::{
+    Answer, CLASS_LABELS, PREDICTION_RESULTS, PREDICTION_TASKS, PredictionRequest, task_id,
+};
+use maud::{Markup, html};
+use serde_json::json;
+use store::Query;
+use uuid::Uuid;
+
+use crate::form::{self, Errors, Typed};
+use crate::frame::Head::{Number, Text};
+use crate::frame::{self, Failure, count, page, table};
+use crate::page::{Asked, View, form_page};
+use crate::predict::{Asker, choices, invalid, now, refuse};
+use crate::{App, guard};
+
+/// The page with the form.
+pub(crate) const FORM_PATH: &str = "/flights/delays/predict_batch";
+/// Where questions are sent.
+pub(crate) const ASK_PATH: &str = "/flights/delays/predict/classify";
+/// Questions of a day that are shown.
+const SHOWN_MAX: u32 = 200;
+
+/// GET `/flights/delays/predict_batch`.
+pub(crate) async fn form(State(app): State<Arc<App>>) -> Markup {
+    let typed = Typed::example(now().date_naive());
+    let choices = &choices(&app).await;
+    let errors = &Errors::new();
+    form_page(&View { typed: &typed, errors, failure: "", choices, asked: Asked::Overnight })
+}
+
+/// POST `/flights/delays/predict/classify`.
+pub(crate) async fn ask(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    form: Result<Form<Typed>, FormRejection>,
+) -> Response {
+    let asker = Asker::of(&headers);
+    if guard::cross_site(&headers) {
+        return refuse(asker, StatusCode::FORBIDDEN, "questions are not taken from other sites");
+    }
+    let typed = match form {
+        Ok(Form(typed)) => typed,
+        Err(rejection) => return refuse(asker, rejection.status(), "the body is no valid form"),
+    };
+    let now = now();
+    let request = match form::parse(&typed, now, Uuid::new_v4()) {
+        Ok(request) => request,
+        Err(errors) => return invalid(&app, asker, &typed, &errors, Asked::Overnight).await,
+    };
+    let day = now.date_naive();
+    match leave(&app, &request, day).await {
+        Ok(()) if asker == Asker::Person => Redirect::to(&results_path(day)).into_response(),
+        Ok(()) => Json(json!({ "status": "OK", "id": request.UUID })).into_response(),
+        Err(error) => {
+            tracing::error!(id = %request.UUID, "cannot keep the request: {error:#}");
+            let reason = "the question could not be kept; please try again";
+            refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
+        }
+    }
+}
+
+async fn leave(app: &App, request: &PredictionRequest, day: NaiveDate) -> anyhow::Result<()> {
+    let mut task = serde_json::to_value(request)?;
+    task["_id"] = task_id(day, request.UUID).into();
+    app.store.write_once(PREDICTION_TASKS, &[task]).await
+}
+
+fn results_path(day: NaiveDate) -> String {
+    format!("{FORM_PATH}/results/{day}")
+}
+
+/// GET `/flights/delays/predict_batch/results/{day}`: what was asked on a day, and the answers that
+/// are there.
+pub(crate) async fn results(
+    State(app): State<Arc<App>>,
+    Path(day): Path<String>,
+) -> Result<Markup, Failure> {
+    const NO_DAY: Failure = Failure::NotFound("The address ends with a day, as YEAR-MONTH-DAY.");
+    let Ok(day) = NaiveDate::parse_from_str(&day, "%Y-%m-%d") else { return Err(NO_DAY) };
+    let of_day = ("_id".to_owned(), format!("{day}/").into(), format!("{day}/\u{10ffff}").into());
+    let query = Query { between: vec![of_day], limit: SHOWN_MAX, ..Query::default() };
+    let tasks = app.store.find(PREDICTION_TASKS, &query).await?;
+    let id = |document: &serde_json::Value| document["_id"].as_str().unwrap_or_default().to_owned();
+    let ids: Vec<String> = tasks.iter().map(id).collect();
+    let answers = app.store.get_all(PREDICTION_RESULTS, &ids).await?;
+    let answers: BTreeMap<String, Answer> = answers
+        .into_iter()
+        .filter_map(|document| Some((id(&document), serde_json::from_value(document).ok()?)))
+        .collect();
+    let asked = tasks.into_iter().filter_map(|task| {
+        let id = id(&task);
+        Some((id, serde_json::from_value(task).ok()?))
+    });
+    let rows = html! { @for (id, request) in asked { (row(&request, answers.get(&id))) } };
+    let heads =
+        [Text("Flight"), Text("Date"), Text("Route"), Number("Departure delay"), Text("Answer")];
+    let intro = html! {
+        (count(ids.len() as u64)) " questions were left on this day"
+        @if ids.len() == SHOWN_MAX as usize { ", of which these are the first" } "; "
+        (count(answers.len() as u64)) " are answered. " code { "submit-job predict" }
+        " answers the rest."
+    };
+    let content = html! {
+        @if ids.is_empty() {
+            p.card.quiet { "Nothing was asked on this day." }
+        } @else {
+            (table("Questions of the day", &heads, rows))
+        }
+        p { a.button href=(FORM_PATH) { "Ask another" } }
+    };
+    Ok(page(&format!("Predictions of {day}"), intro, content))
+}
+
+fn row(request: &PredictionRequest, answer: Option<&Answer>) -> Markup {
+    let number = request.FlightNum.as_deref().unwrap_or_default();
+    html! {
+        tr {
+            th scope="row" { (frame::airline(&request.Carrier)) " " (number) }
+            td { (request.FlightDate) }
+            td { (frame::airport(&request.Origin)) " → " (frame::airport(&request.Dest)) }
+            td.number { (request.DepDelay) " min" }
+            td { (said(answer)) }
+        }
+    }
+}
+
+fn said(answer: Option<&Answer>) -> String {
+    match answer {
+        None => "not yet".into(),
+        Some(Answer::Refused(refusal)) => refusal.Reason.clone(),
+        Some(Answer::Scored(prediction)) => {
+            let class = usize::try_from(prediction.Prediction).ok();
+            let label = class.and_then(|class| CLASS_LABELS.get(class));
+            label.map_or_else(|| "unknown class".into(), |l| format!("{} ({})", l.name, l.minutes))
+        }
+    }
+}
