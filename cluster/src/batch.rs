@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::cli::{Cli, Command, Master};
 use crate::config::{Surroundings, now};
 use crate::driver::{self, Drive, Ended, lacks_secrets, without_secrets};
+use crate::enrich;
 use crate::progress::{print, say};
 use crate::remote::Remote;
 use crate::run::{self, Opened, run_name};
@@ -146,6 +147,10 @@ async fn work(cli: &Cli, around: &Surroundings, opened: &Opened) -> Result<Value
         Some(Command::Publish(args)) => {
             let store = args.open(&opened.lake, around).await?;
             run::run_publish(opened, &store).await
+        }
+        Some(Command::Enrich(args)) => {
+            let store = args.store.open(&opened.lake, around).await?;
+            enrich::run_enrich(&store, args, now()).await
         }
         Some(Command::Predict(args)) => {
             let store = args.store.open(&opened.lake, around).await?;

@@ -16,6 +16,7 @@ use udf::fit::ForestFit;
 use udf::forest::ForestParams;
 
 use crate::dlq::Dlq;
+use crate::enrich::Enrich;
 use crate::executor::ExecutorArgs;
 use crate::local_cluster::ClusterArgs;
 use crate::models::Models;
@@ -140,6 +141,8 @@ pub enum Command {
     Score(Ask),
     /// What pages are made of to the store: flights, airlines, airplanes, airports, delays, models
     Publish(StoreArgs),
+    /// What Wikipedia says of the airlines to the store
+    Enrich(Enrich),
     /// Answer the requests that were left for the night
     Predict(Predict),
     /// SQL over flights, features and training, with predict_delay
@@ -171,6 +174,7 @@ impl Command {
             Self::Evaluate(_) => Some("evaluate"),
             Self::Score(_) => Some("score"),
             Self::Publish(_) => Some("publish"),
+            Self::Enrich(_) => Some("enrich"),
             Self::Predict(_) => Some("predict"),
             Self::Sql(args) if args.command.is_some() || args.file.is_some() => Some("sql"),
             _ => None,

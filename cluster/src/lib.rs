@@ -8,6 +8,7 @@ pub mod config;
 pub mod demo;
 pub mod dlq;
 pub mod driver;
+pub mod enrich;
 pub mod executor;
 pub mod joins;
 pub mod local_cluster;

@@ -12,7 +12,7 @@ mod request;
 pub use answer::{
     Answer, CLASS_LABELS, ClassLabel, Contribution, N_CLASSES, Prediction, Refusal, Status,
 };
-pub use model::{CalibrationTenth, Importance, ModelCard, StreamStatus};
+pub use model::{AirlineProfile, CalibrationTenth, Importance, ModelCard, StreamStatus};
 pub use request::{BadRequest, PredictionRequest, REQUEST_BYTES_MAX, parse_uuid, request_uuid};
 
 /// Kafka topic that carries [`PredictionRequest`]s.
@@ -42,6 +42,10 @@ pub const STREAM_STATUS: &str = "stream_status";
 /// Collection of airlines, `_id` = carrier code, field `Name`, as `sql/airlines.sql` makes it; so
 /// are all that follow, each by the file of its name.
 pub const AIRLINES: &str = "airlines";
+/// Collection of [`AirlineProfile`]s, `_id` = carrier code.
+pub const AIRLINE_PROFILES: &str = "airline_profiles";
+/// Where pictures of airlines are: pages show none from elsewhere.
+pub const LOGOS: &str = "https://upload.wikimedia.org/";
 /// Collection of airplanes, `_id` = tail number.
 pub const AIRPLANES: &str = "airplanes";
 /// Collection of the tail numbers of each carrier, `_id` = carrier code.

@@ -1,4 +1,4 @@
-//! What is told of a model and of a stream, beside the answers.
+//! What is told of models, streams and airlines, beside the answers.
 
 use std::collections::BTreeMap;
 
@@ -65,6 +65,29 @@ pub struct CalibrationTenth {
     pub Right: u64,
     /// Mean probability of the predicted class.
     pub MeanConfidence: f64,
+}
+
+/// What Wikipedia says of an airline; a document of the collection `airline_profiles`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(non_snake_case, reason = "named like the fields of answers")]
+pub struct AirlineProfile {
+    /// Carrier code.
+    #[serde(rename = "_id")]
+    pub Carrier: String,
+    /// Title of the article.
+    pub Title: String,
+    /// Its first sentences.
+    pub Summary: String,
+    /// Where it is read.
+    pub Page: String,
+    /// Where its picture is, below [`LOGOS`](crate::LOGOS).
+    pub Logo: Option<String>,
+    /// The licence of the text.
+    pub License: String,
+    /// What was asked for it.
+    pub Source: String,
+    /// When, ISO 8601, UTC.
+    pub FetchedAt: String,
 }
 
 /// How a stream is doing; a document of the collection `stream_status`. Written every few seconds

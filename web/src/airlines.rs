@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use events::{AIRLINES, AIRPLANES_PER_CARRIER, CARRIER_ROUTES};
+use events::{AIRLINE_PROFILES, AIRLINES, AIRPLANES_PER_CARRIER, AirlineProfile, CARRIER_ROUTES};
 use maud::{Markup, html};
 
 use crate::App;
@@ -50,8 +50,9 @@ pub(crate) async fn airline(
     const UNKNOWN: Failure = Failure::NotFound("No airline with this code has flown.");
     let Some(carrier) = code(&carrier) else { return Err(UNKNOWN) };
     let of_carrier = busiest(&[("Carrier", &carrier)], ROUTES_MAX);
-    let (airline, fleet, routes) = tokio::try_join!(
+    let (airline, profile, fleet, routes) = tokio::try_join!(
         get::<Airline>(&app.store, AIRLINES, &carrier),
+        get::<AirlineProfile>(&app.store, AIRLINE_PROFILES, &carrier),
         get::<Fleet>(&app.store, AIRPLANES_PER_CARRIER, &carrier),
         find::<CarrierRoute>(&app.store, CARRIER_ROUTES, &of_carrier),
     )?;
@@ -62,6 +63,7 @@ pub(crate) async fn airline(
         (count(airline.routes)) " routes with " (count(airline.airplanes)) " airplanes."
     };
     let content = html! {
+        @if let Some(profile) = &profile { (about(profile)) }
         article.card { h2 { "How punctual" } (punctuality(&airline.punctuality)) }
         (route_table(&routes))
         section.card {
@@ -76,6 +78,23 @@ pub(crate) async fn airline(
         p { a.button href={ "/flights/search?Carrier=" (airline.code) } { "Its flights" } }
     };
     Ok(page(&airline.name, intro, content))
+}
+
+/// What Wikipedia says of it.
+fn about(profile: &AirlineProfile) -> Markup {
+    html! {
+        article.card.about {
+            @if let Some(logo) = &profile.Logo {
+                img src=(logo) alt="" loading="lazy" referrerpolicy="no-referrer";
+            }
+            h2 { "About" }
+            p { (profile.Summary) }
+            p.hint {
+                "From " a href=(profile.Page) rel="noopener" { "Wikipedia: " (profile.Title) } ", "
+                (profile.License) ", read on " (profile.FetchedAt.chars().take(10).collect::<String>())
+            }
+        }
+    }
 }
 
 /// The columns of [`punctuality_cells`].

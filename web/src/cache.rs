@@ -40,13 +40,14 @@ pub(crate) async fn compact(request: Request, next: Next) -> Response {
     if parts.status == StatusCode::OK {
         // weak: the same page compressed is the same page
         let tag = format!("W/\"{:016x}\"", fnv1a(&body));
-        if holds(&asked, header::IF_NONE_MATCH, &tag) {
+        let is_known = holds(&asked, header::IF_NONE_MATCH, &tag);
+        let tag = HeaderValue::from_str(&tag).expect("hexadecimal digits in quotes");
+        parts.headers.insert(header::ETAG, tag);
+        if is_known {
             parts.status = StatusCode::NOT_MODIFIED;
             parts.headers.remove(header::CONTENT_LENGTH);
             return Response::from_parts(parts, Body::empty());
         }
-        let tag = HeaderValue::from_str(&tag).expect("hexadecimal digits in quotes");
-        parts.headers.insert(header::ETAG, tag);
     }
     if body.len() < COMPRESSED_BYTES_MIN || !holds(&asked, header::ACCEPT_ENCODING, "gzip") {
         return Response::from_parts(parts, Body::from(body));

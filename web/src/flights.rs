@@ -94,7 +94,7 @@ pub(crate) async fn search(
         Ok(query) => (StatusCode::OK, found(&app, &search, query).await?),
         Err(errors) => {
             let errors = html! {
-                ul.failure role="alert" { @for error in &errors { li { (error) } } }
+                div.failure role="alert" { ul { @for error in &errors { li { (error) } } } }
             };
             (StatusCode::BAD_REQUEST, errors)
         }

@@ -7,61 +7,18 @@
 // CHROMIUM names the browser (default /usr/bin/chromium). Says what it checked; the first claim
 // that does not hold ends it with a message and status 1.
 
-import { mkdirSync } from "node:fs";
-import { createRequire } from "node:module";
-import { join, resolve } from "node:path";
 import { randomUUID } from "node:crypto";
+
+import { SCHEMES, WIDTHS, check, photograph, run, withPage } from "./browser.mjs";
 
 const FORM = "/flights/delays/predict_kafka";
 const ASK = "/flights/delays/predict/classify_realtime";
 const LABELS = ["Early", "Slightly early", "Slightly late", "Very late"];
 // a window, its scoring and a cold start; far below the five minutes of the event stream
 const ANSWER_MS_MAX = 60_000;
-const WIDTHS = [360, 1280];
-const SCHEMES = ["light", "dark"];
-const ARGS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--no-first-run",
-];
 
-class Broken extends Error {}
-
-function check(holds, claim) {
-  if (!holds) throw new Broken(claim);
-  console.log(`ok  ${claim}`);
-}
-
-// Console errors and exceptions of a page, except that the browser reports the 422 of an invalid
-// form, which is how the form is meant to answer.
-function watch(page, errors) {
-  page.on("pageerror", (error) => errors.push(`exception: ${error.message}`));
-  page.on("console", (message) => {
-    if (message.type() !== "error") return;
-    const expected = message.location().url.endsWith(ASK) && message.text().includes("422");
-    if (!expected) errors.push(`console: ${message.text()} (${message.location().url})`);
-  });
-  page.on("requestfailed", (request) => {
-    // a page that is left closes its event stream
-    if (request.url().endsWith("/events")) return;
-    errors.push(`request: ${request.url()} ${request.failure()?.errorText}`);
-  });
-}
-
-async function withPage(browser, options, errors, work) {
-  const context = await browser.newContext(options);
-  try {
-    const page = await context.newPage();
-    watch(page, errors);
-    return await work(page);
-  } finally {
-    await context.close();
-  }
-}
+// the 422 of an invalid form, which is how the form is meant to answer
+const expected = (url, text) => url.endsWith(ASK) && text.includes("422");
 
 async function fill(page, values) {
   for (const [name, value] of Object.entries(values)) await page.fill(`#${name}`, value);
@@ -96,6 +53,14 @@ async function checkWithScript(page, base) {
   check(/^[0-9a-f-]{36}$/.test(id ?? ""), "with script: the address names the question");
   await page.reload();
   check((await checkResult(page, "reloaded")) === id, "reloaded: the result is still there");
+  await page.locator(".reasons .moves li").first().waitFor();
+  check(true, "the answer says what moved it");
+  await page.fill("#what-if", "-20");
+  await page.click(".what-if button");
+  await page.waitForURL((url) => url.searchParams.get("id") !== id);
+  const again = await checkResult(page, "what if");
+  check(again !== id, "what if: the same flight is asked again with another delay");
+  check((await page.inputValue("#DepDelay")) === "-20", "what if: the form shows the delay");
   return id;
 }
 
@@ -130,14 +95,8 @@ async function checkMessages(page, base, how) {
   check(focused === "Origin", `${how}: the first wrong field has the focus`);
 }
 
-async function photograph(page, base, id, directory, name) {
-  const shoot = async (what) => {
-    const wide = await page.evaluate(
-      () => document.documentElement.scrollWidth > document.documentElement.clientWidth,
-    );
-    check(!wide, `${name}: ${what} does not scroll sideways`);
-    await page.screenshot({ path: join(directory, `${what}-${name}.png`), fullPage: true });
-  };
+async function photographAll(page, base, id, directory, name) {
+  const shoot = (what) => photograph(page, directory, `${what}-${name}`);
   await page.goto(base + FORM);
   await shoot("form");
   await fill(page, { Origin: "<script>", DepDelay: "abc" });
@@ -155,40 +114,20 @@ async function photograph(page, base, id, directory, name) {
 
 async function checkAll(browser, base, directory) {
   const errors = [];
-  const id = await withPage(browser, {}, errors, (page) => checkWithScript(page, base));
+  const id = await withPage(browser, {}, errors, expected, (page) => checkWithScript(page, base));
   const still = { javaScriptEnabled: false };
-  await withPage(browser, still, errors, (page) => checkWithoutScript(page, base));
-  await withPage(browser, {}, errors, (page) => checkMessages(page, base, "with script"));
+  await withPage(browser, still, errors, expected, (page) => checkWithoutScript(page, base));
+  await withPage(browser, {}, errors, expected, (page) => checkMessages(page, base, "with script"));
   for (const width of WIDTHS) {
     for (const colorScheme of SCHEMES) {
       const options = { viewport: { width, height: 800 }, colorScheme };
       const name = `${width}-${colorScheme}`;
-      await withPage(browser, options, errors, (page) =>
-        photograph(page, base, id, directory, name),
+      await withPage(browser, options, errors, expected, (page) =>
+        photographAll(page, base, id, directory, name),
       );
     }
   }
   check(errors.length === 0, `the console holds no errors ${errors.join("; ")}`);
 }
 
-async function main() {
-  const [base, directory] = process.argv.slice(2);
-  const modules = process.env.PLAYWRIGHT_MODULES;
-  if (!base || !directory || !modules) {
-    throw new Broken("usage: PLAYWRIGHT_MODULES=<directory> node page.mjs <url> <screenshots>");
-  }
-  mkdirSync(directory, { recursive: true });
-  const { chromium } = createRequire(join(resolve(modules), "any.js"))("playwright-core");
-  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-  const browser = await chromium.launch({ executablePath, args: ARGS });
-  try {
-    await checkAll(browser, base.replace(/\/$/, ""), directory);
-  } finally {
-    await browser.close();
-  }
-}
-
-main().catch((error) => {
-  console.error(error instanceof Broken ? `broken: ${error.message}` : error);
-  process.exitCode = 1;
-});
+run(checkAll);

@@ -285,6 +285,96 @@ async fn the_form_offers_what_the_store_knows_and_pages_keep_their_assets() {
     check(&old, &["cache-control: no-cache"]);
 }
 
+/// An airline with its punctuality.
+fn airline(code: &str, name: &str) -> Value {
+    json!({
+        "_id": code, "Name": name, "Airplanes": 2, "Routes": 3, "Flights": 100, "Cancelled": 1,
+        "Arrived": 99, "OnTime": 66, "VeryLate": 11, "MeanDepDelay": 12.5, "MeanArrDelay": -3.25,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_wrote_is_shown_as_text_and_what_is_typed_is_only_looked_for() {
+    let server = start(NO_BROKER).await;
+    let hostile = airline("UA", "<script>alert(1)</script>");
+    server.store.upsert(events::AIRLINES, &[hostile]).await.unwrap();
+    let profile = json!({
+        "_id": "UA", "Title": "<i>United</i>", "Summary": "</p><script>", "License": "CC BY-SA 4.0",
+        "Page": "https://en.wikipedia.org/wiki/United_Airlines", "Logo": null, "Source": "x",
+        "FetchedAt": "2026-01-02T00:00:00.000Z",
+    });
+    server.store.upsert(events::AIRLINE_PROFILES, &[profile]).await.unwrap();
+    for path in ["/", "/airline/ua"] {
+        let page = call(server.address, &format!("GET {path}"), "").await;
+        check(&page, &["200 OK", "&lt;script&gt;", "66.7 %", "−3.2 min"]);
+        assert_eq!(page.matches("<script").count(), 1, "only the page's own: {page}");
+    }
+    for (path, want) in [
+        ("/airline/XX", "404 Not Found"),
+        ("/airline/%7B%22$ne%22:%22%22%7D", "404 Not Found"),
+        ("/airline/%FF%FE", "400 Bad Request"),
+        ("/airplane/..%2F..%2Fetc%2Fpasswd", "404 Not Found"),
+        ("/airplanes?Model=%7B%22$ne%22:%22%22%7D", "Nothing was found"),
+        ("/airplanes?ManufacturerYear=old", "The year is not a number"),
+        ("/airplanes?page=-1&page=2", "400 Bad Request"),
+        ("/flights/search?Origin[$ne]=&Carrier=%3Cscript%3E", "Airline: enter at most 8 letters"),
+        ("/flights/search?page=99999999999", "Nothing was found"),
+        ("/flights/EWR/IAH/yesterday", "404 Not Found"),
+        ("/on_time_performance?Carrier=UA", "404 Not Found"),
+        ("/flights/delays/predict_batch/results/2013-02-30", "404 Not Found"),
+        ("/flights/delays/predict_batch/results/2013-02-28", "Nothing was asked"),
+    ] {
+        let response = call(server.address, &format!("GET {path}"), "").await;
+        check(&response, &[want, "content-security-policy", "text/html"]);
+        assert_eq!(response.matches("<script").count(), 1, "{response}");
+    }
+    let long = format!("GET /flights/search?Origin={}", "x".repeat(5_000));
+    check(&call(server.address, &long, "").await, &["414 URI Too Long"]);
+    let other_site = format!("POST {ASK}\nOrigin: http://elsewhere.example\r\n");
+    check(&call(server.address, &other_site, GOOD).await, &["403 Forbidden"]);
+    check(&call(server.address, "DELETE /airlines", "").await, &["405 Method Not Allowed"]);
+    check(&call(server.address, "GET /readyz", "").await, &["503", "Kafka does not answer"]);
+    check(&call(server.address, "GET /metrics", "").await, &["tarmac_web_requests_total"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_is_sent_once_and_small() {
+    let server = start(NO_BROKER).await;
+    let airlines: Vec<Value> =
+        (0..50).map(|i| airline(&format!("A{i}"), &format!("Airline {i}"))).collect();
+    server.store.upsert(events::AIRLINES, &airlines).await.unwrap();
+    let page = call(server.address, "GET /airlines", "").await;
+    let tag = page.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+    let known = format!("GET /airlines\nIf-None-Match: {tag}\r\n");
+    let again = call(server.address, &known, "").await;
+    check(&again, &["304 Not Modified", tag]);
+    assert!(again.ends_with("\r\n\r\n"), "{again}");
+    let mut connection = open(server.address, "GET /airlines\nAccept-Encoding: gzip\r\n", "").await;
+    let mut small = Vec::new();
+    connection.read_to_end(&mut small).await.unwrap();
+    assert!(String::from_utf8_lossy(&small).contains("content-encoding: gzip"));
+    assert!(3 * small.len() < page.len(), "{} of {}", small.len(), page.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_for_the_night_is_kept() {
+    let server = start(NO_BROKER).await;
+    let post = "POST /flights/delays/predict/classify";
+    let asked = json_of(&call(server.address, post, GOOD).await);
+    assert_eq!(asked["status"], "OK");
+    let all = store::Query { limit: 10, ..store::Query::default() };
+    let tasks = server.store.find(events::PREDICTION_TASKS, &all).await.unwrap();
+    assert_eq!((tasks.len(), &tasks[0]["UUID"]), (1, &asked["id"]));
+    let person = format!("{post}\nAccept: text/html\r\n");
+    let response = call(server.address, &person, GOOD).await;
+    check(&response, &["303 See Other", "location: /flights/delays/predict_batch/results/2"]);
+    let path = response.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+    let page = call(server.address, &format!("GET {path}"), "").await;
+    check(&page, &["2 questions were left", "not yet", "EWR"]);
+    let bad = call(server.address, &person, &GOOD.replace("EWR", "%24ne")).await;
+    check(&bad, &["422", "Predict overnight", "Origin must be"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_ends_open_streams() {
     let cluster = cluster();

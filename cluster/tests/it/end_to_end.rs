@@ -109,14 +109,31 @@ fn the_web_server_asks_and_answers(port: u16) {
     assert!(json_of(&refused)["errors"]["DepDelay"].is_string());
 }
 
-fn the_page_works_in_a_browser(port: u16) {
-    let screenshots = repository().join("target/screenshots");
-    run(Command::new("node")
-        .arg(repository().join("web/tests/page.mjs"))
-        .arg(format!("http://127.0.0.1:{port}"))
-        .arg(screenshots)
-        .env("PLAYWRIGHT_MODULES", servers())
-        .env("CHROMIUM", servers().join("chromium")));
+fn the_pages_work_in_a_browser(port: u16) {
+    for test in ["page.mjs", "pages.mjs"] {
+        run(Command::new("node")
+            .arg(repository().join("web/tests").join(test))
+            .arg(format!("http://127.0.0.1:{port}"))
+            .arg(repository().join("target/screenshots"))
+            .env("PLAYWRIGHT_MODULES", servers())
+            .env("CHROMIUM", servers().join("chromium")));
+    }
+}
+
+/// What the browser left for the night is answered, once.
+async fn the_night_answers_what_was_left(world: &World) {
+    let predict = || {
+        let mut job = submit_job(&world.data());
+        run(job.args(["predict", "--mongo", &world.mongo_url]));
+    };
+    predict();
+    let results = world.documents_of(events::PREDICTION_RESULTS, doc! {}).await;
+    let left = world.documents_of(events::PREDICTION_TASKS, doc! {}).await;
+    assert!(!left.is_empty() && left.len() == results.len(), "{left:?}\n{results:?}");
+    assert_eq!(results[0].get_str("_id").unwrap(), left[0].get_str("_id").unwrap());
+    assert!((0..=3).contains(&results[0].get_i64("Prediction").unwrap()));
+    predict();
+    assert_eq!(world.documents_of(events::PREDICTION_RESULTS, doc! {}).await, results);
 }
 
 #[tokio::test]
@@ -134,7 +151,8 @@ async fn flights_become_answers_through_real_servers() {
     bad_messages_are_kept_and_the_next_good_one_is_answered(&world).await;
     until("the web server listens", || TcpStream::connect(("127.0.0.1", port)).ok());
     the_web_server_asks_and_answers(port);
-    the_page_works_in_a_browser(port);
+    the_pages_work_in_a_browser(port);
+    the_night_answers_what_was_left(&world).await;
     stream.end_cleanly("the stream");
     web.end_cleanly("the web server");
 }

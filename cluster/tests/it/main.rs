@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod end_to_end;
+mod enrich;
 mod faults;
 mod promise;
 mod s3;
