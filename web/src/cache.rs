@@ -1,79 +1,160 @@
-//! Responses that are not sent twice and not sent large: an ETag for what was read, and gzip.
+//! Responses that are not made twice, not sent twice and not sent large: pages of published entities
+//! are kept for some seconds, what was read has an ETag, and everything is compressed.
 
+use std::collections::HashMap;
 use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::App;
 use crate::assets::fnv1a;
 
 /// Largest response that is held to be compressed, in bytes; pages stay far below.
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Below this, in bytes, compression saves nothing.
 const COMPRESSED_BYTES_MIN: usize = 1_024;
+/// How long a page is kept: what is published changes about once a day.
+const KEPT: Duration = Duration::from_secs(10);
+/// Pages that are kept; with some ten kilobytes each, some megabytes.
+const PAGES_MAX: usize = 500;
 
-/// Tells a browser that has a page that it has not changed, and compresses what is sent. Event
-/// streams pass through.
-pub(crate) async fn compact(request: Request, next: Next) -> Response {
+/// Marks a response that may be kept: it is the same for everybody.
+#[derive(Clone, Copy)]
+struct Keep;
+
+/// Lets a page be kept.
+pub(crate) async fn keep(mut response: Response) -> Response {
+    response.extensions_mut().insert(Keep);
+    response
+}
+
+/// The pages that are kept, by path and query.
+#[derive(Default)]
+pub(crate) struct Pages(Mutex<HashMap<String, Arc<Page>>>);
+
+/// A page as it is sent.
+struct Page {
+    made: Instant,
+    content_type: HeaderValue,
+    tag: HeaderValue,
+    plain: Bytes,
+    compressed: Option<Bytes>,
+}
+
+impl Pages {
+    fn get(&self, path: &str, now: Instant) -> Option<Arc<Page>> {
+        let pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let page = pages.get(path)?;
+        (now.saturating_duration_since(page.made) < KEPT).then(|| Arc::clone(page))
+    }
+
+    /// Keeps a page. When there are too many, the old ones go first; when none is, it is not kept.
+    fn put(&self, path: String, page: Arc<Page>) {
+        let now = page.made;
+        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pages.len() >= PAGES_MAX {
+            pages.retain(|_, page| now.saturating_duration_since(page.made) < KEPT);
+        }
+        if pages.len() < PAGES_MAX {
+            pages.insert(path, page);
+        }
+    }
+}
+
+/// Answers with a kept page where there is one, keeps what may be kept, tells a browser that has a
+/// page that it has not changed, and compresses what is sent. Event streams pass through.
+pub(crate) async fn compact(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
     let asked = request.headers().clone();
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let path = request.uri().to_string();
+    if let Some(page) = app.pages.get(&path, Instant::now()) {
+        return page.send(&asked);
+    }
     let response = next.run(request).await;
-    let is_stream = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    if !is_read || is_stream {
+    let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
+    let Some(content_type) = content_type else { return response };
+    if response.status() != StatusCode::OK || content_type.as_bytes().starts_with(b"text/event") {
         return response;
     }
-    let (mut parts, body) = response.into_parts();
-    let Ok(body) = to_bytes(body, PAGE_BYTES_MAX).await else {
-        tracing::error!(limit = PAGE_BYTES_MAX, "a page is larger than the limit");
-        parts.status = StatusCode::INTERNAL_SERVER_ERROR;
-        return Response::from_parts(parts, Body::empty());
+    let may_keep = response.extensions().get::<Keep>().is_some();
+    let (parts, body) = response.into_parts();
+    let Ok(plain) = to_bytes(body, PAGE_BYTES_MAX).await else {
+        tracing::error!(path, limit = PAGE_BYTES_MAX, "a page is larger than the limit");
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        return response;
     };
-    parts.headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-    if parts.status == StatusCode::OK {
+    let page = Arc::new(Page::new(content_type, plain));
+    if may_keep {
+        app.pages.put(path, Arc::clone(&page));
+    }
+    let mut response = page.send(&asked);
+    let own = parts.headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
+    for (name, value) in own.filter(|(name, _)| *name != header::CONTENT_LENGTH) {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+impl Page {
+    fn new(content_type: HeaderValue, plain: Bytes) -> Self {
         // weak: the same page compressed is the same page
-        let tag = format!("W/\"{:016x}\"", fnv1a(&body));
-        let is_known = holds(&asked, header::IF_NONE_MATCH, &tag);
+        let tag = format!("W/\"{:016x}\"", fnv1a(&plain));
         let tag = HeaderValue::from_str(&tag).expect("hexadecimal digits in quotes");
-        parts.headers.insert(header::ETAG, tag);
+        let compressed = match plain.len() {
+            COMPRESSED_BYTES_MIN.. => compressed(&plain).ok(),
+            _ => None,
+        };
+        Self { made: Instant::now(), content_type, tag, plain, compressed }
+    }
+
+    /// The response to somebody who sent these headers.
+    fn send(&self, asked: &HeaderMap) -> Response {
+        let is_known = self.tag.to_str().is_ok_and(|tag| holds(asked, header::IF_NONE_MATCH, tag));
+        let compressed =
+            self.compressed.as_ref().filter(|_| holds(asked, header::ACCEPT_ENCODING, "gzip"));
+        let body = match compressed {
+            _ if is_known => Body::empty(),
+            Some(compressed) => Body::from(compressed.clone()),
+            None => Body::from(self.plain.clone()),
+        };
+        let mut response = Response::new(body);
         if is_known {
-            parts.status = StatusCode::NOT_MODIFIED;
-            parts.headers.remove(header::CONTENT_LENGTH);
-            return Response::from_parts(parts, Body::empty());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
         }
-    }
-    if body.len() < COMPRESSED_BYTES_MIN || !holds(&asked, header::ACCEPT_ENCODING, "gzip") {
-        return Response::from_parts(parts, Body::from(body));
-    }
-    match compressed(&body) {
-        Ok(smaller) => {
-            parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            parts.headers.remove(header::CONTENT_LENGTH);
-            Response::from_parts(parts, Body::from(smaller))
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, self.content_type.clone());
+        headers.insert(header::ETAG, self.tag.clone());
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        if compressed.is_some() && !is_known {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        Err(_) => Response::from_parts(parts, Body::from(body)),
+        response
     }
 }
 
 /// Whether one of the values in a header, which commas separate, is this one.
-fn holds(headers: &HeaderMap, name: header::HeaderName, value: &str) -> bool {
+fn holds(headers: &HeaderMap, name: HeaderName, value: &str) -> bool {
     let texts = headers.get_all(name).into_iter().filter_map(|text| text.to_str().ok());
     let mut values = texts.flat_map(|text| text.split(',')).map(str::trim);
     // a weight of 0 would be a refusal, and no browser sends one
     values.any(|found| found.split(';').next() == Some(value))
 }
 
-fn compressed(body: &Bytes) -> std::io::Result<Vec<u8>> {
+fn compressed(body: &Bytes) -> std::io::Result<Bytes> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
     encoder.write_all(body)?;
-    encoder.finish()
+    Ok(encoder.finish()?.into())
 }
 
 #[cfg(test)]
@@ -87,5 +168,23 @@ mod tests {
         assert!(holds(&headers, header::ACCEPT_ENCODING, "gzip"));
         assert!(!holds(&headers, header::ACCEPT_ENCODING, "zstd"));
         assert!(!holds(&headers, header::IF_NONE_MATCH, "gzip"));
+    }
+
+    #[test]
+    fn pages_are_kept_for_a_while_and_no_more_than_so_many() {
+        let pages = Pages::default();
+        let page = |made| {
+            let page = Page::new(HeaderValue::from_static("text/html"), Bytes::from_static(b"x"));
+            Arc::new(Page { made, ..page })
+        };
+        let start = Instant::now();
+        pages.put("/a".into(), page(start));
+        assert!(pages.get("/a", start + KEPT / 2).is_some());
+        assert!(pages.get("/a", start + KEPT).is_none());
+        assert!(pages.get("/b", start).is_none());
+        (0..2 * PAGES_MAX).for_each(|i| pages.put(format!("/{i}"), page(start)));
+        assert_eq!(pages.0.lock().unwrap().len(), PAGES_MAX);
+        pages.put("/new".into(), page(start + KEPT));
+        assert_eq!(pages.0.lock().unwrap().len(), 1);
     }
 }

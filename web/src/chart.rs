@@ -40,7 +40,7 @@ pub(crate) struct Chart<'a> {
     pub(crate) names: Vec<String>,
     /// Name and values of each series, two at most.
     pub(crate) series: Vec<(&'a str, Vec<f64>)>,
-    /// How a value reads in the table.
+    /// How a value reads, along the axis and in the table.
     pub(crate) value: fn(f64) -> String,
 }
 
@@ -79,7 +79,7 @@ impl Chart<'_> {
     pub(crate) fn rows(&self) -> Result<Markup> {
         let values = &self.series.first().context("a chart needs a series")?.1;
         let top = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-        let name = |y: &f64| self.name(*y);
+        let (name, number) = (|y: &f64| self.name(*y), |x: &f64| (self.value)(*x));
         let longest = self.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         let mut drawn = String::new();
         {
@@ -94,7 +94,8 @@ impl Chart<'_> {
                 .build_cartesian_2d(0.0..top * 1.05, y)?;
             let mut mesh = chart.configure_mesh();
             style(&mut mesh);
-            mesh.disable_y_mesh().x_labels(5).y_labels(self.names.len() + 1);
+            mesh.disable_y_mesh().x_labels(4).y_labels(self.names.len() + 1);
+            mesh.x_label_formatter(&number);
             mesh.y_label_formatter(&name).x_desc(self.y_title).draw()?;
             drop(mesh);
             let bar = |(i, value): (usize, &f64)| {
@@ -113,10 +114,10 @@ impl Chart<'_> {
         draw: impl FnOnce(&mut Plane<'_, '_>) -> Result<()>,
     ) -> Result<String> {
         let mut drawn = String::new();
-        let name = |x: &f64| self.name(*x);
+        let (name, number) = (|x: &f64| self.name(*x), |y: &f64| (self.value)(*y));
         let longest = self.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         // more names would run into each other
-        let n_names = (WIDTH as usize - 70) / (LETTER * (longest + 2));
+        let n_names = (WIDTH as usize - 90) / (LETTER * (longest + 2));
         {
             let area = SVGBackend::with_string(&mut drawn, (WIDTH, HEIGHT)).into_drawing_area();
             let x = -0.5..self.names.len() as f64 - 0.5;
@@ -124,11 +125,12 @@ impl Chart<'_> {
                 .margin(8)
                 .margin_right(20)
                 .x_label_area_size(42)
-                .y_label_area_size(60)
+                .y_label_area_size(72)
                 .build_cartesian_2d(x, y)?;
             let mut mesh = chart.configure_mesh();
             style(&mut mesh);
             mesh.disable_x_mesh().x_labels(n_names.max(2)).y_labels(5);
+            mesh.y_label_formatter(&number);
             mesh.x_label_formatter(&name).x_desc(self.x_title).y_desc(self.y_title).draw()?;
             drop(mesh);
             draw(&mut chart)?;

@@ -37,12 +37,12 @@ mod stream;
 
 use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use axum::{Router, serve as serve_http};
 use events::Answer;
@@ -52,8 +52,10 @@ use store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, watch};
 
+use crate::cache::Pages;
 use crate::clients::Clients;
 use crate::meters::Meters;
+use crate::page::Choices;
 
 /// Largest body of a request, in bytes. The form fills less than 1 KiB.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -91,6 +93,9 @@ pub(crate) struct App {
     /// Answers heard on the response topic, for the event streams.
     pub(crate) heard: broadcast::Sender<Arc<Answer>>,
     pub(crate) clients: Clients,
+    pub(crate) pages: Pages,
+    /// What forms complete, and when it was read.
+    pub(crate) choices: Mutex<Option<(Instant, Arc<Choices>)>>,
     pub(crate) meters: Meters,
     pub(crate) handlers: Semaphore,
     pub(crate) streams: Arc<Semaphore>,
@@ -117,6 +122,8 @@ pub async fn serve(
         heard: heard.clone(),
         clients: Clients::new(config.requests_per_second),
         meters: Meters::new()?,
+        pages: Pages::default(),
+        choices: Mutex::default(),
         handlers: Semaphore::new(HANDLERS_MAX),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         stopping: stopping.clone(),
@@ -139,7 +146,7 @@ pub async fn serve(
 fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(prediction_routes())
-        .merge(entity_routes())
+        .merge(entity_routes().layer(map_response(cache::keep)))
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
@@ -148,8 +155,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/static/{name}", get(assets::asset))
         .fallback(predict::not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn_with_state(Arc::clone(&app), cache::compact))
         .layer(from_fn_with_state(Arc::clone(&app), guard::limit))
-        .layer(from_fn(cache::compact))
         .layer(from_fn(guard::secure))
         .with_state(app)
 }

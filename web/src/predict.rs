@@ -1,7 +1,7 @@
 //! The routes: the page with its form, the question, the state of its answer.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use axum::extract::rejection::FormRejection;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::answers::{self, Found};
 use crate::form::{self, Errors, Typed};
 use crate::page::{self, Asked, Choice, Choices, View};
-use crate::{App, frame, guard};
+use crate::{App, cache, frame, guard};
 
 /// The page with the form.
 pub(crate) const FORM_PATH: &str = "/flights/delays/predict_kafka";
@@ -28,6 +28,9 @@ pub(crate) const ASK_PATH: &str = "/flights/delays/predict/classify_realtime";
 /// Entries of a list in the form. The world has about a thousand carriers and four thousand
 /// airports with scheduled flights; a page may not grow beyond that.
 const CHOICES_MAX: u32 = 5_000;
+
+/// How long the lists are kept: what is published changes about once a day.
+const CHOICES_KEPT: Duration = Duration::from_secs(10);
 
 const UNAVAILABLE: &str =
     "Your question could not be sent: Kafka did not acknowledge it. Please try again.";
@@ -93,8 +96,10 @@ pub(crate) async fn form_page(
     };
     let choices = &choices(&app).await;
     let errors = &Errors::new();
+    let is_form = matches!(asked, Asked::Nothing);
     let view = View { typed: &typed, errors, failure: "", choices, asked };
-    page::form_page(&view).into_response()
+    let page = page::form_page(&view).into_response();
+    if is_form { cache::keep(page).await } else { page }
 }
 
 /// POST `/flights/delays/predict/classify_realtime`: answers once Kafka has the question.
@@ -218,10 +223,20 @@ pub(crate) fn refuse(asker: Asker, status: StatusCode, reason: &str) -> Response
     }
 }
 
-/// The lists of the form; empty ones when the store is away, because codes can be typed as well.
-pub(crate) async fn choices(app: &App) -> Choices {
+/// The lists of the form, kept for a while; empty ones when the store is away, because codes can be
+/// typed as well.
+pub(crate) async fn choices(app: &App) -> Arc<Choices> {
+    let kept = app.choices.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some((_, choices)) = kept.filter(|(read, _)| read.elapsed() < CHOICES_KEPT) {
+        return choices;
+    }
     let (airlines, airports) = tokio::join!(list(app, AIRLINES), list(app, AIRPORTS));
-    Choices { airlines, airports }
+    let choices = Arc::new(Choices { airlines, airports });
+    if !choices.airlines.is_empty() {
+        let kept = Some((Instant::now(), Arc::clone(&choices)));
+        *app.choices.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+    }
+    choices
 }
 
 async fn list(app: &App, collection: &str) -> Vec<Choice> {
