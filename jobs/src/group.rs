@@ -62,8 +62,8 @@ impl State {
         Some(item)
     }
 
-    /// Resumes what is paused. Before it is let go: librdkafka remembers that a partition was paused
-    /// when it comes back, and would read nothing.
+    /// Resumes what is paused. Before it is let go: librdkafka remembers that a partition was
+    /// paused when it comes back, and would read nothing.
     fn resume(&mut self, consumer: &Member) -> KafkaResult<()> {
         if self.is_paused {
             consumer.resume(&consumer.assignment()?)?;

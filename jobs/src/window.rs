@@ -131,8 +131,9 @@ pub async fn register_features(ctx: &SessionContext) -> Result<Arc<Requests>> {
     Ok(requests)
 }
 
-/// How windows are scored: by `sql/2_features.sql`, `sql/6_predictions.sql` and `sql/7_answers.sql`,
-/// planned once for a model, because planning costs more than scoring some thousand rows.
+/// How windows are scored: by `sql/2_features.sql`, `sql/6_predictions.sql` and
+/// `sql/7_answers.sql`, planned once for a model, because planning costs more than scoring some
+/// thousand rows.
 pub struct Plan {
     requests: Arc<Requests>,
     plan: Arc<dyn ExecutionPlan>,

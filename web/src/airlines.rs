@@ -82,6 +82,7 @@ pub(crate) async fn airline(
 
 /// What Wikipedia says of it.
 fn about(profile: &AirlineProfile) -> Markup {
+    let day = profile.FetchedAt.get(.."YYYY-MM-DD".len()).unwrap_or_default();
     html! {
         article.card.about {
             @if let Some(logo) = &profile.Logo {
@@ -91,7 +92,7 @@ fn about(profile: &AirlineProfile) -> Markup {
             p { (profile.Summary) }
             p.hint {
                 "From " a href=(profile.Page) rel="noopener" { "Wikipedia: " (profile.Title) } ", "
-                (profile.License) ", read on " (profile.FetchedAt.chars().take(10).collect::<String>())
+                (profile.License) ", read on " (day)
             }
         }
     }

@@ -166,10 +166,8 @@ fn chart(makers: &[Manufacturer]) -> anyhow::Result<Markup> {
             }
         }
     };
-    Ok(html! {
-        (drawing.rows()?)
-        (table("Manufacturers", &[Text("Manufacturer"), Number("Airplanes"), Number("Share")], rows))
-    })
+    let heads = [Text("Manufacturer"), Number("Airplanes"), Number("Share")];
+    Ok(html! { (drawing.rows()?) (table("Manufacturers", &heads, rows)) })
 }
 
 /// A text as it stands in the query of a URL.

@@ -17,7 +17,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use store::Store;
 use tokio::sync::{broadcast, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::reasons::{self, Likes};
@@ -33,6 +33,9 @@ const METADATA_WAIT_MAX: Duration = Duration::from_secs(3);
 const BACKOFF_DOUBLINGS_MAX: u32 = 5;
 /// Pause after an error of the consumer, which reconnects by itself and only reports.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an answer waits for flights like it, which are not what was asked.
+const LIKES_WAIT: Duration = Duration::from_secs(2);
 
 /// An answer: the document as it is kept, and what it means.
 pub(crate) struct Found {
@@ -59,13 +62,17 @@ pub(crate) async fn find(store: &Store, id: Uuid) -> Result<Option<Found>> {
     Ok(None)
 }
 
-/// Flights like the one that was answered about; none when the store does not say.
+/// Flights like the one that was answered about; none when the store does not say in time.
 pub(crate) async fn likes(store: &Store, answer: &Answer) -> Likes {
     let Answer::Scored(prediction) = answer else { return Likes::new() };
-    reasons::likes(store, prediction).await.unwrap_or_else(|error| {
-        tracing::error!("cannot read flights like this: {error:#}");
-        Likes::new()
-    })
+    match timeout(LIKES_WAIT, reasons::likes(store, prediction)).await {
+        Ok(Ok(likes)) => likes,
+        Ok(Err(error)) => {
+            tracing::error!("cannot read flights like this: {error:#}");
+            Likes::new()
+        }
+        Err(_) => Likes::new(),
+    }
 }
 
 /// What is known about request `id`, as clients of the original system read it.

@@ -236,8 +236,8 @@ pub(crate) async fn human() -> Markup {
         }
     };
     let intro = html! {
-        "Everything that the pages show can be asked by programs. The same as a document for tools: "
-        a href="/openapi.json" { "OpenAPI" } "."
+        "Everything that the pages show can be asked by programs. The same as a document for \
+         tools: " a href="/openapi.json" { "OpenAPI" } "."
     };
     let content = html! {
         article.card {

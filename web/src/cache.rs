@@ -1,5 +1,5 @@
-//! Responses that are not made twice, not sent twice and not sent large: pages of published entities
-//! are kept for some seconds, what was read has an ETag, and everything is compressed.
+//! Responses that are not made twice, not sent twice and not sent large: pages of published
+//! entities are kept for some seconds, what was read has an ETag, and everything is compressed.
 
 use std::collections::HashMap;
 use std::io::Write;

@@ -177,8 +177,8 @@ pub(crate) fn turn(
                 @match n_found {
                     0 => "Nothing was found. Leave a field empty to search wider.",
                     _ if is_more => {
-                        "More than " (count(n_found - 1)) " " (what) "; page " (page) " of the first "
-                        (n_pages)
+                        "More than " (count(n_found - 1)) " " (what) "; page " (page)
+                        " of the first " (n_pages)
                     }
                     _ => { (count(n_found)) " " (what) "; page " (page) " of " (n_pages) }
                 }

@@ -19,13 +19,14 @@ const HANDLER_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Longest address that is answered, in bytes; a search with all its fields has a tenth of it.
 const URI_BYTES_MAX: usize = 4 * 1024;
 
-/// Nothing but what this server sends, and pictures of airlines ([`events::LOGOS`]); no inline script or style, no framing.
+/// Nothing but what this server sends, and pictures of airlines ([`events::LOGOS`]); no inline
+/// script or style, no framing.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
-    connect-src 'self'; img-src 'self' https://upload.wikimedia.org; form-action 'self'; base-uri 'none'; \
-    frame-ancestors 'none'";
+    connect-src 'self'; img-src 'self' https://upload.wikimedia.org; form-action 'self'; \
+    base-uri 'none'; frame-ancestors 'none'";
 
-/// Turns a request away when its client asks too much, its address is too long or too many are being
-/// answered, and gives up on one that takes too long.
+/// Turns a request away when its client asks too much, its address is too long or too many are
+/// being answered, and gives up on one that takes too long.
 pub(crate) async fn limit(
     State(app): State<Arc<App>>,
     ConnectInfo(client): ConnectInfo<SocketAddr>,

@@ -6,9 +6,11 @@
 //!
 //! In reading order: `form` (text becomes a request), `predict` (the routes), `answers` (the
 //! response topic and the store), `stream` (answers pushed to the browser), `page`, `card` and
-//! `reasons` (HTML of it). `entities` reads what `submit-job publish` left in the store; `airlines`,
-//! `airplanes`, `airports`, `flights` and `delays` are its pages, with `chart` for drawings. `frame`
-//! is around every page, `assets` is what pages load, `guard` and `cache` stand around every route.
+//! `reasons` (HTML of it), `overnight` (questions that can wait). `entities` reads what `submit-job
+//! publish` left in the store; `airlines`, `airplanes`, `airports`, `flights`, `delays` and `model`
+//! are its pages, with `chart` for drawings; `api` and `health` are for programs. `frame` is around
+//! every page, `assets` is what pages load; `guard`, `clients`, `meters` and `cache` stand around
+//! every route.
 
 mod airlines;
 mod airplanes;

@@ -175,6 +175,13 @@ async fn a_bounded_stream_answers_what_is_there_once_and_ends() {
     run(again.args(["--trigger", "once", "--group", "another"]));
     assert_eq!(world.documents(doc! {}).await.len(), 50);
     assert_eq!(world.documents(doc! { "_id": uuid(100) }).await, before);
+    // one that was asked years ago is told so, and not scored
+    world.send(request(150, "UA", "EWR", "IAH", 0.0).to_string().as_bytes()).await;
+    let mut late = world.with_servers("stream");
+    run(late.args(["--trigger", "available-now", "--expire-after", "3600"]));
+    let expired = world.documents(doc! { "_id": uuid(150) }).await.pop().unwrap();
+    assert_eq!(expired.get_str("status").unwrap(), "expired", "{expired}");
+    assert!(expired.get_str("Reason").unwrap().ends_with("s old, more than 3600"), "{expired}");
     // nothing is left for the first group, so it ends at once
     let mut nothing = world.with_servers("stream");
     run(nothing.args(["--trigger", "available-now"]));
