@@ -1,6 +1,9 @@
 -- reads: flights
 -- makes: on_time_performance
 -- grain: one row per flight, with local clock times as HH:MM
+--
+-- Flights that nothing tells apart, in layouts without a number and a time, share an id: the first
+-- that comes is kept.
 WITH clocks AS (
   SELECT
     flight_id,
@@ -42,4 +45,3 @@ SELECT
   cancelled AS "Cancelled",
   diverted AS "Diverted"
 FROM clocks
-ORDER BY flight_id

@@ -155,7 +155,7 @@ async fn work(cli: &Cli, around: &Surroundings, opened: &Opened) -> Result<Value
         Some(Command::Predict(args)) => {
             let store = args.store.open(&opened.lake, around).await?;
             let now = now();
-            run::run_predict(&opened.lake, &store, args.day.unwrap_or(now.date_naive()), now).await
+            run::run_predict(&opened.lake, &store, args.day, now).await
         }
         Some(Command::Sql(args)) => shell::run(opened, args).await,
         _ => bail!("this is no batch job"),

@@ -196,7 +196,7 @@ pub struct Predict {
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Day on which the requests were left, YYYY-MM-DD, UTC [default: today]
+    /// Day on which the requests were left, YYYY-MM-DD, UTC [default: yesterday and today]
     #[arg(long)]
     pub day: Option<NaiveDate>,
 }

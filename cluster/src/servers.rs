@@ -62,7 +62,11 @@ pub struct Web {
     #[arg(long, env = "TARMAC_LISTEN", default_value = "127.0.0.1:5000")]
     pub listen: SocketAddr,
     /// Requests a second that one client may make, over time
-    #[arg(long, default_value_t = REQUESTS_PER_SECOND)]
+    #[arg(
+        long,
+        default_value_t = REQUESTS_PER_SECOND,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub requests_per_second: u32,
 }
 

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -201,12 +201,13 @@ async fn tell(
     meters: &Meters,
     now: fn() -> DateTime<Utc>,
 ) -> Infallible {
-    let mut before: Option<StreamStatus> = None;
+    let (mut before, mut told_at): (Option<StreamStatus>, _) = (None, Instant::now());
     loop {
         tokio::time::sleep(TELL_EVERY).await;
         let at = PredictionRequest::timestamp(now());
-        let told = before.as_ref().map(|before| (before, TELL_EVERY.as_secs_f64()));
+        let told = before.as_ref().map(|before| (before, told_at.elapsed().as_secs_f64()));
         let Some(status) = meters.status(group, at, told) else { continue };
+        told_at = Instant::now();
         let told = async {
             let document = serde_json::to_value(&status)?;
             store.upsert(events::STREAM_STATUS, &[document]).await

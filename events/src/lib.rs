@@ -29,8 +29,6 @@ pub const ANSWERS: &str = "flight_delay_classification_response";
 pub const REJECTIONS: &str = "flight_delay_classification_rejected";
 /// Collection of how far each partition is answered, `_id` = `group/topic/partition`.
 pub const STREAM_OFFSETS: &str = "stream_offsets";
-/// Collection of mean distances per airport pair, `_id` = `ATL-SFO`.
-pub const DISTANCES: &str = "origin_dest_distances";
 /// Collection of requests that are answered overnight, `_id` = [`task_id`].
 pub const PREDICTION_TASKS: &str = "prediction_tasks";
 /// Collection of their [`Answer`]s, under the same `_id`.

@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type};
 use serde_json::{Map, Value};
 
 /// The rows of a batch. Texts, numbers, truth values, dates (as `YYYY-MM-DD`) and lists of them are
-/// known; errors on anything else.
+/// known; anything else is shown as text.
 pub(crate) fn documents(batch: &RecordBatch) -> Result<Vec<Value>> {
     let mut documents = vec![Map::new(); batch.num_rows()];
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {

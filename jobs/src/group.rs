@@ -72,10 +72,14 @@ impl State {
         Ok(())
     }
 
-    fn forget(&mut self) {
-        self.generation += 1;
+    fn drop_queue(&mut self) {
         self.queue.clear();
         (self.n_rows, self.n_bytes) = (0, 0);
+    }
+
+    fn forget(&mut self) {
+        self.generation += 1;
+        self.drop_queue();
         self.answered.clear();
         self.ends.clear();
     }
@@ -141,6 +145,8 @@ impl Group {
     ) -> Result<()> {
         let mut state = self.lock();
         if state.generation == generation {
+            // the polling thread may have had a message in its hand when all were dropped
+            state.drop_queue();
             consumer.assign(from).context("cannot read the assigned partitions")?;
             state.answered.extend(raw(from));
         }
@@ -153,6 +159,7 @@ impl Group {
             state.resume(consumer).context("cannot resume partitions")?;
             consumer.assign(&TopicPartitionList::new()).context("cannot stop reading")?;
             state.forget();
+            self.meters.lag.reset();
         }
         self.tell(state);
         Ok(())
@@ -298,6 +305,8 @@ impl ConsumerContext for Callbacks {
         }
         group.meters.rebalances.with_label_values(&[what]).inc();
         state.forget();
+        // what others have now is not our lag
+        group.meters.lag.reset();
         state.assigned = is_assigned.then_some(partitions);
         group.meters.assigned.set(state.assigned.as_ref().map_or(0, Vec::len) as i64);
         group.tell(state);

@@ -150,6 +150,30 @@ impl Meters {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_tells_of_the_partitions_that_are_held() {
+        let meters = Meters::new().unwrap();
+        let status = |before| meters.status("group", "now".into(), before);
+        assert_eq!(status(None), None, "no partition, no status");
+        let lag = |partition: &str, n| meters.lag.with_label_values(&[partition]).set(n);
+        (lag("10", 3), lag("2", 4));
+        meters.model.with_label_values(&["abc"]).set(1);
+        meters.drift_psi.with_label_values(&["carrier"]).set(0.5);
+        meters.messages_total.inc_by(10);
+        let first = status(None).unwrap();
+        assert_eq!((first.Id.as_str(), first.Lag, first.Model.as_str()), ("group/2", 7, "abc"));
+        assert_eq!(first.Drift["carrier"], 0.5);
+        meters.messages_total.inc_by(30);
+        assert_eq!(status(Some((&first, 6.0))).unwrap().MessagesPerSecond, 5.0);
+        meters.lag.reset();
+        assert_eq!(status(None), None);
+    }
+}
+
 /// A meter of each type, by the name of the type.
 #[expect(non_snake_case, reason = "named after what they make")]
 mod make {

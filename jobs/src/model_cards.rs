@@ -1,6 +1,6 @@
 //! Saved models → the collection `models`: what pages tell of each, without its trees.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use events::{CalibrationTenth, Importance, ModelCard};
 use udf::forest::Model;
 
@@ -45,10 +45,9 @@ pub async fn cards(lake: &Lake) -> Result<Vec<ModelCard>> {
         let Ok(scorer) = models::load(lake, &version).await else { continue };
         let name = evaluation_of(&version);
         let kept = lake.get(&name, EVALUATION_BYTES_MAX).await?;
-        let (confusion, calibration) = match kept {
-            Some(bytes) => serde_json::from_slice(&bytes).with_context(|| lake.url(&name))?,
-            None => Default::default(),
-        };
+        // what cannot be read is as if it was not kept
+        let kept = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let (confusion, calibration) = kept.unwrap_or_default();
         cards.push(ModelCard {
             Role: role.to_owned(),
             Rank: i as u64,

@@ -97,7 +97,9 @@ pub async fn publish(
     let cards = cards.iter().map(serde_json::to_value).collect::<serde_json::Result<Vec<_>>>()?;
     let mut replacement = store.replace(events::MODELS).await?;
     replacement.add(&cards).await?;
-    published.push((events::MODELS, replacement.finish(&[]).await?));
+    let n_documents = replacement.finish(&[]).await?;
+    on_progress(Progress::Published { collection: events::MODELS, n_documents });
+    published.push((events::MODELS, n_documents));
     Ok(published)
 }
 

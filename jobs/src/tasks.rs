@@ -1,12 +1,10 @@
 //! The requests that were left for the night → predictions: what the stream does with a window,
 //! done with the tasks of a day.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::prelude::SessionContext;
-use events::{
-    Answer, PREDICTION_RESULTS, PREDICTION_TASKS, REQUEST_BYTES_MAX, parse_uuid, task_id,
-};
+use events::{Answer, PREDICTION_RESULTS, PREDICTION_TASKS, REQUEST_BYTES_MAX, task_id};
 use serde_json::Value;
 use store::{Query, Store};
 
@@ -25,7 +23,7 @@ pub struct Answered {
     pub n_tasks: u64,
     /// Those that have a prediction now, also from an earlier run.
     pub n_answered: u64,
-    /// Those that cannot be read; their result says why.
+    /// Those that cannot be read, which a later version may.
     pub n_rejected: u64,
 }
 
@@ -55,9 +53,8 @@ pub async fn answer_tasks(
         let window = score(&plan, messages, rules).await?;
         answered.n_answered += window.answers.len() as u64;
         answered.n_rejected += window.dead_letters.len() as u64;
-        let rejected = window.rejections.into_iter().map(Answer::Refused);
-        let results = window.answers.into_iter().chain(rejected);
-        let results = results.map(|answer| result(&answer, day)).collect::<Result<Vec<_>>>()?;
+        let results = window.answers.iter().map(|answer| result(answer, day));
+        let results = results.collect::<Result<Vec<_>>>()?;
         store.write_once(PREDICTION_RESULTS, &results).await?;
     }
 }
@@ -69,7 +66,6 @@ fn message(task: Value) -> Message {
 
 fn result(answer: &Answer, day: NaiveDate) -> Result<Value> {
     let mut result = document(answer)?;
-    let uuid = result["_id"].as_str().and_then(parse_uuid).context("an answer names no request")?;
-    result["_id"] = task_id(day, uuid).into();
+    result["_id"] = task_id(day, answer.uuid()).into();
     Ok(result)
 }

@@ -177,30 +177,31 @@ impl Embedded {
         Ok((documents.len() - known.len()) as u64)
     }
 
-    pub(crate) async fn finish_replacement(
-        &self,
-        next: &str,
-        collection: &str,
-        indexes: &[&[&str]],
-    ) -> Result<()> {
-        let mut replace = format!(
+    pub(crate) async fn put_in_place(&self, next: &str, collection: &str) -> Result<()> {
+        let replace = format!(
             "DROP TABLE IF EXISTS \"{collection}\"; \
              ALTER TABLE \"{next}\" RENAME TO \"{collection}\";"
         );
-        for fields in indexes {
-            let columns: Vec<String> = fields.iter().map(|field| column(field)).collect();
-            replace.push_str(&format!(
-                "CREATE INDEX \"{collection}_by_{}\" ON \"{collection}\" ({});",
-                fields.join("_"),
-                columns.join(", ")
-            ));
-        }
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute_batch(&replace)?;
             transaction.commit()
         })
         .await
+    }
+
+    /// Makes indexes, each in a transaction of its own: other writers wait for one at a time.
+    pub(crate) async fn index(&self, collection: &str, indexes: &[&[&str]]) -> Result<()> {
+        for fields in indexes {
+            let columns: Vec<String> = fields.iter().map(|field| column(field)).collect();
+            let create = format!(
+                "CREATE INDEX IF NOT EXISTS \"{collection}_by_{}\" ON \"{collection}\" ({})",
+                fields.join("_"),
+                columns.join(", ")
+            );
+            self.with_connection(move |connection| connection.execute_batch(&create)).await?;
+        }
+        Ok(())
     }
 
     /// Runs `work` where blocking is allowed.

@@ -242,13 +242,18 @@ impl Replacement<'_> {
     pub async fn finish(self, indexes: &[&[&str]]) -> Result<u64> {
         let Self { store, collection, next, n_documents } = self;
         indexes.iter().copied().flatten().try_for_each(|field| check_name(field))?;
+        if let Store::Mongo(mongo) = store {
+            mongo.index(&next, indexes).await?;
+        }
         let all = Query { limit: u32::MAX, ..Query::default() };
         let found = store.count(&next, &all).await?;
         ensure!(found == n_documents, "another program is replacing {collection} too: try again");
         match store {
-            Store::Mongo(mongo) => mongo.finish_replacement(&next, collection, indexes).await?,
+            Store::Mongo(mongo) => mongo.put_in_place(&next, collection).await?,
             Store::Embedded(embedded) => {
-                embedded.finish_replacement(&next, collection, indexes).await?;
+                embedded.put_in_place(&next, collection).await?;
+                // an index keeps its name when its table gets another, so not before
+                embedded.index(collection, indexes).await?;
             }
         }
         Ok(n_documents)

@@ -14,6 +14,9 @@ use crate::{Claim, CommitError, DOCUMENTS_PER_COMMAND, OnConflict, Order, Query,
 /// How long to look for a server before saying that there is none.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
 
+/// How long the server may search for documents: whoever asked has given up by then.
+const READ_WAIT: Duration = Duration::from_secs(30);
+
 /// MongoDB's code for a second document under a unique key.
 const DUPLICATE_KEY: i32 = 11000;
 
@@ -208,6 +211,10 @@ impl Mongo {
     }
 
     pub(crate) async fn find(&self, collection: &str, query: &Query) -> Result<Vec<Value>> {
+        if query.limit == 0 {
+            // no limit, to MongoDB
+            return Ok(Vec::new());
+        }
         let mut sort = Document::new();
         for (field, order) in &query.sort {
             sort.insert(field, if *order == Order::Ascending { 1 } else { -1 });
@@ -216,6 +223,7 @@ impl Mongo {
         let documents = self.documents(collection);
         let found = documents.find(filter(query)?).sort(sort);
         let found = found.skip(u64::from(query.skip)).limit(i64::from(query.limit));
+        let found = found.max_time(READ_WAIT);
         self.read(collection, found).await
     }
 
@@ -246,6 +254,7 @@ impl Mongo {
         }
         let documents = self.documents(collection);
         let counting = documents.count_documents(filter(query)?).limit(u64::from(query.limit));
+        let counting = counting.max_time(READ_WAIT);
         let counted = counting.await;
         counted.with_context(|| format!("counting {collection} in MongoDB at {}", self.hosts))
     }
@@ -261,6 +270,7 @@ impl Mongo {
     pub(crate) async fn insert(&self, collection: &str, documents: &[Value]) -> Result<u64> {
         let mut command = insert_command(collection, documents)?;
         command.insert("ordered", false);
+        command.insert("writeConcern", bson::serialize_to_bson(&durably())?);
         let reply = self.database.run_command(command).await;
         let reply = reply.with_context(|| self.writing(collection))?;
         self.check_reply(collection, &reply, |error| code(error) == Some(DUPLICATE_KEY))?;
@@ -268,18 +278,17 @@ impl Mongo {
         Ok(n_inserted.unsigned_abs().into())
     }
 
-    pub(crate) async fn finish_replacement(
-        &self,
-        next: &str,
-        collection: &str,
-        indexes: &[&[&str]],
-    ) -> Result<()> {
-        let replacing = || format!("replacing {collection} in MongoDB at {}", self.hosts);
+    pub(crate) async fn index(&self, collection: &str, indexes: &[&[&str]]) -> Result<()> {
         for fields in indexes {
             let keys = fields.iter().map(|field| ((*field).to_owned(), bson::Bson::Int32(1)));
             let index = IndexModel::builder().keys(keys.collect::<Document>()).build();
-            self.documents(next).create_index(index).await.with_context(replacing)?;
+            let made = self.documents(collection).create_index(index).await;
+            made.with_context(|| format!("indexing {collection} in MongoDB at {}", self.hosts))?;
         }
+        Ok(())
+    }
+
+    pub(crate) async fn put_in_place(&self, next: &str, collection: &str) -> Result<()> {
         let name = |collection| format!("{}.{collection}", self.database.name());
         let rename = doc! {
             "renameCollection": name(next),
@@ -287,9 +296,9 @@ impl Mongo {
             "dropTarget": true,
             "writeConcern": bson::serialize_to_bson(&durably())?,
         };
-        let admin = self.database.client().database("admin");
-        admin.run_command(rename).await.with_context(replacing)?;
-        Ok(())
+        let reply = self.database.client().database("admin").run_command(rename).await;
+        let reply = reply.with_context(|| self.writing(collection))?;
+        self.check_reply(collection, &reply, |_| false)
     }
 
     fn documents(&self, collection: &str) -> Collection<Document> {
@@ -298,15 +307,20 @@ impl Mongo {
 }
 
 fn filter(query: &Query) -> Result<Document> {
-    let mut filter = Document::new();
+    let mut conditions = Vec::new();
     for (field, value) in &query.equal {
-        filter.insert(field, bson::serialize_to_bson(value)?);
+        conditions.push(doc! { field: bson::serialize_to_bson(value)? });
     }
     for (field, min, max) in &query.between {
         let (min, max) = (bson::serialize_to_bson(min)?, bson::serialize_to_bson(max)?);
-        filter.insert(field, doc! { "$gte": min, "$lte": max });
+        conditions.push(doc! { field: { "$gte": min, "$lte": max } });
     }
-    Ok(filter)
+    // an empty $and is none to MongoDB
+    Ok(if conditions.is_empty() {
+        Document::new()
+    } else {
+        doc! { "$and": conditions }
+    })
 }
 
 /// Inserts until one is there already.

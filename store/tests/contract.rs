@@ -333,6 +333,11 @@ async fn ranges_and_orders_are_combined(store: &Store) {
     for (ranges, sort, want) in [
         (vec![between("year", json!(1999), json!(2000))], by(&[]), vec!["a"]),
         (vec![between("maker", json!("AIRB"), json!("AIRB\u{10ffff}"))], by(&[]), vec!["a", "b"]),
+        (
+            vec![between("n", json!(1), json!(2)), between("n", json!(2), json!(3))],
+            by(&[]),
+            vec!["a", "c"],
+        ),
         (vec![], by(&[("n", Descending), ("year", Ascending)]), vec!["d", "a", "c", "b"]),
         (vec![], by(&[("year", Descending)]), vec!["b", "c", "a", "d"]),
         (vec![], by(&[("year", Ascending), ("_id", Descending)]), vec!["d", "a", "c", "b"]),
@@ -346,6 +351,8 @@ async fn ranges_and_orders_are_combined(store: &Store) {
         assert_eq!(ids(&store.find("ranges", &query).await.unwrap()), want, "{query:?}");
         let counted = store.count("ranges", &query).await.unwrap();
         assert_eq!(counted, want.len() as u64, "{query:?}");
+        let none = Query { limit: 0, ..query.clone() };
+        assert_eq!(store.find("ranges", &none).await.unwrap(), Vec::<Value>::new());
         let counted = store.count("ranges", &Query { limit: 1, ..query.clone() }).await.unwrap();
         assert_eq!(counted, 1, "no further than the limit");
         assert_eq!(store.count("ranges", &Query { limit: 0, ..query }).await.unwrap(), 0);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
-use axum::response::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
 use events::{AIRPLANES, MANUFACTURERS, ON_TIME_PERFORMANCE};
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -42,6 +43,8 @@ pub(crate) struct Search {
     Model: String,
     ManufacturerYear: String,
     Engine: String,
+    /// Anything: texts match as a whole.
+    exact: String,
     page: String,
 }
 
@@ -74,9 +77,13 @@ impl Search {
                     query.equal.push((field.into(), year.into()));
                 }
                 _ => {
-                    let min = if field == "Engine" { text.to_owned() } else { text.to_uppercase() };
-                    let max = format!("{min}\u{10ffff}");
-                    query.between.push((field.into(), min.into(), max.into()));
+                    let text = as_kept(field, text);
+                    if self.exact.is_empty() {
+                        let max = format!("{text}\u{10ffff}");
+                        query.between.push((field.into(), text.into(), max.into()));
+                    } else {
+                        query.equal.push((field.into(), text.into()));
+                    }
                 }
             }
         }
@@ -84,24 +91,37 @@ impl Search {
     }
 }
 
+/// A text in the letters of the registry: `Turbo-fan`, all else upper case.
+fn as_kept(field: &str, text: &str) -> String {
+    let mut letters = text.chars();
+    match (field, letters.next()) {
+        ("Engine", Some(first)) => {
+            first.to_uppercase().chain(letters.flat_map(char::to_lowercase)).collect()
+        }
+        _ => text.to_uppercase(),
+    }
+}
+
 /// GET `/airplanes`.
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Query(search): Query<Search>,
-) -> Result<Markup, Failure> {
+) -> Result<Response, Failure> {
     let makers: Vec<Manufacturer> = manufacturers(&app).await?;
-    let found = match search.query() {
+    let (status, found) = match search.query() {
         Ok(query) => {
+            let _permit = app.searches.acquire().await;
             let (page, n_found) =
                 pages(&app, AIRPLANES, &query, PAGE, PAGES_MAX, &search.page).await?;
             let query = store::Query { skip: (page - 1) * PAGE, limit: PAGE, ..query };
             let airplanes: Vec<Airplane> = find(&app.store, AIRPLANES, &query).await?;
-            html! {
+            let found = html! {
                 (airplane_table(&airplanes))
                 (turn(&search, page, n_found))
-            }
+            };
+            (StatusCode::OK, found)
         }
-        Err(wrong) => html! { p.failure role="alert" { (wrong) } },
+        Err(wrong) => (StatusCode::BAD_REQUEST, html! { p.failure role="alert" { (wrong) } }),
     };
     let intro = html! { "The airplanes that flew, with what the registry knows of them." };
     let content = html! {
@@ -116,17 +136,22 @@ pub(crate) async fn list(
                     }
                 }
             }
+            p.check {
+                input #exact type="checkbox" name="exact" value="yes"
+                    checked[!search.exact.is_empty()];
+                label for="exact" { "Whole texts only; else by how they begin: BOEING, 737, Turbo" }
+            }
             button type="submit" { "Search" }
-            p.hint { "Texts are searched by how they begin: BOEING, 737, Turbo." }
         }
         (found)
     };
-    Ok(page("Airplanes", intro, content))
+    Ok((status, page("Airplanes", intro, content)).into_response())
 }
 
 fn turn(search: &Search, page: u32, n_found: u64) -> Markup {
     let fields = search.fields();
-    let fields: Vec<(&str, &str)> = fields.iter().map(|(field, _, text)| (*field, *text)).collect();
+    let fields = fields.iter().map(|(field, _, text)| (*field, *text));
+    let fields: Vec<(&str, &str)> = fields.chain([("exact", &*search.exact)]).collect();
     crate::flights::turn("/airplanes", &fields, "airplanes", page, n_found, (PAGE, PAGES_MAX))
 }
 
@@ -159,7 +184,9 @@ fn chart(makers: &[Manufacturer]) -> anyhow::Result<Markup> {
         @for maker in makers {
             tr {
                 th scope="row" {
-                    a href={ "/airplanes?Manufacturer=" (url_text(&maker.name)) } { (maker.name) }
+                    a href={ "/airplanes?exact=yes&Manufacturer=" (url_text(&maker.name)) } {
+                        (maker.name)
+                    }
                 }
                 td.number { (count(maker.airplanes)) }
                 td.number { (percent(maker.share)) }

@@ -59,6 +59,7 @@ const AIRPLANE_SEARCH: &[(&str, Is)] = &[
     ("Model", Is::Text),
     ("ManufacturerYear", Is::Text),
     ("Engine", Is::Text),
+    ("exact", Is::Text),
     ("page", Is::Text),
 ];
 const FLIGHT_NAME: &[(&str, Is)] =
@@ -146,7 +147,7 @@ pub(crate) async fn document() -> Json<Value> {
             "properties": Map::from_iter(fields),
         });
         let body = json!({ "application/x-www-form-urlencoded": { "schema": schema } });
-        let mut statuses = responses("application/json", &[200, 403, 413, 415, 422, 503]);
+        let mut statuses = responses("application/json", &[200, 403, 413, 415, 422, 503, 504]);
         // a browser that accepts pages gets the page of its question
         statuses.insert("303".into(), json!({ "description": "the page of the question" }));
         let operation = json!({
@@ -183,7 +184,7 @@ fn operation(route: &Route) -> Value {
     json!({
         "summary": route.summary,
         "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
-        "responses": responses(kind, &[&[200, 503], route.statuses].concat()),
+        "responses": responses(kind, &[&[200, 500, 503, 504], route.statuses].concat()),
     })
 }
 
@@ -236,7 +237,7 @@ pub(crate) async fn human() -> Markup {
         }
     };
     let intro = html! {
-        "Everything that the pages show can be asked by programs. The same as a document for \
+        "Programs ask and fetch answers as JSON; the rest is pages. The same as a document for \
          tools: " a href="/openapi.json" { "OpenAPI" } "."
     };
     let content = html! {

@@ -1,5 +1,5 @@
 //! Responses that are not made twice, not sent twice and not sent large: pages of published
-//! entities are kept for some seconds, what was read has an ETag, and everything is compressed.
+//! entities are kept for some seconds, what was read has an ETag, and pages are compressed.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -21,10 +21,11 @@ use crate::assets::fnv1a;
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Below this, in bytes, compression saves nothing.
 const COMPRESSED_BYTES_MIN: usize = 1_024;
-/// How long a page is kept: what is published changes about once a day.
+/// How long a page is kept: what is published changes about once a day, and what a stream says of
+/// itself is some seconds old anyway.
 const KEPT: Duration = Duration::from_secs(10);
-/// Pages that are kept; with some ten kilobytes each, some megabytes.
-const PAGES_MAX: usize = 500;
+/// Bytes of pages that are kept: a thousand ordinary ones.
+const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Marks a response that may be kept: it is the same for everybody.
 #[derive(Clone, Copy)]
@@ -56,14 +57,13 @@ impl Pages {
         (now.saturating_duration_since(page.made) < KEPT).then(|| Arc::clone(page))
     }
 
-    /// Keeps a page. When there are too many, the old ones go first; when none is, it is not kept.
+    /// Keeps a page, unless there are too many. Old ones go first.
     fn put(&self, path: String, page: Arc<Page>) {
         let now = page.made;
         let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if pages.len() >= PAGES_MAX {
-            pages.retain(|_, page| now.saturating_duration_since(page.made) < KEPT);
-        }
-        if pages.len() < PAGES_MAX {
+        pages.retain(|_, page| now.saturating_duration_since(page.made) < KEPT);
+        let n_bytes: usize = pages.iter().map(|(path, page)| path.len() + page.n_bytes()).sum();
+        if n_bytes + path.len() + page.n_bytes() <= KEPT_BYTES_MAX {
             pages.insert(path, page);
         }
     }
@@ -94,7 +94,8 @@ pub(crate) async fn compact(State(app): State<Arc<App>>, request: Request, next:
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         return response;
     };
-    let page = Arc::new(Page::new(content_type, plain));
+    let may_compress = may_keep || holds(&asked, header::ACCEPT_ENCODING, "gzip");
+    let page = Arc::new(Page::new(content_type, plain, may_compress));
     if may_keep {
         app.pages.put(path, Arc::clone(&page));
     }
@@ -107,15 +108,19 @@ pub(crate) async fn compact(State(app): State<Arc<App>>, request: Request, next:
 }
 
 impl Page {
-    fn new(content_type: HeaderValue, plain: Bytes) -> Self {
+    fn new(content_type: HeaderValue, plain: Bytes, may_compress: bool) -> Self {
         // weak: the same page compressed is the same page
         let tag = format!("W/\"{:016x}\"", fnv1a(&plain));
         let tag = HeaderValue::from_str(&tag).expect("hexadecimal digits in quotes");
         let compressed = match plain.len() {
-            COMPRESSED_BYTES_MIN.. => compressed(&plain).ok(),
+            COMPRESSED_BYTES_MIN.. if may_compress => compressed(&plain).ok(),
             _ => None,
         };
         Self { made: Instant::now(), content_type, tag, plain, compressed }
+    }
+
+    fn n_bytes(&self) -> usize {
+        self.plain.len() + self.compressed.as_ref().map_or(0, Bytes::len)
     }
 
     /// The response to somebody who sent these headers.
@@ -174,16 +179,16 @@ mod tests {
     fn pages_are_kept_for_a_while_and_no_more_than_so_many() {
         let pages = Pages::default();
         let page = |made| {
-            let page = Page::new(HeaderValue::from_static("text/html"), Bytes::from_static(b"x"));
-            Arc::new(Page { made, ..page })
+            let (kind, plain) = (HeaderValue::from_static("text/html"), vec![b'x'; 1024 * 1024]);
+            Arc::new(Page { made, ..Page::new(kind, plain.into(), false) })
         };
         let start = Instant::now();
         pages.put("/a".into(), page(start));
         assert!(pages.get("/a", start + KEPT / 2).is_some());
         assert!(pages.get("/a", start + KEPT).is_none());
         assert!(pages.get("/b", start).is_none());
-        (0..2 * PAGES_MAX).for_each(|i| pages.put(format!("/{i}"), page(start)));
-        assert_eq!(pages.0.lock().unwrap().len(), PAGES_MAX);
+        (0..40).for_each(|i| pages.put(format!("/{i}"), page(start)));
+        assert_eq!(pages.0.lock().unwrap().len(), 31, "and their addresses count too");
         pages.put("/new".into(), page(start + KEPT));
         assert_eq!(pages.0.lock().unwrap().len(), 1);
     }

@@ -29,6 +29,16 @@ pub(crate) fn invitation() -> Markup {
     }
 }
 
+/// Before anything is asked that can wait.
+pub(crate) fn tomorrow() -> Markup {
+    html! {
+        article.card.quiet data-card="tomorrow" {
+            h2 { "The answer comes overnight" }
+            p { "The page of the day shows what was asked, and the answers when they are there." }
+        }
+    }
+}
+
 /// While the answer is not there.
 pub(crate) fn waiting() -> Markup {
     html! {

@@ -128,6 +128,7 @@ pub(crate) async fn search(
 }
 
 async fn found(app: &App, search: &Search, query: store::Query) -> Result<Markup, Failure> {
+    let _permit = app.searches.acquire().await;
     let (page, n_found) =
         pages(app, ON_TIME_PERFORMANCE, &query, PAGE, PAGES_MAX, &search.page).await?;
     let query = by_time(store::Query { skip: (page - 1) * PAGE, limit: PAGE, ..query });
@@ -271,15 +272,17 @@ fn one(flight: &Flight) -> Markup {
                 ("In the air", html! { (minutes(flight.air_time)) }),
             ]))
             p.links {
-                a href=(route_day) { "Others on this route and day" } " · "
-                a href=(ask_path(flight)) { "Would the model have known?" }
+                a href=(route_day) { "Others on this route and day" }
+                @if let Some(delay) = flight.dep_delay {
+                    " · " a href=(ask_path(flight, delay)) { "Would the model have known?" }
+                }
             }
         }
     }
 }
 
 /// The form, filled in with a flight as it departed.
-fn ask_path(flight: &Flight) -> String {
+fn ask_path(flight: &Flight, dep_delay: f64) -> String {
     format!(
         "{}?Origin={}&Dest={}&Carrier={}&FlightDate={}&DepDelay={}&FlightNum={}",
         crate::predict::FORM_PATH,
@@ -287,7 +290,7 @@ fn ask_path(flight: &Flight) -> String {
         flight.dest,
         flight.carrier,
         flight.flight_date,
-        flight.dep_delay.unwrap_or(0.0),
+        dep_delay,
         flight.flight_num.as_deref().unwrap_or_default()
     )
 }

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use crate::predict::{Asker, refuse};
 use crate::{App, frame};
 
 /// How long a handler may take until its response begins; Kafka and the store give up sooner. The
@@ -40,27 +41,25 @@ pub(crate) async fn limit(
 }
 
 async fn answer(app: &App, client: IpAddr, request: Request, next: Next) -> Response {
+    let asker = Asker::of(request.headers());
     if !app.clients.may_ask(client, Instant::now()) {
-        let text = "You ask more than this server can answer. Please wait a moment.";
-        return frame::notice(StatusCode::TOO_MANY_REQUESTS, "Too fast", text);
+        let reason = "you ask more than this server can answer; please wait a moment";
+        return refuse(asker, StatusCode::TOO_MANY_REQUESTS, reason);
     }
     if request.uri().to_string().len() > URI_BYTES_MAX {
-        let text = "The address is longer than any page of this server has.";
-        return frame::notice(StatusCode::URI_TOO_LONG, "That is too long", text);
+        let reason = "the address is longer than any page of this server has";
+        return refuse(asker, StatusCode::URI_TOO_LONG, reason);
     }
     let Ok(_permit) = app.handlers.try_acquire() else {
-        return busy();
+        return busy(asker);
     };
     let path = request.uri().path().to_owned();
     match tokio::time::timeout(HANDLER_WAIT_MAX, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             tracing::error!(path, wait_max = ?HANDLER_WAIT_MAX, "request took too long");
-            frame::notice(
-                StatusCode::GATEWAY_TIMEOUT,
-                "That took too long",
-                "Something behind this page did not answer in time. Please try again.",
-            )
+            let reason = "something behind this page did not answer in time; please try again";
+            refuse(asker, StatusCode::GATEWAY_TIMEOUT, reason)
         }
     }
 }
@@ -76,11 +75,7 @@ pub(crate) async fn secure(request: Request, next: Next) -> Response {
         .is_some_and(|kind| !kind.as_bytes().starts_with(b"text/plain"));
     if status.is_client_error() && !is_page {
         let text = "The request is not one that this address takes.";
-        let allow = response.headers_mut().remove(header::ALLOW);
         response = frame::notice(status, "This did not work", text);
-        if let Some(allow) = allow {
-            response.headers_mut().insert(header::ALLOW, allow);
-        }
     }
     let headers = response.headers_mut();
     for (name, value) in [
@@ -112,12 +107,10 @@ pub(crate) fn cross_site(headers: &HeaderMap) -> bool {
 }
 
 /// The answer when a bound on concurrency is reached.
-pub(crate) fn busy() -> Response {
-    frame::notice(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "Too busy",
-        "More people ask than this server can answer at once. Please try again in a moment.",
-    )
+pub(crate) fn busy(asker: Asker) -> Response {
+    let reason =
+        "more people ask than this server can answer at once; please try again in a moment";
+    refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
 }
 
 #[cfg(test)]

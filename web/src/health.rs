@@ -1,7 +1,7 @@
 //! How the server is, for those who watch over it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -17,6 +17,12 @@ use crate::{App, STREAMS_MAX};
 /// How long the database and Kafka may take to show that they are there.
 const LOOK_WAIT: Duration = Duration::from_secs(2);
 
+/// How long the result of a look is told.
+const LOOK_KEPT: Duration = Duration::from_secs(1);
+
+/// The last look at what is behind the server, and why it was not ready.
+pub(crate) type Looked = tokio::sync::Mutex<Option<(Instant, Option<&'static str>)>>;
+
 /// GET `/healthz`. Fails when the producer is beyond repair, so that the process is replaced.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     match app.producer.client().fatal_error() {
@@ -31,16 +37,28 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
 /// GET `/readyz`. Fails while questions cannot be sent or answers not be read.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     let unready = |why: &'static str| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    // one look at a time, for all who ask
+    let mut looked = app.looked.lock().await;
+    let why = match *looked {
+        Some((at, why)) if at.elapsed() < LOOK_KEPT => why,
+        _ => look(&app).await,
+    };
+    *looked = Some((Instant::now(), why));
+    why.map_or_else(|| "ready".into_response(), unready)
+}
+
+/// Why questions cannot be sent or answers not be read, if so.
+async fn look(app: &App) -> Option<&'static str> {
     let one = Query { limit: 1, ..Query::default() };
     match timeout(LOOK_WAIT, app.store.count(AIRLINES, &one)).await {
         Ok(Ok(_)) => {}
-        _ => return unready("the database does not answer"),
+        _ => return Some("the database does not answer"),
     }
-    let producer = app.producer.clone();
-    let look = move || producer.client().fetch_metadata(None, LOOK_WAIT).is_ok();
+    let (producer, topic) = (app.producer.clone(), app.request_topic.clone());
+    let look = move || producer.client().fetch_metadata(Some(&topic), LOOK_WAIT).is_ok();
     match spawn_blocking(look).await {
-        Ok(true) => "ready".into_response(),
-        _ => unready("Kafka does not answer"),
+        Ok(true) => None,
+        _ => Some("Kafka does not answer"),
     }
 }
 

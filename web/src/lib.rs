@@ -61,9 +61,12 @@ use crate::page::Choices;
 
 /// Largest body of a request, in bytes. The form fills less than 1 KiB.
 const BODY_BYTES_MAX: usize = 16 * 1024;
-/// Requests answered at the same time; more are turned away. Each holds at most one store query
-/// and one message, so that this bounds memory, not speed.
+/// Requests answered at the same time; more are turned away. Each holds a few store queries and at
+/// most one message, so that this bounds memory, not speed.
 const HANDLERS_MAX: usize = 512;
+/// Searches at the same time; more wait. One whose fields match much by themselves and nothing
+/// together reads long.
+const SEARCHES_MAX: usize = 8;
 /// Open event streams; more are turned away. Each costs a connection and some kilobytes.
 const STREAMS_MAX: usize = 1_000;
 /// Answers that a slow event stream may lag behind before it reads the store instead.
@@ -99,6 +102,8 @@ pub(crate) struct App {
     /// What forms complete, and when it was read.
     pub(crate) choices: Mutex<Option<(Instant, Arc<Choices>)>>,
     pub(crate) meters: Meters,
+    pub(crate) looked: health::Looked,
+    pub(crate) searches: Semaphore,
     pub(crate) handlers: Semaphore,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) stopping: watch::Receiver<bool>,
@@ -126,6 +131,8 @@ pub async fn serve(
         meters: Meters::new()?,
         pages: Pages::default(),
         choices: Mutex::default(),
+        looked: health::Looked::default(),
+        searches: Semaphore::new(SEARCHES_MAX),
         handlers: Semaphore::new(HANDLERS_MAX),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         stopping: stopping.clone(),
@@ -149,9 +156,6 @@ fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(prediction_routes())
         .merge(entity_routes().layer(map_response(cache::keep)))
-        .route("/healthz", get(health::health))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(api::document))
         .route("/api", get(api::human))
         .route("/static/{name}", get(assets::asset))
@@ -159,8 +163,17 @@ fn router(app: Arc<App>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(&app), cache::compact))
         .layer(from_fn_with_state(Arc::clone(&app), guard::limit))
+        // whoever watches over the server asks when it has too much to do
+        .merge(health_routes())
         .layer(from_fn(guard::secure))
         .with_state(app)
+}
+
+fn health_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/healthz", get(health::health))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
 }
 
 fn prediction_routes() -> Router<Arc<App>> {

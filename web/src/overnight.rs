@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, Path, State};
+use axum::extract::{self, Form, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Redirect, Response};
 use chrono::NaiveDate;
 use events::{
-    Answer, CLASS_LABELS, PREDICTION_RESULTS, PREDICTION_TASKS, PredictionRequest, task_id,
+    Answer, CLASS_LABELS, PREDICTION_RESULTS, PREDICTION_TASKS, PredictionRequest, parse_uuid,
+    task_id,
 };
 use maud::{Markup, html};
+use serde::Deserialize;
 use serde_json::json;
 use store::Query;
 use uuid::Uuid;
@@ -29,6 +31,15 @@ pub(crate) const FORM_PATH: &str = "/flights/delays/predict_batch";
 pub(crate) const ASK_PATH: &str = "/flights/delays/predict/classify";
 /// Questions of a day that are shown.
 const SHOWN_MAX: u32 = 200;
+/// Questions of a day that are taken: they are kept for ever.
+const TASKS_MAX: u32 = 20_000;
+
+/// The question that somebody comes from.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Own {
+    id: String,
+}
 
 /// GET `/flights/delays/predict_batch`.
 pub(crate) async fn form(State(app): State<Arc<App>>) -> Markup {
@@ -59,8 +70,14 @@ pub(crate) async fn ask(
     };
     let day = now.date_naive();
     match leave(&app, &request, day).await {
-        Ok(()) if asker == Asker::Person => Redirect::to(&results_path(day)).into_response(),
-        Ok(()) => Json(json!({ "status": "OK", "id": request.UUID })).into_response(),
+        Ok(true) if asker == Asker::Person => {
+            Redirect::to(&format!("{}?id={}", results_path(day), request.UUID)).into_response()
+        }
+        Ok(false) => {
+            let reason = "no more questions are taken today; please ask tomorrow";
+            refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
+        }
+        Ok(true) => Json(json!({ "status": "OK", "id": request.UUID })).into_response(),
         Err(error) => {
             tracing::error!(id = %request.UUID, "cannot keep the request: {error:#}");
             let reason = "the question could not be kept; please try again";
@@ -69,10 +86,22 @@ pub(crate) async fn ask(
     }
 }
 
-async fn leave(app: &App, request: &PredictionRequest, day: NaiveDate) -> anyhow::Result<()> {
+/// Keeps a question; whether there was room for it.
+async fn leave(app: &App, request: &PredictionRequest, day: NaiveDate) -> anyhow::Result<bool> {
+    let of_day = Query { limit: TASKS_MAX, ..of_day(day) };
+    if app.store.count(PREDICTION_TASKS, &of_day).await? >= TASKS_MAX.into() {
+        return Ok(false);
+    }
     let mut task = serde_json::to_value(request)?;
     task["_id"] = task_id(day, request.UUID).into();
-    app.store.write_once(PREDICTION_TASKS, &[task]).await
+    app.store.write_once(PREDICTION_TASKS, &[task]).await?;
+    Ok(true)
+}
+
+/// The questions of a day.
+fn of_day(day: NaiveDate) -> Query {
+    let between = ("_id".to_owned(), format!("{day}/").into(), format!("{day}/\u{10ffff}").into());
+    Query { between: vec![between], limit: SHOWN_MAX, ..Query::default() }
 }
 
 fn results_path(day: NaiveDate) -> String {
@@ -84,12 +113,16 @@ fn results_path(day: NaiveDate) -> String {
 pub(crate) async fn results(
     State(app): State<Arc<App>>,
     Path(day): Path<String>,
+    extract::Query(own): extract::Query<Own>,
 ) -> Result<Markup, Failure> {
     const NO_DAY: Failure = Failure::NotFound("The address ends with a day, as YEAR-MONTH-DAY.");
     let Ok(day) = NaiveDate::parse_from_str(&day, "%Y-%m-%d") else { return Err(NO_DAY) };
-    let of_day = ("_id".to_owned(), format!("{day}/").into(), format!("{day}/\u{10ffff}").into());
-    let query = Query { between: vec![of_day], limit: SHOWN_MAX, ..Query::default() };
-    let tasks = app.store.find(PREDICTION_TASKS, &query).await?;
+    let n_tasks = Query { limit: TASKS_MAX, ..of_day(day) };
+    let n_tasks = app.store.count(PREDICTION_TASKS, &n_tasks).await?;
+    let own: Vec<String> = parse_uuid(&own.id).map(|id| task_id(day, id)).into_iter().collect();
+    let mut tasks = app.store.get_all(PREDICTION_TASKS, &own).await?;
+    let others = app.store.find(PREDICTION_TASKS, &of_day(day)).await?;
+    tasks.extend(others.into_iter().filter(|task| own.iter().all(|id| task["_id"] != id.as_str())));
     let id = |document: &serde_json::Value| document["_id"].as_str().unwrap_or_default().to_owned();
     let ids: Vec<String> = tasks.iter().map(id).collect();
     let answers = app.store.get_all(PREDICTION_RESULTS, &ids).await?;
@@ -105,10 +138,9 @@ pub(crate) async fn results(
     let heads =
         [Text("Flight"), Text("Date"), Text("Route"), Number("Departure delay"), Text("Answer")];
     let intro = html! {
-        (count(ids.len() as u64)) " questions were left on this day"
-        @if ids.len() == SHOWN_MAX as usize { ", of which these are the first" } "; "
-        (count(answers.len() as u64)) " are answered. " code { "submit-job predict" }
-        " answers the rest."
+        (count(n_tasks)) " questions were left on this day"
+        @if n_tasks > ids.len() as u64 { ", of which these are some" } "; "
+        code { "submit-job predict" } " answers them."
     };
     let content = html! {
         @if ids.is_empty() {

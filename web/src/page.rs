@@ -139,7 +139,8 @@ fn refresh(asked: &Asked) -> Markup {
 
 fn answer_section(asked: &Asked) -> Markup {
     let (waiting_for, card) = match asked {
-        Asked::Nothing | Asked::Overnight => (None, card::invitation()),
+        Asked::Nothing => (None, card::invitation()),
+        Asked::Overnight => (None, card::tomorrow()),
         Asked::Waiting { n_refreshes: REFRESHES_MAX.., .. } => (None, card::late()),
         Asked::Waiting { id, .. } => (Some(id), card::waiting()),
         Asked::Answered(answer, likes) => (None, card::answer(answer, likes)),

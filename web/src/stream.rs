@@ -22,6 +22,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::answers::{self, Found};
+use crate::predict::Asker;
 use crate::{App, card, guard, predict, stopped};
 
 /// Longest life of a stream. An answer that takes longer means that no job is running.
@@ -41,7 +42,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>, Path(id): Path<String>) 
         return predict::no_uuid();
     };
     let Ok(permit) = Arc::clone(&app.streams).try_acquire_owned() else {
-        return guard::busy();
+        return guard::busy(Asker::Program);
     };
     let event = async move {
         let _permit = permit;

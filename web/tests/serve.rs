@@ -39,6 +39,10 @@ struct Server {
 }
 
 async fn start(brokers: &str) -> Server {
+    start_with(brokers, 300).await
+}
+
+async fn start_with(brokers: &str, requests_per_second: u32) -> Server {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::embedded(&directory.path().join("store.sqlite")).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -53,7 +57,7 @@ async fn start(brokers: &str) -> Server {
         request_topic: REQUEST_TOPIC.into(),
         response_topic: RESPONSE_TOPIC.into(),
         store: store.clone(),
-        requests_per_second: 300,
+        requests_per_second,
     };
     let shutdown = async {
         let _ = stopped.await;
@@ -315,7 +319,7 @@ async fn what_others_wrote_is_shown_as_text_and_what_is_typed_is_only_looked_for
         ("/airline/%FF%FE", "400 Bad Request"),
         ("/airplane/..%2F..%2Fetc%2Fpasswd", "404 Not Found"),
         ("/airplanes?Model=%7B%22$ne%22:%22%22%7D", "Nothing was found"),
-        ("/airplanes?ManufacturerYear=old", "The year is not a number"),
+        ("/airplanes?ManufacturerYear=old", "400 Bad Request"),
         ("/airplanes?page=-1&page=2", "400 Bad Request"),
         ("/flights/search?Origin[$ne]=&Carrier=%3Cscript%3E", "Airline: enter at most 8 letters"),
         ("/flights/search?page=99999999999", "Nothing was found"),
@@ -332,7 +336,8 @@ async fn what_others_wrote_is_shown_as_text_and_what_is_typed_is_only_looked_for
     check(&call(server.address, &long, "").await, &["414 URI Too Long"]);
     let other_site = format!("POST {ASK}\nOrigin: http://elsewhere.example\r\n");
     check(&call(server.address, &other_site, GOOD).await, &["403 Forbidden"]);
-    check(&call(server.address, "DELETE /airlines", "").await, &["405 Method Not Allowed"]);
+    let wrong = call(server.address, "DELETE /airlines", "").await;
+    check(&wrong, &["405 Method Not Allowed", "allow: GET,HEAD", "text/html"]);
     check(&call(server.address, "GET /readyz", "").await, &["503", "Kafka does not answer"]);
     check(&call(server.address, "GET /metrics", "").await, &["tarmac_web_requests_total"]);
 }
@@ -354,6 +359,47 @@ async fn a_page_is_sent_once_and_small() {
     connection.read_to_end(&mut small).await.unwrap();
     assert!(String::from_utf8_lossy(&small).contains("content-encoding: gzip"));
     assert!(3 * small.len() < page.len(), "{} of {}", small.len(), page.len());
+
+    // it is kept for a while, under its own address; what became of a question is not
+    server.store.upsert(events::AIRLINES, &[airline("A7", "Renamed")]).await.unwrap();
+    assert!(!call(server.address, "GET /airlines", "").await.contains("Renamed"));
+    check(&call(server.address, "GET /airlines?", "").await, &["Renamed"]);
+    let id = Uuid::from_u128(6);
+    let question = format!("GET /flights/delays/predict_kafka?id={id}");
+    check(&call(server.address, &question, "").await, &["data-card=\"waiting\""]);
+    let refused = json!({ "_id": id, "UUID": id, "status": "expired", "Reason": "Timestamp: old" });
+    server.store.write_once(ANSWERS, &[refused]).await.unwrap();
+    check(&call(server.address, &question, "").await, &["Timestamp: old"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_route_that_programs_are_told_of_is_there() {
+    let server = start(NO_BROKER).await;
+    let document = json_of(&call(server.address, "GET /openapi.json", "").await);
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() > 25, "{paths:?}");
+    for (path, operations) in paths {
+        let method = operations.as_object().unwrap().keys().next().unwrap().to_uppercase();
+        let path = ["carrier", "tail", "code", "origin", "dest", "date", "day", "id"]
+            .iter()
+            .fold(path.clone(), |path, name| path.replace(&format!("{{{name}}}"), "UA"));
+        let response = call(server.address, &format!("{method} {path}"), "").await;
+        assert!(!response.contains("This page does not exist"), "{method} {path}\n{response}");
+        assert!(!response.contains("405 Method"), "{method} {path}\n{response}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_too_much_is_told_so_in_their_own_way_and_watchers_are_not() {
+    let server = start_with(NO_BROKER, 1).await;
+    let mut last = String::new();
+    for _ in 0..6 {
+        last = call(server.address, "GET /airlines\nAccept: text/html\r\n", "").await;
+    }
+    check(&last, &["429 Too Many Requests", "text/html"]);
+    let program = call(server.address, &format!("GET {ASK}/response/42"), "").await;
+    check(&program, &["429", "\"status\":\"ERROR\"", "please wait"]);
+    check(&call(server.address, "GET /healthz", "").await, &["200 OK"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -371,6 +417,8 @@ async fn a_question_for_the_night_is_kept() {
     let path = response.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
     let page = call(server.address, &format!("GET {path}"), "").await;
     check(&page, &["2 questions were left", "not yet", "EWR"]);
+    let own = path.split_once("?id=").unwrap().1;
+    assert!(tasks[0]["UUID"] != own, "the page begins with the own question");
     let bad = call(server.address, &person, &GOOD.replace("EWR", "%24ne")).await;
     check(&bad, &["422", "Predict overnight", "Origin must be"]);
 }

@@ -230,6 +230,21 @@ impl Victims {
         });
     }
 
+    /// Starts again what could not start, because what it needs was away for too long; nothing else
+    /// may end by itself.
+    fn supervise(&mut self) {
+        const AWAY: [&str; 3] = ["no MongoDB answers", "does not let us in", "no Kafka broker"];
+        for job in 0..self.jobs.len() {
+            let Some(status) = self.jobs[job].process.0.try_wait().unwrap() else { continue };
+            let log = self.jobs[job].log();
+            let last = log.lines().last().unwrap_or_default();
+            let is_away = AWAY.iter().any(|away| last.contains(away));
+            assert!(is_away, "job {job} ended by itself with {status}: {last}");
+            self.jobs[job] = self.start_job(job);
+            *self.done.entry("start of a job without servers").or_default() += 1;
+        }
+    }
+
     async fn step_down(&self) {
         for member in 0..self.world.mongo.processes.len() {
             let admin = self.world.mongo.admin(member).await;
@@ -292,7 +307,9 @@ impl Victims {
     fn end(self) -> World {
         for (i, job) in self.jobs.into_iter().enumerate() {
             _ = Command::new("kill").args(["-CONT", &job.process.pid()]).status();
-            job.process.end_cleanly(&format!("job {i}"));
+            let log = job.log();
+            let log: Vec<&str> = log.lines().rev().take(5).collect();
+            job.process.end_cleanly(&format!("job {i}, which last said {log:#?},"));
         }
         self.world
     }
@@ -349,6 +366,7 @@ async fn every_request_is_answered_once_whatever_dies() {
         let pause = victims.dice.ms(0..2 * mean_ms + 1);
         tokio::time::sleep(pause).await;
         victims.do_harm().await;
+        victims.supervise();
     }
     producing.await.unwrap();
     let asked = record.lock().unwrap().asked.clone();
@@ -359,6 +377,7 @@ async fn every_request_is_answered_once_whatever_dies() {
         if n_answers >= asked.len() as u64 && lag(&brokers) == 0 {
             break;
         }
+        victims.supervise();
         if started.elapsed() > PATIENCE {
             for job in victims.jobs.iter().chain(&victims.ending) {
                 let log = job.log();

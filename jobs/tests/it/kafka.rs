@@ -218,6 +218,8 @@ async fn a_partition_that_was_paused_when_the_group_decided_is_read_again() {
     first.assign_again().unwrap();
     let again = assigned(&mut first).await;
     first.start(&again, &from(0)).unwrap();
+    let Event::Window(window) = next(&mut first).await else { panic!("no window") };
+    assert_eq!(window.messages[0].offset, 0);
     paused().await;
     // and one of them after another member came
     let lost = first.lost();
