@@ -160,7 +160,8 @@ mod tests {
         let status = |before| meters.status("group", "now".into(), before);
         assert_eq!(status(None), None, "no partition, no status");
         let lag = |partition: &str, n| meters.lag.with_label_values(&[partition]).set(n);
-        (lag("10", 3), lag("2", 4));
+        lag("10", 3);
+        lag("2", 4);
         meters.model.with_label_values(&["abc"]).set(1);
         meters.drift_psi.with_label_values(&["carrier"]).set(0.5);
         meters.messages_total.inc_by(10);
