@@ -26,7 +26,7 @@ const PAGES_MAX: u32 = 400;
 /// Manufacturers in the chart.
 const MANUFACTURERS_MAX: u32 = 10;
 /// Letters of a manufacturer's name in the chart.
-const NAME_MAX: usize = 17;
+const NAME_MAX: usize = 15;
 /// Flights on the page of an airplane.
 const FLIGHTS_MAX: u32 = 15;
 /// Longest text that is searched for, in characters.

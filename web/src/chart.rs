@@ -14,7 +14,7 @@ const TEXT: f64 = 13.0;
 /// plotters writes sizes of text divided by this.
 const SHRUNK: f64 = 1.24;
 /// Width of a letter, about.
-const LETTER: usize = 8;
+const LETTER: usize = 9;
 /// Height of a row of a chart of rows.
 const ROW: u32 = 26;
 
