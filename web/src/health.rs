@@ -41,9 +41,12 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     let mut looked = app.looked.lock().await;
     let why = match *looked {
         Some((at, why)) if at.elapsed() < LOOK_KEPT => why,
-        _ => look(&app).await,
+        _ => {
+            let why = look(&app).await;
+            *looked = Some((Instant::now(), why));
+            why
+        }
     };
-    *looked = Some((Instant::now(), why));
     why.map_or_else(|| "ready".into_response(), unready)
 }
 

@@ -390,6 +390,18 @@ async fn every_route_that_programs_are_told_of_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_without_a_pause_sees_that_kafka_has_gone() {
+    let cluster = cluster();
+    let server = start(&cluster.bootstrap_servers()).await;
+    check(&call(server.address, "GET /readyz", "").await, &["200 OK", "ready"]);
+    drop(cluster);
+    let gone = async {
+        while !call(server.address, "GET /readyz", "").await.contains("Kafka does not answer") {}
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_too_much_is_told_so_in_their_own_way_and_watchers_are_not() {
     let server = start_with(NO_BROKER, 1).await;
     let mut last = String::new();
