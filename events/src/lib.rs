@@ -69,3 +69,8 @@ pub const ROUTES: &str = "routes";
 pub fn task_id(day: chrono::NaiveDate, uuid: uuid::Uuid) -> String {
     format!("{day}/{uuid}")
 }
+
+/// The smallest and the largest `_id` that a task of `day` may have.
+pub fn task_ids(day: chrono::NaiveDate) -> (String, String) {
+    (format!("{day}/"), format!("{day}/\u{10ffff}"))
+}

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::prelude::SessionContext;
-use events::{Answer, PREDICTION_RESULTS, PREDICTION_TASKS, REQUEST_BYTES_MAX, task_id};
+use events::{Answer, PREDICTION_RESULTS, PREDICTION_TASKS, REQUEST_BYTES_MAX, task_id, task_ids};
 use serde_json::Value;
 use store::{Query, Store};
 
@@ -40,7 +40,7 @@ pub async fn answer_tasks(
     let plan = Plan::new(ctx).await?;
     let rules = Rules { now, message_bytes_max: REQUEST_BYTES_MAX, expire_after: None };
     let mut answered = Answered::default();
-    let (mut first, last) = (format!("{day}/"), format!("{day}/\u{10ffff}"));
+    let (mut first, last) = task_ids(day);
     loop {
         let of_day = vec![("_id".to_owned(), first.into(), last.clone().into())];
         let query = Query { between: of_day, limit: TASKS_AT_ONCE, ..Query::default() };

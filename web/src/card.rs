@@ -9,9 +9,6 @@ use crate::form::Typed;
 use crate::reasons::{self, Likes};
 use crate::{frame, predict};
 
-/// Hexadecimal digits of a model's hash that are shown; the title holds all of them.
-const VERSION_DIGITS: usize = 12;
-
 /// Before anything is asked: what an answer will be.
 pub(crate) fn invitation() -> Markup {
     html! {
@@ -151,7 +148,6 @@ fn bars(prediction: &Prediction) -> Markup {
 }
 
 fn facts(prediction: &Prediction) -> Markup {
-    let version: String = prediction.ModelVersion.chars().take(VERSION_DIGITS).collect();
     html! {
         dl.facts {
             div { dt { "Departure" } dd { (delay(prediction.DepDelay)) } }
@@ -163,7 +159,7 @@ fn facts(prediction: &Prediction) -> Markup {
             }
             div {
                 dt { "Model" }
-                dd { code.version title=(prediction.ModelVersion) { (version) } }
+                dd { (frame::version(&prediction.ModelVersion)) }
             }
         }
     }

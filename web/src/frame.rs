@@ -7,6 +7,9 @@ use maud::{DOCTYPE, Markup, html};
 
 use crate::{assets, predict};
 
+/// Hexadecimal digits of a model's hash that are shown.
+const VERSION_DIGITS: usize = 12;
+
 /// The pages that are always a step away.
 const NAVIGATION: [(&str, &str); 7] = [
     (predict::FORM_PATH, "Predict"),
@@ -151,6 +154,12 @@ pub(crate) fn airplane(tail_number: &str) -> Markup {
 
 pub(crate) fn airport(code: &str) -> Markup {
     html! { a href={ "/airport/" (code) } { (code) } }
+}
+
+/// The version of a model: its first digits, and all of them as title.
+pub(crate) fn version(version: &str) -> Markup {
+    let digits: String = version.chars().take(VERSION_DIGITS).collect();
+    html! { code.version title=(version) { (digits) } }
 }
 
 /// A count with its thousands set apart.

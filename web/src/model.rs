@@ -13,13 +13,11 @@ use crate::App;
 use crate::chart::Chart;
 use crate::entities::find;
 use crate::frame::Head::{Number, Text};
-use crate::frame::{Failure, count, facts, page, percent, table};
+use crate::frame::{self, Failure, count, facts, page, percent, table};
 use crate::predict::now;
 
 /// Models and streams that are shown.
 const SHOWN_MAX: u32 = 100;
-/// Characters of a version that are shown.
-const VERSION_DIGITS: usize = 12;
 /// Age from which a status is of a job that has ended, in seconds: a few of its periods.
 const STATUS_SECONDS_MAX: i64 = 30;
 /// Population stability index from which flights are others than those of the training.
@@ -79,7 +77,7 @@ fn judged(model: &ModelCard) -> anyhow::Result<Markup> {
     let measure = |value: f64| html! { (format!("{value:.4}")) };
     Ok(html! {
         article.card {
-            h2 { "Champion " code.version title=(model.Version) { (short(&model.Version)) } }
+            h2 { "Champion " (frame::version(&model.Version)) }
             p {
                 (count(model.Trees)) " trees of depth " (model.Depth) ", trained on "
                 (count(model.TrainingRows)) " flights and judged on " (count(model.HoldoutRows))
@@ -142,7 +140,7 @@ fn live(streams: &[StreamStatus], now: DateTime<Utc>) -> Markup {
                 td.number { (format!("{:.1}", status.MessagesPerSecond)) }
                 td.number { (count(status.Lag)) }
                 td.number { (count(status.Messages)) }
-                td { code.version title=(status.Model) { (short(&status.Model)) } }
+                td { (frame::version(&status.Model)) }
                 td { (drift(status)) }
             }
         }
@@ -183,7 +181,7 @@ fn versions(models: &[ModelCard]) -> Markup {
         @for model in models {
             tr {
                 th scope="row" {
-                    code.version title=(model.Version) { (short(&model.Version)) }
+                    (frame::version(&model.Version))
                 }
                 td { (model.Role) }
                 td.number { (model.Trees) }
@@ -195,10 +193,6 @@ fn versions(models: &[ModelCard]) -> Markup {
         }
     };
     table("Versions, as they were when last published", &heads, rows)
-}
-
-fn short(version: &str) -> String {
-    version.chars().take(VERSION_DIGITS).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Json, Redirect, Response};
 use chrono::NaiveDate;
 use events::{
     Answer, CLASS_LABELS, PREDICTION_RESULTS, PREDICTION_TASKS, PredictionRequest, parse_uuid,
-    task_id,
+    task_id, task_ids,
 };
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -18,12 +18,12 @@ use serde_json::json;
 use store::Query;
 use uuid::Uuid;
 
+use crate::App;
 use crate::form::{self, Errors, Typed};
 use crate::frame::Head::{Number, Text};
 use crate::frame::{self, Failure, count, page, table};
 use crate::page::{Asked, View, form_page};
-use crate::predict::{Asker, choices, invalid, now, refuse};
-use crate::{App, guard};
+use crate::predict::{Asker, choices, invalid, now, question, refuse};
 
 /// The page with the form.
 pub(crate) const FORM_PATH: &str = "/flights/delays/predict_batch";
@@ -56,12 +56,9 @@ pub(crate) async fn ask(
     form: Result<Form<Typed>, FormRejection>,
 ) -> Response {
     let asker = Asker::of(&headers);
-    if guard::cross_site(&headers) {
-        return refuse(asker, StatusCode::FORBIDDEN, "questions are not taken from other sites");
-    }
-    let typed = match form {
-        Ok(Form(typed)) => typed,
-        Err(rejection) => return refuse(asker, rejection.status(), "the body is no valid form"),
+    let typed = match question(&headers, form) {
+        Ok(typed) => typed,
+        Err((status, reason)) => return refuse(asker, status, reason),
     };
     let now = now();
     let request = match form::parse(&typed, now, Uuid::new_v4()) {
@@ -100,8 +97,12 @@ async fn leave(app: &App, request: &PredictionRequest, day: NaiveDate) -> anyhow
 
 /// The questions of a day.
 fn of_day(day: NaiveDate) -> Query {
-    let between = ("_id".to_owned(), format!("{day}/").into(), format!("{day}/\u{10ffff}").into());
-    Query { between: vec![between], limit: SHOWN_MAX, ..Query::default() }
+    let (first, last) = task_ids(day);
+    Query {
+        between: vec![("_id".to_owned(), first.into(), last.into())],
+        limit: SHOWN_MAX,
+        ..Query::default()
+    }
 }
 
 fn results_path(day: NaiveDate) -> String {

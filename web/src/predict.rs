@@ -109,12 +109,9 @@ pub(crate) async fn ask(
     form: Result<Form<Typed>, FormRejection>,
 ) -> Response {
     let asker = Asker::of(&headers);
-    if guard::cross_site(&headers) {
-        return refuse(asker, StatusCode::FORBIDDEN, "questions are not taken from other sites");
-    }
-    let typed = match form {
-        Ok(Form(typed)) => typed,
-        Err(rejection) => return refuse(asker, rejection.status(), "the body is no valid form"),
+    let typed = match question(&headers, form) {
+        Ok(typed) => typed,
+        Err((status, reason)) => return refuse(asker, status, reason),
     };
     let request = match form::parse(&typed, now(), Uuid::new_v4()) {
         Ok(request) => request,
@@ -127,6 +124,19 @@ pub(crate) async fn ask(
             unavailable(&app, asker, &typed).await
         }
     }
+}
+
+/// What was typed, or why it is not taken.
+pub(crate) fn question(
+    headers: &HeaderMap,
+    form: Result<Form<Typed>, FormRejection>,
+) -> Result<Typed, (StatusCode, &'static str)> {
+    if guard::cross_site(headers) {
+        return Err((StatusCode::FORBIDDEN, "questions are not taken from other sites"));
+    }
+    let Form(typed) =
+        form.map_err(|rejection| (rejection.status(), "the body is no valid form"))?;
+    Ok(typed)
 }
 
 /// GET `/flights/delays/predict/classify_realtime/response/{id}`.
