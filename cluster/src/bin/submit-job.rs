@@ -46,16 +46,18 @@ async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
         Scheduler(args) => scheduler::run(args, &cli.tls, options.clone(), signal()).await?,
         Executor(args) => executor::run(args, &cli.tls, options.clone()).await?,
         Stream(args) => {
+            let shutdown = signal();
             let lake = Lake::open(&cli.data, options)?;
             let properties = args.kafka.properties(&around)?;
             let store = args.store.open(&lake, &around).await?;
-            streaming::run_stream(&lake, &store, args, &properties, now, signal()).await?;
+            streaming::run_stream(&lake, &store, args, &properties, now, shutdown).await?;
         }
         Web(args) => {
+            let shutdown = signal();
             let lake = Lake::open(&cli.data, options)?;
             let properties = args.kafka.properties(&around)?;
             let store = args.store.open(&lake, &around).await?;
-            run::run_web(store, args, &properties, signal()).await?;
+            run::run_web(store, args, &properties, shutdown).await?;
         }
         Dlq(args) => dlq::run_dlq(args, &args.kafka().properties(&around)?).await?,
         Models(args) => models::run_models(&Lake::open(&cli.data, options)?, args).await?,

@@ -125,7 +125,7 @@ async fn a_job_that_was_away_changes_nothing_and_comes_back() {
     let models = world.learn_little();
     world.make_topic(2).await;
     // the first has read them, and has not answered yet
-    let first = Stream::start(&world, "first", &["--trigger", "interval:5s"]);
+    let first = Stream::start(&world, "first", &["--trigger", "interval:15s"]);
     first.wait_for("assigned", |n| n == 2.0);
     ask(&world, 0..30).await;
     first.wait_for("window_rows", |n| n == 30.0);
@@ -182,6 +182,23 @@ async fn a_store_that_is_away_is_waited_for_or_given_up_as_told() {
     until("it is ready again", || get(stream.port, "/readyz").ends_with("ready\n").then_some(()));
     assert_eq!(world.read_all(DEAD_LETTERS), [], "a fault of the store is no fault of a message");
     stream.process.end_cleanly("the patient stream");
+
+    // one that is told to end while it still looks for the store
+    let mongod = world.mongo.processes[0].pid();
+    send_signal(&mongod, "STOP");
+    let starting = Process::start(&mut world.stream(&["--trigger", "interval:200ms"]));
+    until("signals are listened to", || catches_sigterm(&starting.pid()).then_some(()));
+    send_signal(&starting.pid(), "TERM");
+    send_signal(&mongod, "CONT");
+    starting.end_cleanly("the starting stream");
+}
+
+/// Whether a process has said what it does at a SIGTERM.
+fn catches_sigterm(pid: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+    caught & 1 << (15 - 1) != 0
 }
 
 #[tokio::test]
