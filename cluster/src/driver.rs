@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// Time between two signs of life, and looks for a request to end.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long `--kill` waits for a driver to end its job.
-const KILL_PATIENCE: Duration = Duration::from_secs(15);
+const KILL_PATIENCE: Duration = Duration::from_secs(30);
 /// What stands in the place of a secret.
 const STRUCK_OUT: &str = "***";
 

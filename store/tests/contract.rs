@@ -9,6 +9,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::slice::from_ref;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use mongodb::bson::doc;
@@ -32,9 +33,16 @@ fn servers() -> PathBuf {
     told.unwrap_or_else(|| repository().join("target/servers"))
 }
 
-/// A port that was free a moment ago.
+/// A port below the ephemeral range, so that no outgoing connection takes it meanwhile.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 30_000 + (std::process::id() % 2_000) as u16;
+    loop {
+        let port = start + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A MongoDB server; it is killed when this is dropped.
@@ -69,7 +77,9 @@ impl Server {
 
     /// Makes it a replica set and waits until it is the primary.
     async fn initiate(&self) {
-        let url = format!("{}/?directConnection=true", self.url());
+        let patience = PATIENCE.as_millis();
+        let url = self.url();
+        let url = format!("{url}/?directConnection=true&serverSelectionTimeoutMS={patience}");
         let admin = mongodb::Client::with_uri_str(url).await.unwrap().database("admin");
         let member = doc! { "_id": 0, "host": format!("127.0.0.1:{}", self.port) };
         let set = doc! { "replSetInitiate": { "_id": "rs0", "members": [member] } };

@@ -42,6 +42,7 @@ function watch(page, errors, expected) {
 
 export async function withPage(browser, options, errors, expected, work) {
   const context = await browser.newContext(options);
+  context.setDefaultTimeout(120_000);
   try {
     const page = await context.newPage();
     watch(page, errors, expected);

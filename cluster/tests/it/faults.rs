@@ -313,6 +313,9 @@ fn a_store_that_cannot_be_reached_or_refuses_is_named() {
 #[test]
 fn programs_end_cleanly_when_they_are_told_to() {
     let mut cluster = Cluster::start(1, &[]);
+    // it is registered a moment before it listens to signals; by then it has run a query
+    let data = ingested();
+    run(cluster.job(data.path()).args(["sql", "-c", "SELECT COUNT(*) FROM flights"]));
     cluster.executors.pop().unwrap().end_cleanly("the executor");
     cluster.wait_for_executors(0);
     cluster.scheduler.end_cleanly("the scheduler");

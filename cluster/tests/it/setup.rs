@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mongodb::bson::{Document, doc};
+use mongodb::options::{ClientOptions, ReadConcern};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -166,8 +167,9 @@ pub struct Stream {
 impl Stream {
     pub fn start(world: &World, name: &str, arguments: &[&str]) -> Self {
         let port = free_port();
-        let log = world.directory.path().join(format!("{name}.log"));
-        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        // one that ends writes on while the one that follows it starts
+        let log = world.directory.path().join(format!("{name}-{port}.log"));
+        let file = std::fs::File::create(&log).unwrap();
         let mut command = world.stream(arguments);
         command.args(["--listen", &format!("127.0.0.1:{port}")]).stderr(file);
         Self { process: Process::start(&mut command), port, log }
@@ -250,7 +252,7 @@ impl World {
     /// The command of a stream that the group misses soon when it dies.
     pub fn stream(&self, arguments: &[&str]) -> Command {
         let mut stream = self.with_servers("stream");
-        stream.args(["--kafka-conf", "session.timeout.ms=3000"]);
+        stream.args(["--kafka-conf", "session.timeout.ms=6000"]);
         stream.args(["--kafka-conf", "heartbeat.interval.ms=500"]).args(arguments);
         stream
     }
@@ -262,7 +264,10 @@ impl World {
     }
 
     pub async fn collection(&self, name: &str) -> mongodb::Collection<Document> {
-        let client = mongodb::Client::with_uri_str(&self.mongo_url).await.unwrap();
+        let mut options = ClientOptions::parse(&self.mongo_url).await.unwrap();
+        // what only the primary has is not yet written
+        options.read_concern = Some(ReadConcern::majority());
+        let client = mongodb::Client::with_options(options).unwrap();
         client.database("agile_data_science").collection(name)
     }
 
@@ -458,8 +463,8 @@ fn start_scheduler(port: u16, logs: &Path, environment: &[(&'static str, String)
     Process::start(
         Command::new(env!("CARGO_BIN_EXE_scheduler"))
             .args(["--listen", &format!("127.0.0.1:{port}")])
-            .args(["--executor-timeout-seconds", "5", "--no-executors-grace-seconds", "5"])
-            .args(["--client-timeout-seconds", "5", "--drain-seconds", "5"])
+            .args(["--executor-timeout-seconds", "15", "--no-executors-grace-seconds", "15"])
+            .args(["--client-timeout-seconds", "15", "--drain-seconds", "5"])
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(log.unwrap()),

@@ -28,7 +28,7 @@ use udf::predict::Models;
 
 use crate::setup::{
     ANSWERS, DEAD_LETTERS, DEADLINE, POLL, REQUESTS, Stream, World, request, run, send_signal,
-    submit_job, uuid,
+    submit_job, until, uuid,
 };
 
 const PARTITIONS: i32 = 4;
@@ -212,7 +212,9 @@ struct Victims {
 impl Victims {
     /// The first one is a static member of the group: it comes back as the same.
     fn start_job(&self, job: usize) -> Stream {
-        let mut arguments = vec!["--trigger", "interval:200ms"];
+        // one that is dead is missed soon, so that more can happen
+        let missed = ["--kafka-conf", "session.timeout.ms=3000"];
+        let mut arguments = [["--trigger", "interval:200ms"], missed].concat();
         if job == 0 {
             arguments.extend(["--kafka-conf", "group.instance.id=the-first"]);
         }
@@ -230,18 +232,12 @@ impl Victims {
         });
     }
 
-    /// Starts again what could not start, because what it needs was away for too long, and the
-    /// static member whose place the one that it follows took once more before it ended. Nothing
-    /// else may end by itself.
+    /// Starts again what has ended by itself, if it may have.
     fn supervise(&mut self) {
-        const MAY_END: [&str; 4] =
-            ["no MongoDB answers", "does not let us in", "no Kafka broker", "FencedInstanceId"];
         for job in 0..self.jobs.len() {
             let Some(status) = self.jobs[job].process.0.try_wait().unwrap() else { continue };
             let log = self.jobs[job].log();
-            let last = log.lines().last().unwrap_or_default();
-            let may_end = MAY_END.iter().any(|reason| last.contains(reason));
-            assert!(may_end, "job {job} ended by itself with {status}: {last}");
+            assert!(may_end(&log), "job {job} ended by itself with {status}: {log}");
             self.jobs[job] = self.start_job(job);
             *self.done.entry("job that ended by itself").or_default() += 1;
         }
@@ -307,18 +303,36 @@ impl Victims {
 
     /// Ends all jobs, as a person would.
     fn end(self) -> World {
-        for (i, job) in self.jobs.into_iter().enumerate() {
-            _ = Command::new("kill").args(["-CONT", &job.process.pid()]).status();
+        for (i, mut job) in self.jobs.into_iter().enumerate() {
+            for signal in ["CONT", "TERM"] {
+                send_signal(&job.process.pid(), signal);
+            }
+            let status = until("a job ends", || job.process.0.try_wait().unwrap());
             let log = job.log();
-            let log: Vec<&str> = log.lines().rev().take(5).collect();
-            job.process.end_cleanly(&format!("job {i}, which last said {log:#?},"));
+            assert!(status.success() || may_end(&log), "job {i} ended with {status}: {log}");
         }
         self.world
     }
 }
 
-/// How far the group is said to be behind, over all partitions.
-fn lag(brokers: &str) -> i64 {
+/// Whether a job may have ended by itself, by its log: it could not start, because what it needs
+/// was away for too long, or it is the static member whose place the one that it follows took once
+/// more before that ended.
+fn may_end(log: &str) -> bool {
+    const REASONS: [&str; 5] = [
+        "no MongoDB answers",
+        "does not let us in",
+        "no Kafka broker",
+        "cannot create topic",
+        "FencedInstanceId",
+    ];
+    let last = log.lines().last().unwrap_or_default();
+    REASONS.iter().any(|reason| last.contains(reason))
+}
+
+/// How far the group is said to be behind, over all partitions; nothing while the broker that was
+/// killed last is still starting.
+fn lag(brokers: &str) -> Option<i64> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "tarmac-stream")
@@ -326,12 +340,12 @@ fn lag(brokers: &str) -> i64 {
         .unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition_range(REQUESTS, 0, PARTITIONS - 1);
-    let committed = consumer.committed_offsets(list, DEADLINE).unwrap();
+    let committed = consumer.committed_offsets(list, DEADLINE).ok()?;
     let lag = committed.elements().into_iter().map(|element| {
-        let (_, end) = consumer.fetch_watermarks(REQUESTS, element.partition(), DEADLINE).unwrap();
+        let (_, end) = consumer.fetch_watermarks(REQUESTS, element.partition(), DEADLINE).ok()?;
         match element.offset() {
-            Offset::Offset(offset) => end - offset,
-            _ => end,
+            Offset::Offset(offset) => Some(end - offset),
+            _ => Some(end),
         }
     });
     lag.sum()
@@ -376,7 +390,7 @@ async fn every_request_is_answered_once_whatever_dies() {
     let started = Instant::now();
     loop {
         let n_answers = answers.count_documents(doc! {}).await.unwrap_or_default();
-        if n_answers >= asked.len() as u64 && lag(&brokers) == 0 {
+        if n_answers >= asked.len() as u64 && lag(&brokers) == Some(0) {
             break;
         }
         victims.supervise();
@@ -386,7 +400,7 @@ async fn every_request_is_answered_once_whatever_dies() {
                 let lines: Vec<&str> = log.lines().rev().take(30).collect();
                 println!("{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"));
             }
-            panic!("{n_answers} of {} are answered; lag {}", asked.len(), lag(&brokers));
+            panic!("{n_answers} of {} are answered; lag {:?}", asked.len(), lag(&brokers));
         }
         tokio::time::sleep(POLL * 10).await;
     }

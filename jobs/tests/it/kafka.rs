@@ -116,6 +116,26 @@ async fn window_from(source: &mut Source, offset: i64) -> Vec<Message> {
     }
 }
 
+/// Starts whatever is ours, until it is paused because nothing takes what was read.
+async fn until_paused(source: &mut Source, meters: &Meters) {
+    let is_paused = async {
+        while meters.paused.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let starting = async {
+        loop {
+            source.lost().await;
+            let assignment = assigned(source).await;
+            start(source, &assignment, 0);
+        }
+    };
+    let paused = async {
+        tokio::select! { () = is_paused => {}, () = starting => {} }
+    };
+    tokio::time::timeout(PATIENCE, paused).await.expect("it is paused");
+}
+
 /// All messages from this offset to the end, in windows.
 async fn read_all(source: &mut Source, offset: i64) -> Vec<Vec<Message>> {
     let mut windows = Vec::new();
@@ -198,13 +218,7 @@ async fn a_full_queue_pauses_the_partitions_and_nothing_is_lost() {
     let broker = broker(2_000).await;
     let limits = Limits { queue_rows: 100, ..LIMITS };
     let (mut source, meters) = open(&broker, Trigger::Arrival, limits).await;
-    let assignment = assigned(&mut source).await;
-    source.start(&assignment, &from(0)).unwrap();
-    let started = std::time::Instant::now();
-    while meters.paused.get() == 0 {
-        assert!(started.elapsed() < PATIENCE, "it is never paused");
-        tokio::task::yield_now().await;
-    }
+    until_paused(&mut source, &meters).await;
     let mut read = BTreeMap::from([(0, 0), (1, 0)]);
     while read.values().sum::<i64>() < 4_000 {
         // what one poll brings may exceed the limit, no more
@@ -229,20 +243,11 @@ async fn a_partition_that_was_paused_when_the_group_decided_is_read_again() {
     let broker = broker(2_000).await;
     let limits = Limits { queue_rows: 100, ..LIMITS };
     let (mut first, meters) = open(&broker, Trigger::Arrival, limits).await;
-    let paused = async || {
-        let started = std::time::Instant::now();
-        while meters.paused.get() == 0 {
-            assert!(started.elapsed() < PATIENCE, "it is never paused");
-            tokio::task::yield_now().await;
-        }
-    };
-    let assignment = assigned(&mut first).await;
-    first.start(&assignment, &from(0)).unwrap();
-    paused().await;
+    until_paused(&mut first, &meters).await;
     // the same partitions, told again
     first.assign_again().unwrap();
     assert_eq!(window_from(&mut first, 0).await[0].offset, 0);
-    paused().await;
+    until_paused(&mut first, &meters).await;
     // and one of them after another member came
     let lost = first.lost();
     let (mut second, _) = open(&broker, Trigger::Arrival, LIMITS).await;
@@ -256,8 +261,8 @@ async fn a_group_that_decides_again_takes_what_was_read_away() {
     let broker = broker(50).await;
     let (mut first, _) = open(&broker, Trigger::Arrival, LIMITS).await;
     let assignment = assigned(&mut first).await;
-    first.start(&assignment, &from(0)).unwrap();
-    assert!(matches!(next(&mut first).await, Event::Window(_)));
+    start(&mut first, &assignment, 0);
+    window_from(&mut first, 0).await;
     let lost = first.lost();
     let (mut second, _) = open(&broker, Trigger::Arrival, LIMITS).await;
     tokio::time::timeout(PATIENCE, lost).await.unwrap();
