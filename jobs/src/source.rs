@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures::FutureExt;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
@@ -168,7 +169,9 @@ impl Source {
             };
             let has_arrived = self.trigger == Trigger::Arrival && !messages.is_empty();
             if is_last || is_full || has_arrived {
-                return Ok(self.close(messages, is_last));
+                // what is behind ends too when it is told to
+                let is_over = (&mut shutdown).now_or_never().is_some();
+                return Ok(self.close(messages, is_last || is_over));
             }
             if let (Trigger::Interval(interval), None) = (self.trigger, self.window_ends) {
                 self.window_ends = Some(Instant::now() + interval);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::pending;
+use futures::future::{pending, ready};
 use jobs::meters::Meters;
 use jobs::source::{Assignment, Event, Limits, Source};
 use jobs::trigger::Trigger;
@@ -236,6 +236,16 @@ async fn a_full_queue_pauses_the_partitions_and_nothing_is_lost() {
         }
     }
     assert!(meters.to_text().unwrap().contains("tarmac_stream_paused"));
+}
+
+#[tokio::test]
+async fn a_source_that_is_behind_ends_when_it_is_told_to() {
+    let broker = broker(2_000).await;
+    let limits = Limits { queue_rows: 100, ..LIMITS };
+    let (mut source, meters) = open(&broker, Trigger::Arrival, limits).await;
+    until_paused(&mut source, &meters).await;
+    let Event::Window(window) = source.next(ready(())).await.unwrap() else { panic!("no window") };
+    assert_eq!((window.is_last, window.messages.is_empty()), (true, false));
 }
 
 #[tokio::test]
