@@ -136,6 +136,12 @@ impl Group {
         self.changed.notify_one();
     }
 
+    /// Rows and bytes in the queue.
+    pub(crate) fn n_waiting(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.n_rows, state.n_bytes)
+    }
+
     /// Reads the assigned partitions from these offsets, unless the group has decided again.
     pub(crate) fn start(
         &self,

@@ -36,6 +36,7 @@ pub mod sink;
 pub mod source;
 pub mod sql;
 pub mod stream;
+pub mod streamed;
 pub mod tasks;
 pub mod train;
 pub mod trigger;

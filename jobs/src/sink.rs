@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use futures::future::try_join_all;
+use anyhow::{Context, Result, anyhow, bail};
+use futures::future::{join_all, try_join_all};
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 
 use crate::kafka::{Properties, Topics, config};
 use crate::window::DeadLetter;
@@ -34,6 +34,24 @@ pub mod headers {
 
 /// A record of the response topic: the UUID, and the answer as JSON.
 pub type Record = (String, Vec<u8>);
+
+/// Records on their way to a topic.
+pub struct Sent {
+    topic: String,
+    deliveries: Vec<DeliveryFuture>,
+}
+
+impl Sent {
+    /// Done when all of them are acknowledged.
+    pub async fn acknowledged(self) -> Result<()> {
+        let topic = &self.topic;
+        for delivered in join_all(self.deliveries).await {
+            let delivered = delivered.with_context(|| format!("writing to {topic}"))?;
+            delivered.map_err(|(error, _)| anyhow!("cannot write to {topic}: {error}"))?;
+        }
+        Ok(())
+    }
+}
 
 /// Writes answers and dead letters.
 pub struct Sink {
@@ -65,17 +83,19 @@ impl Sink {
         Ok(())
     }
 
-    /// Sends answers; returns when all are acknowledged.
-    pub async fn send_answers(&mut self, records: &[Record]) -> Result<()> {
+    /// Hands answers to the producer, whose own threads send them.
+    pub fn begin_answers(&mut self, records: &[Record]) -> Result<Sent> {
         self.renew()?;
-        let sends = records.iter().map(|(key, value)| {
-            let record = FutureRecord::to(&self.topics.answers).key(key).payload(value);
-            self.producer.send(record, DELIVERY_WAIT)
-        });
-        match try_join_all(sends).await {
-            Ok(_) => Ok(()),
-            Err((error, _)) => bail!("cannot write to {}: {error}", self.topics.answers),
+        let topic = self.topics.answers.clone();
+        let mut deliveries = Vec::with_capacity(records.len());
+        for (key, value) in records {
+            let record = FutureRecord::to(&topic).key(key).payload(value);
+            match self.producer.send_result(record) {
+                Ok(delivery) => deliveries.push(delivery),
+                Err((error, _)) => bail!("cannot write to {topic}: {error}"),
+            }
         }
+        Ok(Sent { topic, deliveries })
     }
 
     /// Keeps messages that cannot be scored, bytes unchanged; returns when all are acknowledged.

@@ -194,6 +194,12 @@ impl Source {
         }
     }
 
+    /// Whether the next window is there already.
+    pub fn has_next(&self) -> bool {
+        let (n_rows, n_bytes) = self.group.n_waiting();
+        self.is_full(n_rows, n_bytes) || self.trigger == Trigger::Arrival && n_rows > 0
+    }
+
     fn is_full(&self, n_rows: usize, n_bytes: usize) -> bool {
         n_rows >= self.limits.window_rows || n_bytes >= self.limits.window_bytes
     }

@@ -24,10 +24,11 @@ use crate::lake::Lake;
 use crate::meters::Meters;
 use crate::models::{Looked, Serving};
 use crate::observe::Observer;
-use crate::piece::{created_ms, document, documents, is_expired, next_offsets, pieces};
+use crate::piece::{created_ms, document, documents, next_offsets, pieces};
 use crate::retry::{Retry, Stop};
-use crate::sink::{Record, Sink};
-use crate::source::{Assignment, Event, Source};
+use crate::sink::{Record, Sent, Sink};
+use crate::source::{Assignment, Event, Source, Window};
+use crate::streamed::Streamed;
 use crate::window::{self, Message, Plan, Rules, ScoredWindow};
 
 /// How long the store may take to record what only saves work.
@@ -74,21 +75,6 @@ pub struct Ends<'a> {
     pub store: &'a Store,
 }
 
-/// What a stream did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Streamed {
-    /// Messages read.
-    pub n_messages: u64,
-    /// Requests answered for the first time.
-    pub n_answered: u64,
-    /// Requests that had been answered before.
-    pub n_repeated: u64,
-    /// Dead letters written.
-    pub n_dead_letters: u64,
-    /// Windows that held messages.
-    pub n_windows: u64,
-}
-
 /// Loads what scoring needs: the champion, and the distances into memory.
 pub async fn prepare(ctx: &SessionContext, lake: &Lake) -> Result<Serving> {
     let serving = Serving::load(ctx, lake).await?;
@@ -128,6 +114,7 @@ pub async fn run(
         observer,
         claims: BTreeMap::new(),
         has_to_note: false,
+        telling: None,
         streamed: Streamed::default(),
     };
     stream.run(shutdown).await?;
@@ -152,7 +139,16 @@ struct Stream<'a> {
     /// is written with the next answers.
     claims: BTreeMap<i32, Claim>,
     has_to_note: bool,
+    telling: Option<Telling>,
     streamed: Streamed,
+}
+
+/// Answers on their way to the topic; the store has them.
+struct Telling {
+    records: Vec<Record>,
+    sent: Result<Sent>,
+    /// Where their messages end.
+    next: BTreeMap<i32, i64>,
 }
 
 /// How long the phases of a window took.
@@ -168,7 +164,10 @@ impl Stream<'_> {
         loop {
             let (done, is_last) = match self.source.next(shutdown.clone()).await? {
                 Event::Assigned(assignment) => (self.claim(&assignment).await, false),
-                Event::Window(window) => (self.answer(window.messages).await, window.is_last),
+                Event::Window(window) => {
+                    let is_last = window.is_last;
+                    (self.answer(window).await, is_last)
+                }
                 Event::Idle => {
                     self.note_published().await;
                     (Ok(()), false)
@@ -182,7 +181,7 @@ impl Stream<'_> {
                 Err(Stop::Fenced(claimed)) => {
                     tracing::warn!(claimed, "a window is thrown away: another process claimed it");
                     self.meters.fenced_total.inc();
-                    self.claims.clear();
+                    self.leave_to_others();
                     self.source.assign_again()?;
                 }
                 Err(Stop::Failed(error)) => return Err(error),
@@ -196,7 +195,7 @@ impl Stream<'_> {
     /// Takes what the group assigned, away from whoever had it, and reads on from where the store
     /// says. Answers that others may not have been told of are read, and told, again.
     async fn claim(&mut self, assignment: &Assignment) -> Result<(), Stop> {
-        self.claims.clear();
+        self.leave_to_others();
         let Options { group, topic, .. } = self.options;
         let mut offsets = BTreeMap::new();
         for partition in &assignment.partitions {
@@ -212,9 +211,16 @@ impl Stream<'_> {
         Ok(self.source.done(&offsets)?)
     }
 
+    /// Whoever claims the partitions next reads, and tells, what is not told yet.
+    fn leave_to_others(&mut self) {
+        self.claims.clear();
+        self.telling = None;
+    }
+
     /// Answers a window, in pieces that fit a transaction.
-    async fn answer(&mut self, messages: Vec<Message>) -> Result<(), Stop> {
+    async fn answer(&mut self, Window { messages, is_last }: Window) -> Result<(), Stop> {
         if messages.is_empty() {
+            self.finish_telling().await?;
             return Ok(());
         }
         let (started, before) = (Instant::now(), self.streamed);
@@ -222,6 +228,10 @@ impl Stream<'_> {
         let mut phases = Phases::default();
         for piece in pieces(messages) {
             self.answer_piece(piece, &mut phases).await?;
+        }
+        // what is behind does not wait for the topic: it scores and stores meanwhile
+        if is_last || !self.source.has_next() {
+            phases.publish += self.finish_telling().await?;
         }
         self.streamed.n_windows += 1;
         let (took, after) = (started.elapsed(), self.streamed);
@@ -287,21 +297,39 @@ impl Stream<'_> {
         lap("store", &mut phases.store);
         (self.options.on_step)(Step::Stored);
 
+        let now_ms = (self.options.now)().timestamp_millis();
+        self.streamed.count(n_messages, &scored, kept.len(), &created, now_ms, meters);
+        self.observer.see(&scored.rows);
+
         let records = self.records(&documents, &kept).await?;
+        phases.publish += self.finish_telling().await?;
+        let sent = self.sink.begin_answers(&records);
+        self.telling = Some(Telling { records, sent, next });
+        Ok(())
+    }
+
+    /// Waits until the topic has the answers that it is being told, which makes their messages
+    /// done; how long that took.
+    async fn finish_telling(&mut self) -> Result<Duration, Stop> {
+        let Some(Telling { records, sent, next }) = self.telling.take() else {
+            return Ok(Duration::ZERO);
+        };
+        let (started, mut sent) = (Instant::now(), Some(sent));
         self.retry
             .until_done("answers", self.source.lost(), async || {
-                Ok(self.sink.send_answers(&records).await?)
+                let again = || self.sink.begin_answers(&records);
+                Ok(sent.take().unwrap_or_else(again)?.acknowledged().await?)
             })
             .await?;
-        lap("publish", &mut phases.publish);
+        let took = started.elapsed();
+        self.meters.phase("publish", took);
         (self.options.on_step)(Step::Published);
         for (partition, claim) in &mut self.claims {
             claim.published = next.get(partition).copied().unwrap_or(claim.published);
         }
         self.has_to_note = true;
         self.source.done(&next)?;
-        self.count(n_messages, &scored, kept.len(), &created);
-        Ok(())
+        Ok(took)
     }
 
     /// Writes answers and offsets; returns the ids of the answers that were there before.
@@ -351,32 +379,6 @@ impl Stream<'_> {
             (id, answer.to_string().into_bytes())
         });
         Ok(records.collect())
-    }
-
-    fn count(&mut self, n_messages: u64, scored: &ScoredWindow, n_kept: usize, created: &[i64]) {
-        let n_expired = scored.answers.iter().filter(|a| is_expired(a)).count();
-        let n_repeated = (scored.n_repeated + n_kept) as u64;
-        let n_answered = (scored.answers.len() - n_kept) as u64;
-        self.streamed.n_messages += n_messages;
-        self.streamed.n_answered += n_answered;
-        self.streamed.n_repeated += n_repeated;
-        self.streamed.n_dead_letters += scored.dead_letters.len() as u64;
-        self.meters.messages_total.inc_by(n_messages);
-        let answers = |status: &str| self.meters.answers_total.with_label_values(&[status]);
-        answers("expired").inc_by(n_expired as u64);
-        answers("ok").inc_by(n_answered.saturating_sub(n_expired as u64));
-        answers("repeated").inc_by(n_repeated);
-        for letter in &scored.dead_letters {
-            let Message { partition, offset, .. } = letter.message;
-            tracing::debug!(partition, offset, reason = letter.reason, "dead letter");
-            self.meters.dead_letters_total.with_label_values(&[letter.kind]).inc();
-        }
-        let now_ms = (self.options.now)().timestamp_millis();
-        for created_ms in created {
-            let seconds = (now_ms - created_ms).max(0) as f64 / 1e3;
-            self.meters.latency_seconds.observe(seconds);
-        }
-        self.observer.see(&scored.rows);
     }
 
     /// Records what is published, so that the next who claims need not do it again. There is no

@@ -244,6 +244,7 @@ async fn a_source_that_is_behind_ends_when_it_is_told_to() {
     let limits = Limits { queue_rows: 100, ..LIMITS };
     let (mut source, meters) = open(&broker, Trigger::Arrival, limits).await;
     until_paused(&mut source, &meters).await;
+    assert!(source.has_next());
     let Event::Window(window) = source.next(ready(())).await.unwrap() else { panic!("no window") };
     assert_eq!((window.is_last, window.messages.is_empty()), (true, false));
 }
