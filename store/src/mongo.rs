@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
-use mongodb::bson::{self, Document, doc};
+use mongodb::bson::{self, Document, RawArrayBuf, RawDocumentBuf, cstr, doc, rawdoc};
 use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, ReturnDocument, WriteConcern};
 use mongodb::{Client, Collection, Cursor, Database, IndexModel};
 use serde_json::Value;
@@ -165,10 +165,15 @@ impl Mongo {
             let mut all_kept = Vec::new();
             for chunk in documents.chunks(DOCUMENTS_PER_COMMAND) {
                 let command = match how {
-                    Write::Insert => insert_command(collection, chunk)?,
-                    Write::Upsert => update_command(collection, chunk, OnConflict::Keep)?,
+                    Write::Insert => {
+                        self.database.run_raw_command(insert_command(collection, chunk)?)
+                    }
+                    Write::Upsert => {
+                        let update = update_command(collection, chunk, OnConflict::Keep)?;
+                        self.database.run_command(update)
+                    }
                 };
-                let reply = self.database.run_command(command).session(&mut session).await;
+                let reply = command.session(&mut session).await;
                 let reply = reply.with_context(|| self.writing(collection))?;
                 let errors = || reply.get_array("writeErrors").into_iter().flatten();
                 if how == Write::Insert && errors().any(|e| code(e) == Some(DUPLICATE_KEY)) {
@@ -269,9 +274,10 @@ impl Mongo {
     /// Inserts what is new; returns how many that were.
     pub(crate) async fn insert(&self, collection: &str, documents: &[Value]) -> Result<u64> {
         let mut command = insert_command(collection, documents)?;
-        command.insert("ordered", false);
-        command.insert("writeConcern", bson::serialize_to_bson(&durably())?);
-        let reply = self.database.run_command(command).await;
+        command.append(cstr!("ordered"), false);
+        let durably = bson::serialize_to_raw_document_buf(&durably())?;
+        command.append(cstr!("writeConcern"), durably);
+        let reply = self.database.run_raw_command(command).await;
         let reply = reply.with_context(|| self.writing(collection))?;
         self.check_reply(collection, &reply, |error| code(error) == Some(DUPLICATE_KEY))?;
         let n_inserted = reply.get_i32("n").with_context(|| self.writing(collection))?;
@@ -323,11 +329,14 @@ fn filter(query: &Query) -> Result<Document> {
     })
 }
 
-/// Inserts until one is there already.
-fn insert_command(collection: &str, documents: &[Value]) -> Result<Document> {
-    let documents = documents.iter().map(bson::serialize_to_document);
-    let documents = documents.collect::<bson::error::Result<Vec<_>>>()?;
-    Ok(doc! { "insert": collection, "documents": documents })
+/// Inserts until one is there already. Written as the bytes that the server reads: a [`Document`]
+/// for each answer would cost a stream more than scoring it.
+fn insert_command(collection: &str, documents: &[Value]) -> Result<RawDocumentBuf> {
+    let mut inserted = RawArrayBuf::new();
+    for document in documents {
+        inserted.push(bson::serialize_to_raw_document_buf(document)?);
+    }
+    Ok(rawdoc! { "insert": collection, "documents": inserted })
 }
 
 /// One unordered `update` command; the server applies what it can and names what it cannot.
