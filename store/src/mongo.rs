@@ -79,8 +79,8 @@ impl Mongo {
         how: OnConflict,
     ) -> Result<Vec<String>> {
         let mut command = update_command(collection, documents, how)?;
-        command.insert("writeConcern", bson::serialize_to_bson(&durably())?);
-        let reply = self.database.run_command(command).await;
+        command.append(cstr!("writeConcern"), bson::serialize_to_raw_document_buf(&durably())?);
+        let reply = self.database.run_raw_command(command).await;
         let reply = reply.with_context(|| self.writing(collection))?;
         // another writer was first: that is what Keep wants, and it makes Replace try again
         let lost_race = |e: &bson::Bson| how == OnConflict::Keep && code(e) == Some(DUPLICATE_KEY);
@@ -165,15 +165,10 @@ impl Mongo {
             let mut all_kept = Vec::new();
             for chunk in documents.chunks(DOCUMENTS_PER_COMMAND) {
                 let command = match how {
-                    Write::Insert => {
-                        self.database.run_raw_command(insert_command(collection, chunk)?)
-                    }
-                    Write::Upsert => {
-                        let update = update_command(collection, chunk, OnConflict::Keep)?;
-                        self.database.run_command(update)
-                    }
+                    Write::Insert => insert_command(collection, chunk)?,
+                    Write::Upsert => update_command(collection, chunk, OnConflict::Keep)?,
                 };
-                let reply = command.session(&mut session).await;
+                let reply = self.database.run_raw_command(command).session(&mut session).await;
                 let reply = reply.with_context(|| self.writing(collection))?;
                 let errors = || reply.get_array("writeErrors").into_iter().flatten();
                 if how == Write::Insert && errors().any(|e| code(e) == Some(DUPLICATE_KEY)) {
@@ -275,8 +270,7 @@ impl Mongo {
     pub(crate) async fn insert(&self, collection: &str, documents: &[Value]) -> Result<u64> {
         let mut command = insert_command(collection, documents)?;
         command.append(cstr!("ordered"), false);
-        let durably = bson::serialize_to_raw_document_buf(&durably())?;
-        command.append(cstr!("writeConcern"), durably);
+        command.append(cstr!("writeConcern"), bson::serialize_to_raw_document_buf(&durably())?);
         let reply = self.database.run_raw_command(command).await;
         let reply = reply.with_context(|| self.writing(collection))?;
         self.check_reply(collection, &reply, |error| code(error) == Some(DUPLICATE_KEY))?;
@@ -340,7 +334,11 @@ fn insert_command(collection: &str, documents: &[Value]) -> Result<RawDocumentBu
 }
 
 /// One unordered `update` command; the server applies what it can and names what it cannot.
-fn update_command(collection: &str, documents: &[Value], how: OnConflict) -> Result<Document> {
+fn update_command(
+    collection: &str,
+    documents: &[Value],
+    how: OnConflict,
+) -> Result<RawDocumentBuf> {
     let mut updates = Vec::with_capacity(documents.len());
     for document in documents {
         let id = document_id(document)?;
@@ -351,7 +349,8 @@ fn update_command(collection: &str, documents: &[Value], how: OnConflict) -> Res
         };
         updates.push(doc! { "q": { "_id": id }, "u": change, "upsert": true });
     }
-    Ok(doc! { "update": collection, "updates": updates, "ordered": false })
+    let command = doc! { "update": collection, "updates": updates, "ordered": false };
+    Ok(bson::serialize_to_raw_document_buf(&command)?)
 }
 
 /// The `_id`s of the documents that the reply to an `update` does not list as new.
