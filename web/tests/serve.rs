@@ -399,6 +399,7 @@ async fn who_watches_without_a_pause_sees_that_kafka_has_gone() {
         tokio::time::timeout(PATIENCE, said).await.unwrap();
     };
     until("200 OK").await;
+    check(&call(server.address, "GET /readyz", "").await, &["200 OK", "ready"]);
     drop(cluster);
     until("Kafka does not answer").await;
 }
@@ -407,15 +408,14 @@ async fn who_watches_without_a_pause_sees_that_kafka_has_gone() {
 async fn who_asks_too_much_is_told_so_in_their_own_way_and_watchers_are_not() {
     let server = start_with(NO_BROKER, 1).await;
     // at once: who takes a second for each is not refused
-    let person = "GET /airlines\nAccept: text/html\r\n".to_owned();
-    let program = format!("GET {ASK}/response/42");
-    let asking = [person, program].map(|question| async move {
-        let calls = (0..20).map(|_| call(server.address, &question, ""));
+    let refused = async |question: &str| {
+        let calls = (0..20).map(|_| call(server.address, question, ""));
         let replies = futures::future::join_all(calls).await;
         replies.into_iter().find(|reply| reply.contains("429")).expect("one is refused")
-    });
-    let [person, program] = asking;
-    let (person, program) = tokio::join!(person, program);
+    };
+    let program = format!("GET {ASK}/response/42");
+    let (person, program) =
+        tokio::join!(refused("GET /airlines\nAccept: text/html\r\n"), refused(&program));
     check(&person, &["429 Too Many Requests", "text/html"]);
     check(&program, &["429", "\"status\":\"ERROR\"", "please wait"]);
     check(&call(server.address, "GET /healthz", "").await, &["200 OK"]);
