@@ -8,12 +8,14 @@
 mod answer;
 mod model;
 mod request;
+mod sender;
 
 pub use answer::{
     Answer, CLASS_LABELS, ClassLabel, Contribution, N_CLASSES, Prediction, Refusal, Status,
 };
 pub use model::{AirlineProfile, CalibrationTenth, Importance, ModelCard, StreamStatus};
-pub use request::{BadRequest, PredictionRequest, REQUEST_BYTES_MAX, parse_uuid, request_uuid};
+pub use request::{BadRequest, PredictionRequest, REASON_BYTES_MAX, REQUEST_BYTES_MAX, parse_uuid};
+pub use sender::request_uuid;
 
 /// Kafka topic that carries [`PredictionRequest`]s.
 pub const REQUEST_TOPIC: &str = "flight_delay_classification_request";
@@ -29,6 +31,9 @@ pub const ANSWERS: &str = "flight_delay_classification_response";
 pub const REJECTIONS: &str = "flight_delay_classification_rejected";
 /// Collection of how far each partition is answered, `_id` = `group/topic/partition`.
 pub const STREAM_OFFSETS: &str = "stream_offsets";
+/// Collection of the dead letters that were sent again, `_id` = `topic/partition/offset/digest` of
+/// the message.
+pub const REPLAYED_DEAD_LETTERS: &str = "replayed_dead_letters";
 /// Collection of requests that are answered overnight, `_id` = [`task_id`].
 pub const PREDICTION_TASKS: &str = "prediction_tasks";
 /// Collection of their [`Answer`]s, under the same `_id`.

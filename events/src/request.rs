@@ -3,9 +3,11 @@
 //! Decoding is strict in what scoring depends on and indifferent to the rest: day of week, month
 //! and year that older clients send are not read, because they follow from `FlightDate`.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 /// Largest message that is decoded, in bytes. A form fills less than 1 KiB; the rest is room for
@@ -17,6 +19,16 @@ const CODE_BYTES_MAX: usize = 8;
 const DELAY_MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
 /// Largest distance, in miles: half the Earth's circumference.
 const DISTANCE_MILES_MAX: f64 = 12_451.0;
+/// Longest `Timestamp`, in bytes: it is passed on with the answer. ISO 8601 with nanoseconds and an
+/// offset has 35.
+const TIMESTAMP_BYTES_MAX: usize = 64;
+/// Longest reason, in bytes: parsers quote what they could not read, however long it is.
+pub const REASON_BYTES_MAX: usize = 1024;
+
+/// What some programs write before UTF-8 text.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+/// What a UUID as a URN begins with, in RFC 9562.
+const URN: &str = "urn:uuid:";
 
 /// One question: will this flight be late?
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,8 +44,8 @@ pub struct PredictionRequest {
     pub Dest: String,
     /// Origin airport code.
     pub Origin: String,
-    /// Flight number, where known.
-    #[serde(default)]
+    /// Flight number, where known. Clients write it as text or as a number.
+    #[serde(default, deserialize_with = "scalar_text")]
     pub FlightNum: Option<String>,
     /// Distance in miles; looked up from the route where absent.
     #[serde(default)]
@@ -44,11 +56,12 @@ pub struct PredictionRequest {
     /// Scheduled local arrival, `HHMM`, where known.
     #[serde(default)]
     pub CRSArrTime: Option<i32>,
-    /// When the question was asked, ISO 8601. Kept as text and passed on as it came; see
-    /// [`asked_at`](Self::asked_at).
-    #[serde(default)]
+    /// When the question was asked, ISO 8601 or a number. Kept as text and passed on as it came;
+    /// see [`asked_at`](Self::asked_at).
+    #[serde(default, deserialize_with = "scalar_text")]
     pub Timestamp: Option<String>,
-    /// Names the request; the answer is kept under it.
+    /// Names the request; the answer is kept under it. Read in any spelling, see [`parse_uuid`].
+    #[serde(deserialize_with = "any_spelling")]
     pub UUID: Uuid,
 }
 
@@ -85,6 +98,21 @@ impl BadRequest {
             Self::OutOfRange { .. } => "out_of_range",
         }
     }
+
+    /// The text of the error, cut to [`REASON_BYTES_MAX`].
+    pub fn reason(&self) -> String {
+        cut(self.to_string())
+    }
+}
+
+/// The beginning of a text that is longer than [`REASON_BYTES_MAX`], which tells that it is one.
+fn cut(mut text: String) -> String {
+    const ELLIPSIS: &str = "…";
+    if text.len() > REASON_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(REASON_BYTES_MAX - ELLIPSIS.len()));
+        text.push_str(ELLIPSIS);
+    }
+    text
 }
 
 impl PredictionRequest {
@@ -114,10 +142,18 @@ impl PredictionRequest {
         now.to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 
-    /// When the question was asked, where `Timestamp` says it in ISO 8601; without an offset it is
-    /// read as UTC, which the original system's clients mean.
+    /// When the question was asked, where `Timestamp` says it: in ISO 8601, which without an offset
+    /// is read as UTC, because the original system's clients mean that; or in seconds or
+    /// milliseconds since 1970.
     pub fn asked_at(&self) -> Option<DateTime<Utc>> {
+        /// The first number that is milliseconds: as seconds it would be in the year 5138.
+        const MILLISECONDS_FROM: f64 = 1e11;
         let text = self.Timestamp.as_deref()?;
+        if let Ok(number) = text.parse::<f64>() {
+            let is_ms = number.abs() >= MILLISECONDS_FROM;
+            let ms = if is_ms { number } else { number * 1e3 };
+            return DateTime::from_timestamp_millis(ms as i64);
+        }
         let with_offset = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
         let without = || text.parse::<NaiveDateTime>().map(|time| time.and_utc());
         with_offset.or_else(|_| without()).ok()
@@ -136,18 +172,15 @@ impl PredictionRequest {
             check_range("Distance", distance, 0.0, DISTANCE_MILES_MAX)?;
         }
         check_clock("CRSDepTime", self.CRSDepTime)?;
-        check_clock("CRSArrTime", self.CRSArrTime)
+        check_clock("CRSArrTime", self.CRSArrTime)?;
+        match self.Timestamp.as_ref().map_or(0, String::len) {
+            ..=TIMESTAMP_BYTES_MAX => Ok(()),
+            n_bytes => Err(BadRequest::OutOfRange {
+                field: "Timestamp",
+                reason: format!("{n_bytes} bytes exceed the limit of {TIMESTAMP_BYTES_MAX}"),
+            }),
+        }
     }
-}
-
-/// The UUID of a message that is otherwise no valid request, so that its sender can be told.
-pub fn request_uuid(bytes: &[u8]) -> Option<Uuid> {
-    #[derive(Deserialize)]
-    #[expect(non_snake_case, reason = "field names are the interface of the original system")]
-    struct Sender {
-        UUID: Uuid,
-    }
-    decode_object(bytes, REQUEST_BYTES_MAX).ok().map(|sender: Sender| sender.UUID)
 }
 
 /// Decodes one JSON object of at most `limit` bytes; fields that `T` does not have are passed over.
@@ -155,6 +188,11 @@ fn decode_object<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, B
     if bytes.len() > limit {
         return Err(BadRequest::TooLarge { n_bytes: bytes.len(), limit });
     }
+    if let Some(encoding) = encoding_of(bytes) {
+        return Err(BadRequest::Malformed(encoding));
+    }
+    // some programs write a byte order mark before UTF-8 too
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     // serde would not look into the text of a field that it passes over
     let text = std::str::from_utf8(bytes).map_err(|e| {
         BadRequest::Malformed(format!("message is not UTF-8 at byte {}", e.valid_up_to()))
@@ -175,9 +213,75 @@ fn decode_object<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, B
     Ok(object)
 }
 
-/// A UUID from its text, in the one form that documents are kept under.
+/// What a message is written in, when that is plain and is not ours; says what to do.
+fn encoding_of(bytes: &[u8]) -> Option<String> {
+    if let Some((id, _)) = registry_schema(bytes) {
+        return Some(format!(
+            "message begins with the prefix of a schema registry (schema {id}): send plain JSON, \
+             without the registry's serializer"
+        ));
+    }
+    let is_doubly_encoded = json_text(bytes)?.trim_ascii_start().starts_with('{');
+    is_doubly_encoded.then(|| {
+        "message is a JSON object within a JSON string, encoded twice: send the object itself"
+            .to_owned()
+    })
+}
+
+/// The number of the schema and what follows it, in the wire format of schema registries: a zero,
+/// the schema's number in four bytes, the value.
+pub(crate) fn registry_schema(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (prefix, value) = bytes.split_first_chunk::<5>()?;
+    let [0, id @ ..] = *prefix else { return None };
+    Some((u32::from_be_bytes(id), value))
+}
+
+/// The text of a message that is one JSON string.
+pub(crate) fn json_text(bytes: &[u8]) -> Option<String> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes).trim_ascii();
+    bytes.starts_with(b"\"").then(|| serde_json::from_slice(bytes).ok()).flatten()
+}
+
+/// A UUID from its text: in any case, with or without hyphens, in braces or as a URN. Documents are
+/// kept under the one form that [`Uuid`] displays.
 pub fn parse_uuid(text: &str) -> Option<Uuid> {
-    if text.len() != 36 { None } else { Uuid::try_parse(text).ok() }
+    let text = text.trim_ascii();
+    let text = match text.split_at_checked(URN.len()) {
+        Some((start, rest)) if start.eq_ignore_ascii_case(URN) => rest,
+        _ => text,
+    };
+    let text = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
+    // the crate's own parser knows braces and URNs too, but not every case, nor both at once
+    let is_bare = matches!(text.len(), 32 | 36);
+    if is_bare { Uuid::try_parse(text).ok() } else { None }
+}
+
+fn any_spelling<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
+    let text = Cow::<str>::deserialize(deserializer)?;
+    let explain = || D::Error::custom(format!("{text:?} is not a UUID"));
+    parse_uuid(&text).ok_or_else(explain)
+}
+
+/// The text of a JSON scalar; none when it is null.
+fn scalar_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    /// What clients write where text is meant.
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a string, a number, true, false or null")]
+    enum Scalar {
+        Text(String),
+        Unsigned(u64),
+        Signed(i64),
+        Float(f64),
+        Truth(bool),
+    }
+    Ok(Option::deserialize(deserializer)?.map(|scalar| match scalar {
+        Scalar::Text(text) => text,
+        Scalar::Unsigned(number) => number.to_string(),
+        Scalar::Signed(number) => number.to_string(),
+        // 1519.0 is 1519, as tools without integers write it
+        Scalar::Float(number) => number.to_string(),
+        Scalar::Truth(truth) => truth.to_string(),
+    }))
 }
 
 fn check_code(field: &'static str, code: &str) -> Result<(), BadRequest> {
@@ -255,7 +359,6 @@ mod tests {
         message[at] = 0x80;
         let error = PredictionRequest::decode(&message).unwrap_err().to_string();
         assert_eq!(error, format!("message is not UTF-8 at byte {at}"));
-        assert_eq!(request_uuid(&message), None);
     }
 
     #[test]
@@ -282,12 +385,88 @@ mod tests {
     }
 
     #[test]
-    fn the_sender_of_a_bad_request_is_known_when_it_gave_a_uuid() {
-        let message = GOOD.replace("290.0", "\"late\"");
-        assert!(request_uuid(message.as_bytes()).is_some());
-        let passed_over = GOOD.replace("\"DayOfYear\":360", "\"DayOfYear\":1e999");
-        assert!(request_uuid(passed_over.as_bytes()).is_some());
-        assert_eq!(request_uuid(b"{\"UUID\":\"no\"}"), None);
-        assert_eq!(request_uuid(b"nonsense"), None);
+    fn what_common_producers_write_is_read_where_its_meaning_is_plain() {
+        let read = |from: &str, to: &str| {
+            let message = GOOD.replacen(from, to, 1);
+            PredictionRequest::decode(message.as_bytes()).unwrap_or_else(|e| panic!("{to}: {e}"))
+        };
+        let number = |to: &str| read("\"1024\"", to).FlightNum;
+        for (to, want) in
+            [("1024", "1024"), ("1024.0", "1024"), ("\"1024\"", "1024"), ("true", "true")]
+        {
+            assert_eq!(number(to).as_deref(), Some(want));
+        }
+        assert_eq!(number("null"), None);
+        let time = "\"2016-12-20T10:00:00.000Z\"";
+        for (to, asked_at) in [
+            ("1482228000", "2016-12-20T10:00:00.000Z"),
+            ("1482228000250", "2016-12-20T10:00:00.250Z"),
+            ("1482228000.25", "2016-12-20T10:00:00.250Z"),
+            ("\"1482228000250\"", "2016-12-20T10:00:00.250Z"),
+        ] {
+            let request = read(time, to);
+            assert_eq!(request.Timestamp.as_deref(), Some(to.trim_matches('"')));
+            assert_eq!(PredictionRequest::timestamp(request.asked_at().unwrap()), asked_at);
+        }
+        for to in ["true", "false", "null", "-1", "1e300"] {
+            _ = read(time, to).asked_at();
+        }
+        let with_mark = format!("\u{feff}{GOOD}");
+        assert!(PredictionRequest::decode(with_mark.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_uuid_is_one_however_it_is_written() {
+        let plain = "0d7a4bd0-6d7e-4f2e-9a53-2f4f3f5e0a01";
+        let upper = plain.to_uppercase();
+        for spelling in [
+            plain.to_owned(),
+            upper.clone(),
+            plain.replace('-', ""),
+            format!("{{{upper}}}"),
+            format!("urn:uuid:{plain}"),
+            format!("URN:UUID:{upper}"),
+            format!("urn:uuid:{{{plain}}}"),
+            format!(" {plain}\n"),
+        ] {
+            assert_eq!(parse_uuid(&spelling).unwrap().to_string(), plain, "{spelling}");
+            let text = serde_json::to_string(&spelling).unwrap();
+            let message = GOOD.replace(&format!("\"{plain}\""), &text);
+            let request = PredictionRequest::decode(message.as_bytes()).unwrap();
+            assert_eq!(request.UUID.to_string(), plain, "{spelling}");
+        }
+        for other in ["", "{}", "urn:uuid:", "0d7a4bd0", "{0d7a4bd0-6d7e-4f2e-9a53-2f4f3f5e0a01"] {
+            assert_eq!(parse_uuid(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_in_another_way_is_named() {
+        let reason = |message: &[u8]| PredictionRequest::decode(message).unwrap_err().reason();
+        let registered = [&[0, 0, 0, 1, 2], GOOD.as_bytes()].concat();
+        assert!(reason(&registered).contains("schema registry (schema 258)"));
+        let twice = serde_json::to_string(GOOD).unwrap();
+        assert!(reason(twice.as_bytes()).contains("encoded twice"));
+        assert_eq!(reason(b"\"text\""), "message is not a JSON object");
+        assert_eq!(reason(&[0, 0]), "message is not a JSON object");
+    }
+
+    #[test]
+    fn a_reason_and_a_time_of_asking_have_a_limit() {
+        let long = "é".repeat(20_000);
+        for (from, to) in [
+            ("290.0", format!("\"{long}\"")),
+            ("2016-12-25", long.clone()),
+            ("0d7a4bd0-6d7e-4f2e-9a53-2f4f3f5e0a01", long.clone()),
+            ("\"AA\"", format!("[\"{long}\"]")),
+        ] {
+            let message = GOOD.to_owned().replace("aa", "AA").replacen(from, &to, 1);
+            let reason = PredictionRequest::decode(message.as_bytes()).unwrap_err().reason();
+            assert!(reason.len() <= REASON_BYTES_MAX, "{} bytes", reason.len());
+            assert!(reason.ends_with('…'), "{reason}");
+        }
+        let late = GOOD.replace("2016-12-20T10:00:00.000Z", &"9".repeat(65));
+        let reason = PredictionRequest::decode(late.as_bytes()).unwrap_err().reason();
+        assert_eq!(reason, "Timestamp: 65 bytes exceed the limit of 64");
     }
 }

@@ -1,6 +1,6 @@
 //! Whatever bytes come, the decoder says what they are or what is wrong with them.
 
-use events::{BadRequest, PredictionRequest, REQUEST_BYTES_MAX, request_uuid};
+use events::{BadRequest, PredictionRequest, REASON_BYTES_MAX, REQUEST_BYTES_MAX, request_uuid};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -83,8 +83,21 @@ fn deep() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(depth, open)| format!("{{\"x\":{}", open.repeat(depth)).into_bytes())
 }
 
+/// A good message in which a value is much longer than any that is meant.
+fn long() -> impl Strategy<Value = Vec<u8>> {
+    let texts = select(&["x", "é", "\\u0000", "\\\"", "9", "{", "0d7a4bd0-"][..]);
+    (select(&FIELDS[..]), texts, 1..20_000_usize, any::<bool>()).prop_map(
+        |(field, text, n, is_quoted)| {
+            let quote = if is_quoted { "\"" } else { "" };
+            let value = format!("{quote}{}{quote}", text.repeat(n));
+            format!("{{\"{field}\":{value},{}", &GOOD[1..]).into_bytes()
+        },
+    )
+}
+
 fn message() -> impl Strategy<Value = Vec<u8>> {
-    prop_oneof![4 => damaged(), 3 => odd_object(), 2 => vec(any::<u8>(), 0..400), 1 => deep()]
+    prop_oneof![4 => damaged(), 3 => odd_object(), 2 => vec(any::<u8>(), 0..400), 1 => deep(),
+        1 => long()]
 }
 
 proptest! {
@@ -101,6 +114,9 @@ proptest! {
                 prop_assert_eq!(again.as_ref(), Ok(&request));
                 prop_assert_eq!(request_uuid(&bytes), Some(request.UUID));
                 _ = request.asked_at();
+            }
+            Err(error) if error.reason().len() > REASON_BYTES_MAX => {
+                prop_assert!(false, "a reason of {} bytes", error.reason().len());
             }
             Err(BadRequest::TooLarge { n_bytes, limit }) => {
                 prop_assert!(n_bytes == bytes.len() && n_bytes > limit);

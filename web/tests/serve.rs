@@ -210,6 +210,13 @@ async fn an_answer_in_the_store_is_shown_without_kafka() {
     let mut document = serde_json::to_value(answer_to(&request)).unwrap();
     document["_id"] = json!(request.UUID);
     server.store.write_once(ANSWERS, &[document.clone()]).await.unwrap();
+    // however its id is written
+    let id = request.UUID;
+    for spelling in [format!("urn:uuid:{id}"), format!("%7B{id}%7D"), id.simple().to_string()] {
+        let path = format!("GET {ASK}/response/{}", spelling.to_uppercase());
+        let found = json_of(&call(server.address, &path, "").await);
+        assert_eq!((&found["status"], &found["id"]), (&json!("OK"), &json!(id)), "{spelling}");
+    }
 
     let path = format!("GET {ASK}/response/{}", request.UUID);
     let state = json_of(&call(server.address, &path, "").await);
