@@ -23,7 +23,7 @@ use crate::models::Models;
 use crate::scheduler::SchedulerArgs;
 use crate::servers::{StoreArgs, Web};
 use crate::session::Setting;
-use crate::streaming::Stream;
+use crate::streaming::StreamArgs;
 use crate::tls::TlsArgs;
 
 /// Flight-delay prediction: ingest flights, train a model, answer requests.
@@ -148,7 +148,7 @@ pub enum Command {
     /// SQL over flights, features and training, with predict_delay
     Sql(Sql),
     /// Answer the requests of a Kafka topic
-    Stream(Box<Stream>),
+    Stream(StreamArgs),
     /// Look at the messages that could not be read, and send them again
     Dlq(Dlq),
     /// Look at models, promote one, go back to the one before
@@ -275,11 +275,20 @@ pub struct Sql {
     pub file: Option<PathBuf>,
 }
 
-/// `key=value`, or, as in the files of Spark, `key value`.
+/// `key=value`; as in the files of Spark, `key value`; as in those of Java, `key:value`. Errors
+/// never repeat the text, which may hold a secret.
 pub fn setting(text: &str) -> Result<Setting> {
-    let split = text.split_once('=').or_else(|| text.split_once(char::is_whitespace));
-    let (key, value) = split.with_context(|| format!("{text:?} is not KEY=VALUE"))?;
-    Ok((key.trim().to_owned(), value.trim().to_owned()))
+    let is_separator = |c: char| c == '=' || c == ':' || c.is_whitespace();
+    let text = text.trim();
+    let (key, rest) = text.split_at(text.find(is_separator).unwrap_or(text.len()));
+    // `key = value` has one separator, not three
+    let rest = rest.trim_start();
+    let value = rest.strip_prefix(['=', ':']).unwrap_or(rest).trim();
+    // a line of a key in base64 is no name
+    let is_in_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    let is_key = key.starts_with(|c: char| c.is_ascii_lowercase()) && key.bytes().all(is_in_name);
+    ensure!(is_key && !rest.is_empty(), "not KEY=VALUE");
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 impl Cli {
@@ -294,14 +303,33 @@ impl Cli {
     }
 }
 
-/// The settings in a file, one a line.
+/// The settings in a file, one a line. A line that ends with a backslash goes on in the next, after
+/// a line feed where it ends with `\\n\\`. Errors name the file and the line, and repeat neither.
 pub fn settings_of(path: &Path) -> Result<Vec<Setting>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let lines = text.lines().map(str::trim).enumerate();
-    let settings = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    settings
-        .map(|(i, line)| setting(line).with_context(|| format!("{}:{}", path.display(), i + 1)))
-        .collect()
+    let (mut settings, mut lines) = (Vec::new(), text.lines().enumerate());
+    while let Some((i, line)) = lines.next() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with(['#', '!']) {
+            continue;
+        }
+        let mut whole = line.to_owned();
+        while let Some(begun) = whole.strip_suffix('\\') {
+            let begun =
+                begun.strip_suffix("\\n").map_or(begun.to_owned(), |text| format!("{text}\n"));
+            let (_, next) = lines.next().unwrap_or_default();
+            whole = begun + next.trim();
+        }
+        settings.push(setting(&whole).with_context(|| {
+            format!(
+                "{}:{}: a line is KEY=VALUE, and one of several lines ends with a backslash but \
+                 for the last",
+                path.display(),
+                i + 1
+            )
+        })?);
+    }
+    Ok(settings)
 }
 
 impl Train {
