@@ -22,7 +22,7 @@ use crate::cli::{Cli, Command, Demo, Ingest, Train};
 use crate::progress::say;
 use crate::run::{self, Opened};
 use crate::servers::{REQUESTS_PER_SECOND, Web};
-use crate::streaming::{Stream, run_stream};
+use crate::streaming::{Stream, StreamArgs, run_stream};
 use jobs::metrics::class_title;
 
 /// How long the first answer may take: joining a consumer group takes some seconds.
@@ -97,7 +97,7 @@ fn stream_args(kafka: &str) -> Result<Stream> {
     let topics = ["--request-topic", events::REQUEST_TOPIC, "--response-topic"];
     let line = line.iter().chain(&topics).chain(&[events::RESPONSE_TOPIC]);
     match Cli::try_parse_from(line)?.command {
-        Some(Command::Stream(args)) => Ok(*args),
+        Some(Command::Stream(StreamArgs::Answer(args))) => Ok(*args),
         _ => bail!("stream is a command"),
     }
 }

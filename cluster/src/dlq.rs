@@ -3,11 +3,13 @@
 use anyhow::Result;
 use chrono::{DateTime, SecondsFormat};
 use clap::{Args, Subcommand};
-use jobs::dead_letters::{Letter, replay, scan};
+use jobs::dead_letters::{Letter, Replayed, replay, scan};
+use jobs::lake::Lake;
 use jobs::sink::headers;
 
+use crate::config::Surroundings;
 use crate::progress::{print, say};
-use crate::servers::KafkaArgs;
+use crate::servers::{KafkaArgs, StoreArgs};
 use crate::session::Setting;
 
 /// Characters of a reason in the list.
@@ -28,8 +30,18 @@ pub enum Action {
     List(Which),
     /// Letters whole: headers, key and value
     Show(Which),
-    /// Send them to the topic that they came from; what can be read now is answered
-    Replay(Which),
+    /// Send them to the topic that they came from, each once; what can be read now is answered
+    Replay {
+        /// Which letters.
+        #[command(flatten)]
+        which: Which,
+        /// Where it is remembered what was sent.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Send what was sent before too
+        #[arg(long)]
+        again: bool,
+    },
 }
 
 /// Which letters.
@@ -47,32 +59,61 @@ pub struct Which {
 impl Dlq {
     /// Where the topic is.
     pub fn kafka(&self) -> &KafkaArgs {
-        let (Action::List(which) | Action::Show(which) | Action::Replay(which)) = &self.action;
-        &which.kafka
+        &self.which().kafka
+    }
+
+    fn which(&self) -> &Which {
+        match &self.action {
+            Action::List(which) | Action::Show(which) | Action::Replay { which, .. } => which,
+        }
     }
 }
 
 /// Does it.
-pub async fn run_dlq(args: &Dlq, properties: &[Setting]) -> Result<()> {
-    let (Action::List(which) | Action::Show(which) | Action::Replay(which)) = &args.action;
-    let topics = which.kafka.topics();
-    let mut n_letters = 0;
+pub async fn run_dlq(
+    lake: &Lake,
+    args: &Dlq,
+    properties: &[Setting],
+    around: &Surroundings,
+) -> Result<()> {
+    let which = args.which();
+    let topics = which.kafka.topics()?;
+    let store = match &args.action {
+        Action::Replay { store, .. } => Some(store.open(lake, around).await?),
+        _ => None,
+    };
     if let Action::List(_) = &args.action {
         print("LETTER       WRITTEN                   FROM         BYTES  REASON");
     }
+    let (mut n_letters, mut sum) = (0, Replayed::default());
     scan(properties, &topics, which.condition.as_deref(), async |letters: Vec<Letter>| {
         n_letters += letters.len();
-        match &args.action {
-            Action::List(_) => letters.iter().for_each(|letter| print(&line(letter))),
-            Action::Show(_) => letters.iter().for_each(|letter| print(&whole(letter))),
-            Action::Replay(_) => replay(properties, &topics, &letters).await?,
+        match (&args.action, &store) {
+            (Action::List(_), _) => letters.iter().for_each(|letter| print(&line(letter))),
+            (Action::Replay { again, .. }, Some(store)) => {
+                let replayed = replay(properties, &topics, store, &letters, *again).await?;
+                sum.n_sent += replayed.n_sent;
+                sum.n_known += replayed.n_known;
+                sum.n_stubs += replayed.n_stubs;
+            }
+            _ => letters.iter().for_each(|letter| print(&whole(letter))),
         }
         Ok(())
     })
     .await?;
-    match &args.action {
-        Action::Replay(_) => say(&format!("sent {n_letters} letters to {}", topics.requests)),
-        _ => say(&format!("{n_letters} letters in {}", topics.dead_letters)),
+    if store.is_none() {
+        say(&format!("{n_letters} letters in {}", topics.dead_letters));
+        return Ok(());
+    }
+    say(&format!("sent {} letters to {}", sum.n_sent, topics.requests));
+    if sum.n_known > 0 {
+        say(&format!("{} had been sent before; --again sends them again", sum.n_known));
+    }
+    if sum.n_stubs > 0 {
+        say(&format!(
+            "{} are stubs, of messages that were too large to be kept: they cannot be sent",
+            sum.n_stubs
+        ));
     }
     Ok(())
 }
@@ -98,7 +139,8 @@ fn whole(letter: &Letter) -> String {
     };
     let mut lines = vec![format!("{}/{}", letter.partition, letter.offset)];
     lines.push(format!("  written: {}", written(letter)));
-    lines.extend(letter.headers.iter().map(|(key, value)| format!("  {key}: {value}")));
+    let header = |(key, value): &(String, Option<Vec<u8>>)| format!("  {key}: {}", text(value));
+    lines.extend(letter.headers.iter().map(header));
     lines.push(format!("  key: {}", text(&letter.key)));
     lines.push(format!("  value: {}", text(&letter.value)));
     lines.join("\n")

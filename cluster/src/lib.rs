@@ -13,6 +13,7 @@ pub mod executor;
 pub mod joins;
 pub mod local_cluster;
 pub mod models;
+pub mod offsets;
 pub mod progress;
 pub mod remote;
 pub mod run;

@@ -237,6 +237,7 @@ pub async fn run_web(
     properties: &[Setting],
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
+    args.kafka.topics()?;
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;

@@ -129,13 +129,20 @@ impl KafkaArgs {
         Ok(properties)
     }
 
-    /// The topics.
-    pub fn topics(&self) -> Topics {
-        Topics {
+    /// The topics. Errors when two of them are one: answers would be read as requests.
+    pub fn topics(&self) -> Result<Topics> {
+        let topics = Topics {
             requests: self.request_topic.clone(),
             answers: self.response_topic.clone(),
             dead_letters: format!("{}{}", self.request_topic, events::DLQ_SUFFIX),
-        }
+        };
+        let answers = &topics.answers;
+        ensure!(
+            *answers != topics.requests && *answers != topics.dead_letters,
+            "--response-topic {answers} is the topic of requests, or of their dead letters: \
+             answers need one of their own"
+        );
+        Ok(topics)
     }
 }
 

@@ -13,8 +13,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chrono::{DateTime, Utc};
-use clap::{Args, ValueEnum};
+use clap::{ArgMatches, Args, FromArgMatches, Subcommand, ValueEnum};
 use events::{PredictionRequest, StreamStatus};
+use jobs::health;
 use jobs::kafka::create_topics;
 use jobs::lake::Lake;
 use jobs::meters::Meters;
@@ -26,6 +27,7 @@ use jobs::trigger::Trigger;
 use store::Store;
 use tokio::net::TcpListener;
 
+use crate::offsets::Offsets;
 use crate::servers::{KafkaArgs, StoreArgs};
 use crate::session::{self, Setting};
 
@@ -35,7 +37,59 @@ const MIB: usize = 1024 * 1024;
 /// How often the pages are told how the stream is doing.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
+/// Largest message that may be read, in bytes: MongoDB takes no answer beyond 16 MiB, and an answer
+/// repeats what its request said.
+const MESSAGE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// What to do beside answering.
+#[derive(Debug, Clone, Subcommand)]
+pub enum StreamAction {
+    /// Look at how far the group is, and set it
+    Offsets(Offsets),
+}
+
 /// Arguments of `stream`.
+#[derive(Debug, Clone)]
+pub enum StreamArgs {
+    /// How to answer.
+    Answer(Box<Stream>),
+    /// What to do instead.
+    Instead(Box<StreamAction>),
+}
+
+// By hand: the derived code cannot make arguments optional as a whole that hold others' arguments.
+impl FromArgMatches for StreamArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        match matches.subcommand() {
+            Some(_) => StreamAction::from_arg_matches(matches)
+                .map(|action| Self::Instead(Box::new(action))),
+            None => Stream::from_arg_matches(matches).map(|args| Self::Answer(Box::new(args))),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for StreamArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let command = StreamAction::augment_subcommands(Stream::augment_args(command));
+        // what the subcommand needs it asks for itself
+        command
+            .subcommand_required(false)
+            .arg_required_else_help(false)
+            .args_conflicts_with_subcommands(true)
+            .subcommand_negates_reqs(true)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+/// How `stream` answers.
 #[derive(Debug, Clone, Args)]
 pub struct Stream {
     /// Kafka.
@@ -63,8 +117,12 @@ pub struct Stream {
     #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     pub queue_megabytes: usize,
     /// Bytes of a message at most; a larger one is a dead letter
-    #[arg(long, default_value_t = events::REQUEST_BYTES_MAX)]
-    pub message_bytes_max: usize,
+    #[arg(
+        long,
+        default_value_t = events::REQUEST_BYTES_MAX as u64,
+        value_parser = clap::value_parser!(u64).range(1..=MESSAGE_BYTES_MAX)
+    )]
+    pub message_bytes_max: u64,
     /// Seconds after its Timestamp from which a request is answered `expired` [default: never]
     #[arg(long, value_name = "SECONDS")]
     pub expire_after: Option<u64>,
@@ -100,6 +158,10 @@ fn at_least_one(text: &str) -> Result<usize> {
 }
 
 impl Stream {
+    fn give_up_after(&self) -> Option<Duration> {
+        self.give_up_after.map(Duration::from_secs)
+    }
+
     fn limits(&self) -> Limits {
         Limits {
             window_rows: self.max_rows,
@@ -109,7 +171,12 @@ impl Stream {
         }
     }
 
-    async fn options(&self, lake: &Lake, now: fn() -> DateTime<Utc>) -> Result<Options> {
+    async fn options(
+        &self,
+        lake: &Lake,
+        properties: &[Setting],
+        now: fn() -> DateTime<Utc>,
+    ) -> Result<Options> {
         let shadow = match &self.shadow {
             Some(start) => {
                 let version = models::find(lake, start).await?;
@@ -124,10 +191,11 @@ impl Stream {
         });
         Ok(Options {
             group: self.group.clone(),
-            topic: self.kafka.request_topic.clone(),
-            message_bytes_max: self.message_bytes_max,
+            topics: self.kafka.topics()?,
+            properties: properties.to_vec(),
+            message_bytes_max: self.message_bytes_max as usize,
             expire_after: self.expire_after.map(Duration::from_secs),
-            give_up_after: self.give_up_after.map(Duration::from_secs),
+            give_up_after: self.give_up_after(),
             shadow,
             now,
             on_step: Box::new(move |step| {
@@ -151,23 +219,23 @@ pub async fn run_stream(
     // a window is small: one thread scores it faster than two that must be coordinated
     let ctx = session::in_process(1, MEMORY, &[], &[])?;
     let serving = stream::prepare(&ctx, lake).await?;
-    let options = args.options(lake, now).await?;
+    let options = args.options(lake, properties, now).await?;
     let meters = Arc::new(Meters::new()?);
     let shown = show(args.listen, Arc::clone(&meters)).await?;
-    let topics = args.kafka.topics();
-    create_topics(properties, &topics).await?;
-    let sink = Sink::open(properties, topics, &args.group)?;
+    let bytes_max = create_topics(properties, &options.topics).await?;
+    let sink = Sink::open(properties, options.topics.clone(), bytes_max, &args.group)?;
     let source = Source::open(
         properties,
         &args.kafka.request_topic,
         &args.group,
         args.trigger,
         args.limits(),
+        args.give_up_after(),
         Arc::clone(&meters),
     );
     let source = source.await?;
     tracing::info!(
-        topic = options.topic,
+        topic = options.topics.requests,
         store = store.describe(),
         model = serving.champion().version(),
         shadow = options.shadow.as_ref().map(|shadow| shadow.version()),
@@ -178,6 +246,7 @@ pub async fn run_stream(
     let streamed = tokio::select! {
         streamed = running => streamed?,
         never = tell(store, &args.group, &meters, now) => match never {},
+        never = health::watch(store, &meters.health, args.give_up_after()) => match never? {},
         served = shown => {
             served?;
             anyhow::bail!("the metrics are not served any more")
@@ -210,7 +279,7 @@ async fn tell(
         told_at = Instant::now();
         let told = async {
             let document = serde_json::to_value(&status)?;
-            store.upsert(events::STREAM_STATUS, &[document]).await
+            anyhow::Ok(store.upsert(events::STREAM_STATUS, &[document]).await?)
         };
         match tokio::time::timeout(TELL_EVERY, told).await {
             Ok(Ok(())) => {}

@@ -1,7 +1,7 @@
 //! The topic of what could not be read: what is in it, and back to where it came from. Must not
 //! change or remove a letter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,19 +11,27 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, TimeUnit};
 use datafusion::prelude::{SessionContext, col};
+use events::REPLAYED_DEAD_LETTERS;
 use futures::future::try_join_all;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
+use serde_json::json;
+use store::Store;
 
-use crate::kafka::{Properties, Topics, config};
+use crate::kafka::{Complaint, Properties, Reader as Consumed, Topics, config, reader};
 use crate::poll::ends;
+use crate::request_log::digest;
 use crate::sink::headers;
+use crate::window::{Headers, Message};
 
-/// Letters that are looked at together; bounds memory.
+/// Letters that are looked at together.
 const LETTERS_PER_BATCH: usize = 1_000;
+/// Bytes of letters that are looked at together, and that librdkafka reads ahead: a condition sees
+/// the values as text once more, so a listing takes about four times that.
+const BYTES_PER_BATCH: usize = 16 * 1024 * 1024;
 /// Silence of the broker after which reading has failed.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long a letter that is sent again may take to be acknowledged.
@@ -38,8 +46,8 @@ pub struct Letter {
     pub offset: i64,
     /// When it was put there, in milliseconds since 1970.
     pub created_ms: Option<i64>,
-    /// Headers as text, in order.
-    pub headers: Vec<(String, String)>,
+    /// Headers in order: those that the message came with, then [ours](headers).
+    pub headers: Headers,
     /// Key, unchanged.
     pub key: Option<Vec<u8>>,
     /// Value, unchanged.
@@ -47,10 +55,89 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// The header of that name, see [`headers`].
+    /// The header of that name that was written with the letter, see [`headers`]. The message may
+    /// have come with one of the same name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        let (_, value) = self.headers.iter().rfind(|(key, _)| key == name)?;
+        std::str::from_utf8(value.as_deref()?).ok()
     }
+
+    /// Whether only a stub of the message was kept.
+    pub fn is_stub(&self) -> bool {
+        self.header(headers::STUB).is_some()
+    }
+
+    /// The headers that the message came with.
+    fn original_headers(&self) -> OwnedHeaders {
+        let mut ours: BTreeSet<&str> = headers::ALL.into();
+        let mut original: Vec<_> = self.headers.iter().rev().collect();
+        original.retain(|(key, _)| !ours.remove(key.as_str()));
+        original.into_iter().rev().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: value.as_ref() })
+        })
+    }
+
+    fn digest(&self) -> String {
+        match self.header(headers::DIGEST) {
+            Some(digest) => digest.to_owned(),
+            None => digest(self.key.as_deref(), self.value.as_deref()),
+        }
+    }
+
+    /// Where the message came from, with its digest: an offset is used again when a topic is made
+    /// again.
+    fn source_id(&self, topics: &Topics) -> String {
+        let from = |name| self.header(name);
+        let place = match (from(headers::TOPIC), from(headers::PARTITION), from(headers::OFFSET)) {
+            (Some(topic), Some(partition), Some(offset)) => format!("{topic}/{partition}/{offset}"),
+            _ => format!("{}/{}/{}", topics.dead_letters, self.partition, self.offset),
+        };
+        format!("{place}/{}", self.digest())
+    }
+}
+
+/// Letters that were written of partitions that are read again.
+#[derive(Debug, Default)]
+pub(crate) struct KnownLetters(HashSet<String>);
+
+impl KnownLetters {
+    /// Whether a letter of this message is among them.
+    pub(crate) fn contains(&self, message: &Message) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let Message { partition, offset, created_ms, key, value, .. } = message;
+        let digest = digest(key.as_deref(), value.as_deref());
+        let time = created_ms.map(|ms| ms.to_string()).unwrap_or_default();
+        // earlier versions did not keep the time
+        ["-", &time].iter().any(|t| self.0.contains(&format!("{partition}/{offset}/{t}/{digest}")))
+    }
+}
+
+/// The letters that came from these partitions of the topic of requests.
+pub(crate) async fn known_letters(
+    properties: &Properties,
+    topics: &Topics,
+    partitions: &[i32],
+) -> Result<KnownLetters> {
+    let mut known = HashSet::new();
+    scan(properties, topics, None, async |letters| {
+        for letter in letters {
+            let is_ours = letter.header(headers::TOPIC) == Some(&topics.requests);
+            let partition = letter.header(headers::PARTITION).and_then(|p| p.parse().ok());
+            let (Some(partition), Some(offset)) = (partition, letter.header(headers::OFFSET))
+            else {
+                continue;
+            };
+            if is_ours && partitions.contains(&partition) {
+                let time = letter.header(headers::TIMESTAMP).unwrap_or("-");
+                known.insert(format!("{partition}/{offset}/{time}/{}", letter.digest()));
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(KnownLetters(known))
 }
 
 /// Reads the letters that are there now and for which `filter`, a condition in SQL, holds; gives
@@ -87,29 +174,80 @@ pub async fn scan(
     }
 }
 
-/// Sends letters to the topic that they came from, key and value unchanged; returns when all are
-/// acknowledged.
-pub async fn replay(properties: &Properties, topics: &Topics, letters: &[Letter]) -> Result<()> {
+/// What became of letters that were to be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Replayed {
+    /// Sent to the topic that they came from.
+    pub n_sent: u64,
+    /// Left alone, because they had been sent before.
+    pub n_known: u64,
+    /// Left alone, because only a stub of them was kept.
+    pub n_stubs: u64,
+}
+
+/// Sends letters to the topic that they came from, key, value and headers unchanged; returns when
+/// all are acknowledged. What was sent is remembered in `store` by the place that it came from, and
+/// not sent again unless `again`.
+pub async fn replay(
+    properties: &Properties,
+    topics: &Topics,
+    store: &Store,
+    letters: &[Letter],
+    again: bool,
+) -> Result<Replayed> {
+    let ids: Vec<String> = letters.iter().map(|letter| letter.source_id(topics)).collect();
+    let mut known: HashSet<String> = match again {
+        true => HashSet::new(),
+        false => {
+            let known = store.get_all(REPLAYED_DEAD_LETTERS, &ids).await?;
+            known.iter().filter_map(|d| Some(d["_id"].as_str()?.to_owned())).collect()
+        }
+    };
     let mut config = config(properties);
     config.set("enable.idempotence", "true").set("acks", "all");
-    let producer: FutureProducer = config.create()?;
-    let sends = letters.iter().map(async |letter| {
-        let place = || format!("dead letter {}/{}", letter.partition, letter.offset);
-        let topic = letter.header(headers::TOPIC).unwrap_or(&topics.requests);
-        ensure!(topic == topics.requests, "{}: it came from the topic {topic}", place());
-        let mut record = FutureRecord::<[u8], [u8]>::to(topic);
-        if let Some(key) = &letter.key {
-            record = record.key(key.as_slice());
+    let complaint = Complaint::default();
+    let producer: FutureProducer<Complaint> = config.create_with_context(complaint.clone())?;
+    let (mut replayed, mut sends, mut sent) = (Replayed::default(), Vec::new(), Vec::new());
+    for (letter, id) in letters.iter().zip(ids) {
+        // a letter may be there twice
+        if letter.is_stub() {
+            replayed.n_stubs += 1;
+        } else if known.insert(id.clone()) {
+            sends.push(send(&producer, &complaint, topics, letter));
+            sent.push(json!({ "_id": id }));
+        } else {
+            replayed.n_known += 1;
         }
-        if let Some(value) = &letter.value {
-            record = record.payload(value.as_slice());
+    }
+    try_join_all(sends).await?;
+    replayed.n_sent = sent.len() as u64;
+    store.upsert(REPLAYED_DEAD_LETTERS, &sent).await?;
+    Ok(replayed)
+}
+
+async fn send(
+    producer: &FutureProducer<Complaint>,
+    complaint: &Complaint,
+    topics: &Topics,
+    letter: &Letter,
+) -> Result<()> {
+    let place = || format!("dead letter {}/{}", letter.partition, letter.offset);
+    let topic = letter.header(headers::TOPIC).unwrap_or(&topics.requests);
+    ensure!(topic == topics.requests, "{}: it came from the topic {topic}", place());
+    let mut record = FutureRecord::<[u8], [u8]>::to(topic).headers(letter.original_headers());
+    if let Some(key) = &letter.key {
+        record = record.key(key.as_slice());
+    }
+    if let Some(value) = &letter.value {
+        record = record.payload(value.as_slice());
+    }
+    match producer.send(record, SEND_WAIT).await {
+        Ok(_) => Ok(()),
+        Err((error, _)) => {
+            let error = complaint.explain(error);
+            bail!("{}: cannot write to {topic}: {error}", place())
         }
-        match producer.send(record, SEND_WAIT).await {
-            Ok(_) => Ok(()),
-            Err((error, _)) => bail!("{}: cannot write to {topic}: {error}", place()),
-        }
-    });
-    try_join_all(sends).await.map(drop)
+    }
 }
 
 /// Those for which the condition holds.
@@ -175,7 +313,7 @@ fn columns(letters: &[Letter]) -> Result<RecordBatch> {
 
 /// Reads a topic from its beginning to where it ends now, outside of any group.
 struct Reader {
-    consumer: BaseConsumer,
+    consumer: Consumed,
     topic: String,
     /// Partitions that are not read to their end, with the end.
     unread: BTreeMap<i32, i64>,
@@ -185,15 +323,10 @@ struct Reader {
 
 impl Reader {
     async fn open(properties: &Properties, topic: &str) -> Result<Self> {
-        let mut config = config(properties);
-        config
-            .set("group.id", "tarmac-dlq")
-            .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true");
-        let topic = topic.to_owned();
+        let (properties, topic) = (properties.to_vec(), topic.to_owned());
         let open = move || {
-            let consumer: BaseConsumer = config.create()?;
-            let unread = ends(&consumer, &topic)?;
+            let consumer = reader(&properties, BYTES_PER_BATCH)?;
+            let unread = ends(&consumer, consumer.context(), &topic)?;
             Ok(Self { consumer, topic, unread, present: None })
         };
         tokio::task::spawn_blocking(open).await?
@@ -201,8 +334,8 @@ impl Reader {
 
     /// Some letters; none at the end.
     fn read(&mut self) -> Result<Vec<Letter>> {
-        let mut letters = Vec::new();
-        while letters.len() < LETTERS_PER_BATCH {
+        let (mut letters, mut n_bytes) = (Vec::new(), 0);
+        while letters.len() < LETTERS_PER_BATCH && n_bytes < BYTES_PER_BATCH {
             let Some((partition, end)) = self.present.or_else(|| self.unread.pop_first()) else {
                 break;
             };
@@ -215,11 +348,15 @@ impl Reader {
             match self.consumer.poll(SILENCE) {
                 Some(Ok(message)) if message.offset() < end => {
                     let is_last = message.offset() + 1 == end;
+                    n_bytes += message.payload_len() + message.key_len();
                     letters.push(letter(&message));
                     self.present = self.present.filter(|_| !is_last);
                 }
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => self.present = None,
-                Some(Err(error)) => bail!("reading {}/{partition}: {error}", self.topic),
+                Some(Err(error)) => {
+                    let error = self.consumer.context().explain(error);
+                    bail!("reading {}/{partition}: {error}", self.topic);
+                }
                 None => bail!("reading {}/{partition}: no answer from Kafka", self.topic),
             }
         }
@@ -228,13 +365,12 @@ impl Reader {
 }
 
 fn letter(message: &BorrowedMessage) -> Letter {
-    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into();
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Letter {
         partition: message.partition(),
         offset: message.offset(),
         created_ms: message.timestamp().to_millis(),
-        headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
+        headers: headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
     }

@@ -1,20 +1,28 @@
 //! What the thread that polls Kafka and the stream share: the assignment, the queue between them,
 //! and how far the messages are answered.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{Notify, watch};
 
+use crate::health::Server;
+use crate::kafka::Complaint;
 use crate::meters::Meters;
 use crate::source::Limits;
 use crate::window::Message;
+
+/// Silence of a partition during which its topic may have been made again: librdkafka notices
+/// nothing, but it fetches again only 500 ms after a fetch that found no topic.
+const REST: Duration = Duration::from_millis(300);
 
 /// What waits in the queue.
 pub(crate) enum Item {
@@ -32,6 +40,8 @@ pub(crate) struct Group {
     /// Something was put into the queue, or the assignment changed.
     changed: Notify,
     generation: watch::Sender<u64>,
+    /// What librdkafka complained of.
+    pub(crate) complaint: Complaint,
 }
 
 #[derive(Default)]
@@ -47,9 +57,17 @@ pub(crate) struct State {
     n_bytes: usize,
     is_paused: bool,
     is_stopped: bool,
-    /// Where answered messages end, and where partitions do.
+    /// When each partition was heard last, and those that were silent before what is in the queue.
+    heard: BTreeMap<i32, Instant>,
+    rested: BTreeSet<i32>,
+    /// Where answered messages end, those that were read, and partitions.
     answered: BTreeMap<i32, i64>,
+    read: BTreeMap<i32, i64>,
     ends: BTreeMap<i32, i64>,
+    /// Stretches without a message: marks of transactions, and what was aborted.
+    gaps: BTreeMap<i32, (i64, i64)>,
+    /// Something that was read made no sense; it is found out where.
+    is_damaged: bool,
 }
 
 impl State {
@@ -72,6 +90,12 @@ impl State {
         Ok(())
     }
 
+    /// The partitions that were silent for [`REST`] before something that was taken since this was
+    /// asked last, or before what waits.
+    pub(crate) fn take_rested(&mut self) -> BTreeSet<i32> {
+        std::mem::take(&mut self.rested)
+    }
+
     fn drop_queue(&mut self) {
         self.queue.clear();
         (self.n_rows, self.n_bytes) = (0, 0);
@@ -81,7 +105,12 @@ impl State {
         self.generation += 1;
         self.drop_queue();
         self.answered.clear();
+        self.read.clear();
         self.ends.clear();
+        self.gaps.clear();
+        self.heard.clear();
+        self.rested.clear();
+        self.is_damaged = false;
     }
 }
 
@@ -94,7 +123,12 @@ impl Group {
             state: Mutex::default(),
             changed: Notify::new(),
             generation: watch::Sender::new(0),
+            complaint: Complaint::default(),
         }
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     pub(crate) fn topic(&self) -> &str {
@@ -126,10 +160,17 @@ impl Group {
     }
 
     pub(crate) fn push(&self, item: Item) {
+        self.meters.health.heard(Server::Kafka);
         let mut state = self.lock();
         if let Item::Message(message) = &item {
             state.n_rows += 1;
             state.n_bytes += message.n_bytes();
+            state.read.insert(message.partition, message.offset + 1);
+            let now = Instant::now();
+            let before = state.heard.insert(message.partition, now);
+            if before.is_none_or(|before| now.duration_since(before) >= REST) {
+                state.rested.insert(message.partition);
+            }
         }
         state.queue.push_back(item);
         drop(state);
@@ -155,8 +196,34 @@ impl Group {
             state.drop_queue();
             consumer.assign(from).context("cannot read the assigned partitions")?;
             state.answered.extend(raw(from));
+            state.read.extend(raw(from));
+            // what is there now was just looked at
+            let now = Instant::now();
+            state.heard.extend(raw(from).into_iter().map(|(partition, _)| (partition, now)));
         }
         Ok(())
+    }
+
+    /// Something that was read made no sense: it is to be found out what.
+    pub(crate) fn suspect_damage(&self) {
+        self.lock().is_damaged = true;
+    }
+
+    /// Where the partitions are read next, with the number of the assignment, when some of it makes
+    /// no sense.
+    pub(crate) fn damaged(&self) -> Option<(u64, BTreeMap<i32, i64>)> {
+        let state = self.lock();
+        state.is_damaged.then(|| (state.generation, state.read.clone()))
+    }
+
+    /// What was found out of the damage of an assignment: nothing any more.
+    pub(crate) fn mended(&self, generation: u64) {
+        let mut state = self.lock();
+        if state.generation == generation {
+            state.is_damaged = false;
+        }
+        drop(state);
+        self.meters.health.mended();
     }
 
     pub(crate) fn assign_again(&self, consumer: &Member) -> Result<()> {
@@ -165,7 +232,9 @@ impl Group {
             state.resume(consumer).context("cannot resume partitions")?;
             consumer.assign(&TopicPartitionList::new()).context("cannot stop reading")?;
             state.forget();
+            self.meters.health.mended();
             self.meters.lag.reset();
+            self.meters.behind_transactions.reset();
         }
         self.tell(state);
         Ok(())
@@ -188,20 +257,46 @@ impl Group {
         self.lock().assigned.clone().unwrap_or_default()
     }
 
-    pub(crate) fn note_end(&self, partition: i32, end: i64) {
+    /// Notes where a partition ends. Whether that is before what was read: then it is another log.
+    pub(crate) fn note_end(&self, partition: i32, end: i64) -> bool {
         let mut state = self.lock();
         if state.answered.contains_key(&partition) {
             state.ends.insert(partition, end);
             self.show_lag(&state);
         }
+        state.read.get(&partition).is_some_and(|read| *read > end)
     }
 
     fn show_lag(&self, state: &State) {
         for (partition, end) in &state.ends {
             let answered = state.answered.get(partition).unwrap_or(end);
+            let done = match state.gaps.get(partition) {
+                Some((from, to)) if from <= answered => to.max(answered),
+                _ => answered,
+            };
             let lag = self.meters.lag.with_label_values(&[partition.to_string()]);
-            lag.set((end - answered).max(0));
+            lag.set((end - done).max(0));
         }
+    }
+
+    /// Learns from librdkafka where partitions end in what is no message, and what waits behind
+    /// open transactions. Runs on the polling thread: what it has polled is in `read`.
+    fn note_statistics(&self, statistics: &Statistics) {
+        let mut state = self.lock();
+        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        for (partition, told) in &topic.partitions {
+            let Some(read) = state.read.get(partition).copied() else { continue };
+            // nothing waits to be polled, so what is before the end was polled
+            if told.fetchq_cnt == 0 && told.eof_offset >= read {
+                state.gaps.insert(*partition, (read, told.eof_offset));
+            }
+            if told.hi_offset >= 0 && told.ls_offset >= 0 {
+                let behind =
+                    self.meters.behind_transactions.with_label_values(&[partition.to_string()]);
+                behind.set((told.hi_offset - told.ls_offset).max(0));
+            }
+        }
+        self.show_lag(&state);
     }
 
     pub(crate) fn fail(&self, failure: String) {
@@ -273,8 +368,14 @@ pub(crate) struct Callbacks(pub(crate) Arc<Group>);
 pub(crate) type Member = BaseConsumer<Callbacks>;
 
 impl ClientContext for Callbacks {
-    /// The polling thread is told the same.
-    fn error(&self, _: KafkaError, _: &str) {}
+    /// The polling thread gets the same error next, without the reason.
+    fn error(&self, _: KafkaError, reason: &str) {
+        self.0.complaint.hear(reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.0.note_statistics(&statistics);
+    }
 }
 
 impl ConsumerContext for Callbacks {
@@ -311,8 +412,10 @@ impl ConsumerContext for Callbacks {
         }
         group.meters.rebalances.with_label_values(&[what]).inc();
         state.forget();
+        group.meters.health.mended();
         // what others have now is not our lag
         group.meters.lag.reset();
+        group.meters.behind_transactions.reset();
         state.assigned = is_assigned.then_some(partitions);
         group.meters.assigned.set(state.assigned.as_ref().map_or(0, Vec::len) as i64);
         group.tell(state);

@@ -156,6 +156,19 @@ impl Lake {
         Ok(Some(bytes.to_vec()))
     }
 
+    /// What changes whenever an object is written, also with the same bytes; `None` when there is
+    /// none.
+    pub async fn stamp(&self, relative: &str) -> Result<Option<String>> {
+        match self.store.head(&self.path(relative)?).await {
+            Ok(meta) => {
+                let tag = meta.e_tag.unwrap_or_default();
+                Ok(Some(format!("{} {tag}", meta.last_modified.timestamp_micros())))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e).with_context(|| self.url(relative)),
+        }
+    }
+
     /// Writes an object; readers see the old or the new one, never a part.
     pub async fn put(&self, relative: &str, bytes: Vec<u8>) -> Result<()> {
         let path = self.path(relative)?;

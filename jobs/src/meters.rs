@@ -10,6 +10,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::health::Health;
+
 /// Bounds of durations, in seconds: from an answer on arrival to a store that was away.
 const SECONDS: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -19,6 +21,8 @@ macro_rules! meters {
         /// The meters of one stream.
         pub struct Meters {
             registry: Registry,
+            /// Whether what the stream depends on answers.
+            pub health: Health,
             $($(#[doc = $help])+ pub $name: $type,)+
         }
 
@@ -31,7 +35,7 @@ macro_rules! meters {
                     let $name = make::$type(stringify!($name), help, &[$($label)?])?;
                     registry.register(Box::new($name.clone()))?;
                 )+
-                Ok(Self { registry, $($name,)+ })
+                Ok(Self { registry, health: Health::default(), $($name,)+ })
             }
         }
     };
@@ -56,8 +60,14 @@ meters! {
     sink_retries_total: IntCounterVec by "sink",
     /// Whether a sink is failing now.
     sink_down: IntGaugeVec by "sink",
-    /// Messages of a partition that are not answered.
+    /// Messages of a partition that can be read and are not answered.
     lag: IntGaugeVec by "partition",
+    /// Offsets of a partition that cannot be read before a transaction of their senders has ended.
+    behind_transactions: IntGaugeVec by "partition",
+    /// Offsets that Kafka had deleted before they were read.
+    deleted_unread_total: IntCounter,
+    /// Partitions that were read from their beginning, because their log had become another one.
+    other_logs_total: IntCounter,
     /// Messages of the window that is being filled.
     window_rows: IntGauge,
     /// Messages that wait to become a window.
@@ -138,15 +148,19 @@ impl Meters {
     }
 
     /// Why requests cannot be answered at the moment, if so.
-    pub fn unready(&self) -> Option<&'static str> {
+    pub fn unready(&self) -> Option<String> {
         let is_down = |sink: &str| self.sink_down.with_label_values(&[sink]).get() > 0;
+        if let Some(why) = self.health.unready() {
+            return Some(why);
+        }
         if self.rebalances.with_label_values(&["assigned"]).get() == 0 {
-            return Some("the consumer group has not let us in");
+            return Some("the consumer group has not let us in".into());
         }
         if is_down("store") {
-            return Some("the store does not take answers");
+            return Some("the store does not take answers".into());
         }
-        (is_down("answers") || is_down("dead_letters")).then_some("Kafka does not take records")
+        let is_mute = is_down("answers") || is_down("dead_letters");
+        is_mute.then(|| "Kafka does not take records".into())
     }
 }
 

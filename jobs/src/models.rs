@@ -47,11 +47,20 @@ pub async fn save(lake: &Lake, model: &Model) -> Result<String> {
 ///
 /// Errors name the artefact and say why it is refused.
 pub async fn load(lake: &Lake, version: &str) -> Result<Scorer> {
-    let name = artefact(version);
-    let Some(bytes) = lake.get(&name, MODEL_BYTES_MAX).await? else {
-        bail!("there is no model {}", lake.url(&name));
-    };
-    let model = Model::parse(&bytes, version).with_context(|| lake.url(&name))?;
+    match read(lake, version).await? {
+        Some(bytes) => parse(lake, version, &bytes),
+        None => bail!("there is no model {}", lake.url(&artefact(version))),
+    }
+}
+
+/// The bytes of a model, if it is there. Errors may pass: the data root is away.
+async fn read(lake: &Lake, version: &str) -> Result<Option<Vec<u8>>> {
+    lake.get(&artefact(version), MODEL_BYTES_MAX).await
+}
+
+/// A model from its bytes. Errors do not pass: it is damaged.
+fn parse(lake: &Lake, version: &str, bytes: &[u8]) -> Result<Scorer> {
+    let model = Model::parse(bytes, version).with_context(|| lake.url(&artefact(version)))?;
     Ok(Scorer::new(model, version))
 }
 
@@ -140,8 +149,20 @@ pub struct Serving {
     lake: Lake,
     champion: Arc<Scorer>,
     /// A champion that was refused, so that it is complained of once.
-    refused: Option<String>,
+    refused: Option<RefusedModel>,
+    /// What was wrong at the last look, so that it is complained of once.
+    complaint: Option<String>,
     looked: Instant,
+}
+
+/// A champion that does not serve.
+#[derive(PartialEq, Eq)]
+struct RefusedModel {
+    version: String,
+    /// What the object that names it looked like: promoted again, it is looked at again.
+    stamp: Option<String>,
+    /// A model that is missing may come.
+    is_missing: bool,
 }
 
 /// What a look at the champion found.
@@ -163,7 +184,13 @@ impl Serving {
         })?;
         let champion = Arc::new(champion);
         register(ctx, Models::from([("champion".to_owned(), Arc::clone(&champion))]));
-        Ok(Self { lake: lake.clone(), champion, refused: None, looked: Instant::now() })
+        Ok(Self {
+            lake: lake.clone(),
+            champion,
+            refused: None,
+            complaint: None,
+            looked: Instant::now(),
+        })
     }
 
     /// The model that serves.
@@ -185,34 +212,60 @@ impl Serving {
         })
     }
 
-    /// Takes a new champion, whole. One that cannot be read is refused with a warning, and the old
-    /// one goes on serving: requests are answered whatever happens to the data root.
+    /// Takes a new champion, whole. One that is damaged is refused with a warning, and the old one
+    /// goes on serving: requests are answered whatever happens to the data root. One that cannot be
+    /// read at the moment is looked for again.
     pub async fn look(&mut self, ctx: &SessionContext) -> Looked {
-        let found = match champion_version(&self.lake).await {
-            Ok(Some(version)) if version != self.champion.version() => version,
-            Ok(_) => return Looked::Same,
-            Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "champion is not known");
-                return Looked::Same;
+        match self.find(ctx).await {
+            Ok(looked) => {
+                self.complaint = None;
+                looked
             }
-        };
-        if self.refused.as_ref() == Some(&found) {
-            return Looked::Same;
+            Err(error) => {
+                let error = format!("{error:#}");
+                if self.complaint.as_ref() != Some(&error) {
+                    tracing::warn!(error, "champion is not known; the old one serves");
+                    self.complaint = Some(error);
+                }
+                Looked::Same
+            }
         }
+    }
+
+    async fn find(&mut self, ctx: &SessionContext) -> Result<Looked> {
+        let found = match champion_version(&self.lake).await? {
+            Some(version) if version != self.champion.version() => version,
+            _ => return Ok(Looked::Same),
+        };
+        let stamp = self.lake.stamp(CHAMPION).await?;
+        let refused =
+            |is_missing| RefusedModel { version: found.clone(), stamp: stamp.clone(), is_missing };
+        if self.refused == Some(refused(false)) {
+            return Ok(Looked::Same);
+        }
+        let Some(bytes) = read(&self.lake, &found).await? else {
+            let refused = refused(true);
+            if self.refused.as_ref() == Some(&refused) {
+                return Ok(Looked::Same);
+            }
+            tracing::warn!(model = found, "champion is refused: there is no such model");
+            self.refused = Some(refused);
+            return Ok(Looked::Refused);
+        };
         let before = self.champion.version();
-        match load(&self.lake, &found).await {
+        match parse(&self.lake, &found, &bytes) {
             Ok(scorer) => {
                 tracing::info!(model = found, before, "champion is replaced");
                 self.champion = Arc::new(scorer);
                 let champion = Arc::clone(&self.champion);
                 register(ctx, Models::from([("champion".to_owned(), champion)]));
-                Looked::Replaced
+                Ok(Looked::Replaced)
             }
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::warn!(model = found, error, serving = before, "champion is refused");
-                self.refused = Some(found);
-                Looked::Refused
+                self.refused = Some(refused(false));
+                Ok(Looked::Refused)
             }
         }
     }

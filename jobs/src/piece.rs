@@ -6,6 +6,7 @@ use anyhow::Result;
 use events::{Answer, Status};
 use serde_json::Value;
 
+use crate::request_log::LastRecord;
 use crate::window::{Message, ScoredWindow};
 
 /// Messages whose answers are written together. A larger window is split: a transaction must end
@@ -35,6 +36,12 @@ pub(crate) fn pieces(messages: Vec<Message>) -> Vec<Vec<Message>> {
 /// For each partition, the offset after the last message.
 pub(crate) fn next_offsets(messages: &[Message]) -> BTreeMap<i32, i64> {
     messages.iter().map(|message| (message.partition, message.offset + 1)).collect()
+}
+
+/// For each partition, the last message.
+pub(crate) fn last_records(messages: &[Message]) -> BTreeMap<i32, LastRecord> {
+    let last: BTreeMap<i32, &Message> = messages.iter().map(|m| (m.partition, m)).collect();
+    last.into_iter().map(|(partition, message)| (partition, LastRecord::of(message))).collect()
 }
 
 /// When Kafka got each message.

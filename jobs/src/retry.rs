@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use futures::future::{BoxFuture, Shared};
-use store::CommitError;
+use store::WriteError;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::meters::Meters;
@@ -17,6 +17,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long one attempt may take. A server that was stopped answers nothing, and says nothing
 /// either; MongoDB ends a transaction after the same time.
 const ATTEMPT: Duration = Duration::from_secs(60);
+/// How long a job that is told to end goes on trying: whoever told it waits 10 s, or 30, and kills.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why a window is not answered.
 pub(crate) enum Stop {
@@ -51,12 +53,12 @@ impl<'a> Retry<'a> {
     }
 
     /// Tries until `attempt` succeeds, unless the assignment is `lost`, somebody else has claimed
-    /// a partition, it takes too long, or it fails while the job is to end.
+    /// a partition, the error is permanent, it takes too long, or the job is to end.
     pub(crate) async fn until_done<T>(
         &self,
         sink: &'static str,
         lost: impl Future<Output = ()>,
-        mut attempt: impl AsyncFnMut() -> Result<T, CommitError>,
+        mut attempt: impl AsyncFnMut() -> Result<T, WriteError>,
     ) -> Result<T, Stop> {
         let is_down = self.meters.sink_down.with_label_values(&[sink]);
         let started = Instant::now();
@@ -65,14 +67,22 @@ impl<'a> Retry<'a> {
             loop {
                 let error = match timeout(ATTEMPT, attempt()).await {
                     Ok(Ok(done)) => return Ok(done),
-                    Ok(Err(CommitError::Fenced(claim))) => return Err(Stop::Fenced(claim)),
-                    Ok(Err(CommitError::Fault(error))) => error,
+                    Ok(Err(WriteError::Fenced(claim))) => return Err(Stop::Fenced(claim)),
+                    Ok(Err(WriteError::Permanent(error))) => {
+                        let what = format!("{sink}: it is refused, and would be again");
+                        return Err(Stop::Failed(error.context(what)));
+                    }
+                    Ok(Err(WriteError::Passing(error))) => error,
                     Err(_) => anyhow!("no answer within {} s", ATTEMPT.as_secs()),
                 };
                 is_down.set(1);
                 self.meters.sink_retries_total.with_label_values(&[sink]).inc();
                 let is_over = |limit| started.elapsed() >= limit;
-                if self.shutdown.peek().is_some() || self.give_up_after.is_some_and(is_over) {
+                if self.shutdown.peek().is_some() {
+                    let what = format!("{sink}: not done when told to end; the next job does it");
+                    return Err(Stop::Failed(error.context(what)));
+                }
+                if self.give_up_after.is_some_and(is_over) {
                     return Err(Stop::Failed(error.context(format!("{sink}: given up"))));
                 }
                 let pause_ms = pause.as_millis();
@@ -84,10 +94,18 @@ impl<'a> Retry<'a> {
                 pause = (2 * pause).min(PAUSE_MAX);
             }
         };
+        let told_to_end = async {
+            self.shutdown.clone().await;
+            sleep(GRACE).await;
+        };
         let tried = tokio::select! {
             biased;
             () = lost => Err(Stop::Lost),
             tried = trying => tried,
+            () = told_to_end => Err(Stop::Failed(anyhow!(
+                "{sink}: no answer within {} s of being told to end; the next job does it",
+                GRACE.as_secs()
+            ))),
         };
         // where the assignment is lost, the next attempt tells
         is_down.set(0);

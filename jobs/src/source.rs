@@ -5,7 +5,7 @@
 //! Where to read from is not Kafka's business: a partition that the group assigns is reported as
 //! [`Event::Assigned`], and read only when [`Source::start`] says from where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -20,18 +20,24 @@ use tokio::task::{JoinHandle as Task, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use crate::group::{Callbacks, Group, Item, Member};
-use crate::kafka::{Properties, RECORD_BYTES_MAX, config};
+use crate::kafka::{Properties, bound_fetches, config};
 use crate::meters::Meters;
-use crate::poll::{ends, poll, watch_lag};
+use crate::poll::{ends, poll, watch_broker};
 use crate::trigger::Trigger;
 use crate::window::Message;
 
 /// Quiet after which there is time for what can wait.
 const IDLE: Duration = Duration::from_millis(500);
+/// And after that, as long as it is quiet.
+const IDLE_AGAIN: Duration = Duration::from_secs(5);
 /// Messages that librdkafka fetches ahead. More would be fetched again after each pause.
 const FETCHED_MESSAGES: &str = "20000";
 /// How often the group is told how far we are, for those who watch the lag.
 const GROUP_COMMIT_MS: &str = "1000";
+/// How often the group looks for new partitions.
+const PARTITIONS_EVERY_MS: &str = "10000";
+/// How often librdkafka tells how far it has read.
+const STATISTICS_MS: &str = "1000";
 
 /// How much is held at a time, in messages and in bytes of their keys and values.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +68,8 @@ pub struct Window {
     pub messages: Vec<Message>,
     /// Whether the stream ends with it.
     pub is_last: bool,
+    /// Partitions that were silent for a while before: their log may be another one.
+    pub rested: BTreeSet<i32>,
 }
 
 /// What happened.
@@ -71,7 +79,7 @@ pub enum Event {
     Assigned(Assignment),
     /// A window is there.
     Window(Window),
-    /// Nothing came for a while; told once after each window.
+    /// Nothing came for a while; told soon after each window, and then now and again.
     Idle,
 }
 
@@ -80,7 +88,7 @@ pub struct Source {
     consumer: Arc<Member>,
     group: Arc<Group>,
     poller: Option<JoinHandle<()>>,
-    lag: Task<()>,
+    watch: Task<()>,
     trigger: Trigger,
     limits: Limits,
     meters: Arc<Meters>,
@@ -96,13 +104,15 @@ pub struct Source {
 }
 
 impl Source {
-    /// Joins `group` and subscribes to `topic`.
+    /// Joins `group` and subscribes to `topic`. Reading fails when Kafka is away, or what is there
+    /// cannot be read, for `give_up_after`.
     pub async fn open(
         properties: &Properties,
         topic: &str,
         group: &str,
         trigger: Trigger,
         limits: Limits,
+        give_up_after: Option<Duration>,
         meters: Arc<Meters>,
     ) -> Result<Self> {
         let mut config = config(properties);
@@ -111,21 +121,25 @@ impl Source {
             // what is stored is committed by librdkafka, again and again until it is taken
             .set("enable.auto.offset.store", "false")
             .set("auto.commit.interval.ms", GROUP_COMMIT_MS)
-            .set("auto.offset.reset", "earliest")
+            // an offset that is gone is for the stream to explain
+            .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "true")
+            .set("topic.metadata.refresh.interval.ms", PARTITIONS_EVERY_MS)
+            .set("statistics.interval.ms", STATISTICS_MS)
             // all partitions are taken away before any is given: a change of hands is one event
             .set("partition.assignment.strategy", "range,roundrobin")
-            .set("fetch.message.max.bytes", RECORD_BYTES_MAX.to_string())
             .set("queued.min.messages", FETCHED_MESSAGES)
             .set("queued.max.messages.kbytes", (limits.queue_bytes / 1024).max(1).to_string());
+        bound_fetches(&mut config);
         let group = Arc::new(Group::new(topic, limits, Arc::clone(&meters)));
         let consumer: KafkaResult<Member> =
             config.create_with_context(Callbacks(Arc::clone(&group)));
         let consumer = Arc::new(consumer.context("the Kafka properties make no consumer")?);
         let ends = match trigger {
             Trigger::Once | Trigger::AvailableNow => {
-                let (consumer, topic) = (Arc::clone(&consumer), topic.to_owned());
-                Some(spawn_blocking(move || ends(&consumer, &topic)).await??)
+                let (consumer, group) = (Arc::clone(&consumer), Arc::clone(&group));
+                let ends = move || ends(&consumer, &group.complaint, group.topic());
+                Some(spawn_blocking(ends).await??)
             }
             Trigger::Interval(_) | Trigger::Arrival => None,
         };
@@ -134,12 +148,17 @@ impl Source {
             let (consumer, group) = (Arc::clone(&consumer), Arc::clone(&group));
             thread::Builder::new().name("kafka-poll".into()).spawn(move || poll(&consumer, &group))
         };
-        let lag = tokio::spawn(watch_lag(Arc::clone(&consumer), Arc::clone(&group)));
+        let watch = watch_broker(
+            Arc::clone(&consumer),
+            Arc::clone(&group),
+            properties.to_vec(),
+            give_up_after,
+        );
         Ok(Self {
             consumer,
             group,
             poller: Some(poller.context("cannot start a thread")?),
-            lag,
+            watch: tokio::spawn(watch),
             trigger,
             limits,
             meters,
@@ -156,7 +175,7 @@ impl Source {
     /// thrown away.
     pub async fn next(&mut self, mut shutdown: impl Future<Output = ()> + Unpin) -> Result<Event> {
         let (mut messages, mut n_bytes) = (Vec::new(), 0);
-        let idle = Instant::now() + IDLE;
+        let idle = Instant::now() + if self.is_idle_told { IDLE_AGAIN } else { IDLE };
         loop {
             if let Some(assignment) = self.look(&mut messages, &mut n_bytes)? {
                 return Ok(Event::Assigned(assignment));
@@ -186,7 +205,7 @@ impl Source {
                         return Ok(self.close(messages, false));
                     }
                 }
-                () = sleep_until(idle), if messages.is_empty() && !self.is_idle_told => {
+                () = sleep_until(idle), if messages.is_empty() => {
                     self.is_idle_told = true;
                     return Ok(Event::Idle);
                 }
@@ -207,7 +226,8 @@ impl Source {
     fn close(&mut self, messages: Vec<Message>, is_last: bool) -> Event {
         self.window_ends = None;
         self.is_idle_told = false;
-        Event::Window(Window { messages, is_last })
+        let rested = self.group.lock().take_rested();
+        Event::Window(Window { messages, is_last, rested })
     }
 
     /// Takes from the queue what the window has room for; a new assignment goes before.
@@ -295,9 +315,9 @@ impl Source {
 
     /// Leaves the group.
     pub async fn close_group(mut self) -> Result<()> {
-        self.lag.abort();
+        self.watch.abort();
         // the task holds the consumer, which leaves when the last of its holders is gone
-        _ = (&mut self.lag).await;
+        _ = (&mut self.watch).await;
         self.group.stop();
         let poller = self.poller.take();
         let closed = spawn_blocking(move || {
@@ -310,7 +330,7 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        self.lag.abort();
+        self.watch.abort();
         self.group.stop();
     }
 }

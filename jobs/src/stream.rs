@@ -6,7 +6,7 @@
 //! the topic. Where to go on is what the store says, so a crash at any point repeats only work that
 //! may be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,19 +20,28 @@ use serde_json::Value;
 use store::{Claim, Store};
 use udf::scorer::Scorer;
 
+use crate::dead_letters::{KnownLetters, known_letters};
+use crate::kafka::{Properties, Topics};
 use crate::lake::Lake;
 use crate::meters::Meters;
 use crate::models::{Looked, Serving};
 use crate::observe::Observer;
-use crate::piece::{created_ms, document, documents, next_offsets, pieces};
+use crate::piece::{created_ms, document, documents, last_records, next_offsets, pieces};
+use crate::request_log::{
+    Inspection, Inspector, LastRecord, LogMark, Verdict, judge, offset_to_inspect,
+};
+use crate::resume::{Resumed, resume};
 use crate::retry::{Retry, Stop};
-use crate::sink::{Record, Sent, Sink};
+use crate::sink::{Record, SendError, Sent, Sink};
 use crate::source::{Assignment, Event, Source, Window};
 use crate::streamed::Streamed;
-use crate::window::{self, Message, Plan, Rules, ScoredWindow};
+use crate::window::{self, DeadLetter, Message, Plan, Rules, ScoredWindow};
 
 /// How long the store may take to record what only saves work.
 const NOTE_WAIT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether the claims hold, beside each commit.
+const CLAIMS_EVERY: Duration = Duration::from_secs(5);
 
 /// A place in a window's way at which a test lets the program die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +58,10 @@ pub enum Step {
 pub struct Options {
     /// The consumer group; names the job and what it holds of the topic.
     pub group: String,
-    /// The request topic.
-    pub topic: String,
+    /// The topics.
+    pub topics: Topics,
+    /// How Kafka is reached.
+    pub properties: Vec<(String, String)>,
     /// Largest message that is read, in bytes.
     pub message_bytes_max: usize,
     /// Age beyond which a request is not scored any more; `None` is for ever.
@@ -113,6 +124,10 @@ pub async fn run(
         retry,
         observer,
         claims: BTreeMap::new(),
+        inspector: Inspector::new(&options.properties, &options.topics.requests),
+        looked: Instant::now(),
+        held: BTreeMap::new(),
+        known: KnownLetters::default(),
         has_to_note: false,
         telling: None,
         streamed: Streamed::default(),
@@ -138,6 +153,13 @@ struct Stream<'a> {
     /// What we hold of each assigned partition. `published` goes before what the store knows: it
     /// is written with the next answers.
     claims: BTreeMap<i32, Claim>,
+    inspector: Inspector,
+    /// When it was last looked whether the claims hold.
+    looked: Instant,
+    /// What we held before the last assignment.
+    held: BTreeMap<i32, Claim>,
+    /// Letters that were written before what is read again.
+    known: KnownLetters,
     has_to_note: bool,
     telling: Option<Telling>,
     streamed: Streamed,
@@ -146,7 +168,7 @@ struct Stream<'a> {
 /// Answers on their way to the topic; the store has them.
 struct Telling {
     records: Vec<Record>,
-    sent: Result<Sent>,
+    sent: Result<Sent, SendError>,
     /// Where their messages end.
     next: BTreeMap<i32, i64>,
 }
@@ -186,41 +208,133 @@ impl Stream<'_> {
                 }
                 Err(Stop::Failed(error)) => return Err(error),
             }
+            if self.looked.elapsed() >= CLAIMS_EVERY {
+                self.look_at_claims().await?;
+                self.looked = Instant::now();
+            }
             if is_over {
                 return Ok(());
             }
         }
     }
 
+    /// Notices when somebody has claimed what is ours although there is nothing to write: an
+    /// operator, who lets us go on from somewhere else.
+    async fn look_at_claims(&mut self) -> Result<()> {
+        let ids: Vec<String> = self.claims.values().map(|claim| claim.id.clone()).collect();
+        let found = self.store.get_all(STREAM_OFFSETS, &ids);
+        // a store that is away is watched elsewhere
+        let Ok(Ok(found)) = tokio::time::timeout(NOTE_WAIT, found).await else { return Ok(()) };
+        let is_taken = |claim: &Claim| {
+            found.iter().any(|document| {
+                Claim::of(document).is_ok_and(|now| now.id == claim.id && now.epoch > claim.epoch)
+            })
+        };
+        if self.claims.values().any(is_taken) {
+            tracing::warn!("another process claimed what is ours");
+            self.meters.fenced_total.inc();
+            self.leave_to_others();
+            self.source.assign_again()?;
+        }
+        Ok(())
+    }
+
     /// Takes what the group assigned, away from whoever had it, and reads on from where the store
-    /// says. Answers that others may not have been told of are read, and told, again.
+    /// says, if that is of the same log. Answers that others may not have been told of are read,
+    /// and told, again.
     async fn claim(&mut self, assignment: &Assignment) -> Result<(), Stop> {
         self.leave_to_others();
-        let Options { group, topic, .. } = self.options;
-        let mut offsets = BTreeMap::new();
+        let Options { group, topics, properties, .. } = self.options;
+        let mut stored = BTreeMap::new();
         for partition in &assignment.partitions {
-            let id = format!("{group}/{topic}/{partition}");
-            let claim = async || Ok(self.store.claim(STREAM_OFFSETS, &id).await?);
+            let id = format!("{group}/{}/{partition}", topics.requests);
+            let claim = async || self.store.claim(STREAM_OFFSETS, &id).await;
             let claim = self.retry.until_done("store", self.source.lost(), claim).await?;
-            offsets.insert(*partition, claim.published);
-            self.claims.insert(*partition, claim);
+            stored.insert(*partition, claim);
         }
+        let inspection = self.inspect(stored.iter()).await?;
+        let Resumed { claims, is_changed } = resume(stored, &self.held, &inspection, self.meters)?;
+        let all: Vec<Claim> = claims.values().cloned().collect();
+        if is_changed {
+            let note = async || self.store.commit(ANSWERS, &[], STREAM_OFFSETS, &all).await;
+            self.retry.until_done("store", self.source.lost(), note).await?;
+        }
+        self.known = self.letters_before(properties, &claims).await?;
+        let offsets = claims.iter().map(|(partition, claim)| (*partition, claim.published));
+        let offsets: BTreeMap<i32, i64> = offsets.collect();
+        self.claims = claims;
         tracing::info!(?offsets, "reading on from where the store says");
         self.source.start(assignment, &offsets)?;
         // whoever had it before may have died before the group was told
         Ok(self.source.done(&offsets)?)
     }
 
+    /// What there is of the logs of claims.
+    async fn inspect(
+        &self,
+        claims: impl Iterator<Item = (&i32, &Claim)>,
+    ) -> Result<Inspection, Stop> {
+        let mut offsets = BTreeMap::new();
+        for (partition, claim) in claims {
+            let mark = LogMark::of(claim)?;
+            offsets.insert(*partition, offset_to_inspect(claim, mark.as_ref()));
+        }
+        let look = async || Ok(self.inspector.inspect(offsets.clone()).await?);
+        self.retry.until_done("log", self.source.lost(), look).await
+    }
+
+    /// Whether partitions that were silent are still of the log that we have read so far.
+    async fn is_same_log(&self, rested: &BTreeSet<i32>) -> Result<bool, Stop> {
+        let claims = || self.claims.iter().filter(|(partition, _)| rested.contains(partition));
+        let Inspection { here, found } = self.inspect(claims()).await?;
+        for (partition, claim) in claims() {
+            let mark = LogMark::of(claim)?;
+            let found = found.get(partition).context("a partition that was not looked at")?;
+            if judge(claim, mark.as_ref(), &here, found) != Verdict::Same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The dead letters that may have been written before, of partitions that are read again.
+    async fn letters_before(
+        &self,
+        properties: &Properties,
+        claims: &BTreeMap<i32, Claim>,
+    ) -> Result<KnownLetters, Stop> {
+        let mut read_again = Vec::new();
+        for (partition, claim) in claims {
+            let to = LogMark::of(claim)?.map_or(0, |mark| mark.read_again_to);
+            if claim.published < to {
+                read_again.push(*partition);
+            }
+        }
+        if read_again.is_empty() {
+            return Ok(KnownLetters::default());
+        }
+        let read = async || Ok(known_letters(properties, &self.options.topics, &read_again).await?);
+        self.retry.until_done("dead_letters", self.source.lost(), read).await
+    }
+
     /// Whoever claims the partitions next reads, and tells, what is not told yet.
     fn leave_to_others(&mut self) {
-        self.claims.clear();
+        self.held.append(&mut self.claims);
         self.telling = None;
     }
 
     /// Answers a window, in pieces that fit a transaction.
-    async fn answer(&mut self, Window { messages, is_last }: Window) -> Result<(), Stop> {
+    async fn answer(&mut self, window: Window) -> Result<(), Stop> {
+        let Window { messages, is_last, rested } = window;
         if messages.is_empty() {
             self.finish_telling().await?;
+            return Ok(());
+        }
+        if !rested.is_empty() && !self.is_same_log(&rested).await? {
+            tracing::warn!("a window is thrown away: the topic was made again meanwhile");
+            self.finish_telling().await?;
+            self.leave_to_others();
+            self.source.assign_again()?;
             return Ok(());
         }
         let (started, before) = (Instant::now(), self.streamed);
@@ -274,6 +388,7 @@ impl Stream<'_> {
             expire_after: self.options.expire_after,
         };
         let (next, created) = (next_offsets(&messages), created_ms(&messages));
+        let last = last_records(&messages);
         let n_messages = messages.len() as u64;
         let (meters, mut clock) = (self.meters, Instant::now());
         let mut lap = |name, phase: &mut Duration| {
@@ -282,18 +397,19 @@ impl Stream<'_> {
             meters.phase(name, took);
             *phase += took;
         };
-        let scored = window::score(&self.plan, messages, rules).await?;
+        let mut scored = window::score(&self.plan, messages, rules).await?;
+        scored.dead_letters.retain(|letter| !self.known.contains(&letter.message));
         lap("score", &mut phases.score);
         self.retry
             .until_done("dead_letters", self.source.lost(), async || {
-                Ok(self.sink.send_dead_letters(&scored.dead_letters).await?)
+                self.sink.send_dead_letters(&scored.dead_letters).await
             })
             .await?;
         lap("dead_letters", &mut phases.publish);
         (self.options.on_step)(Step::Scored);
 
         let documents = documents(&scored)?;
-        let kept = self.store(&scored, &documents, &next).await?;
+        let kept = self.store(&scored, &documents, &next, last).await?;
         lap("store", &mut phases.store);
         (self.options.on_step)(Step::Stored);
 
@@ -317,8 +433,15 @@ impl Stream<'_> {
         let (started, mut sent) = (Instant::now(), Some(sent));
         self.retry
             .until_done("answers", self.source.lost(), async || {
-                let again = || self.sink.begin_answers(&records);
-                Ok(sent.take().unwrap_or_else(again)?.acknowledged().await?)
+                let sent = sent.take().unwrap_or_else(|| self.sink.begin_answers(&records));
+                let done = match sent {
+                    Ok(sent) => sent.acknowledged().await,
+                    Err(error) => Err(error),
+                };
+                match done {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.sink.recover(error).await),
+                }
             })
             .await?;
         let took = started.elapsed();
@@ -338,20 +461,24 @@ impl Stream<'_> {
         scored: &ScoredWindow,
         documents: &[Value],
         next: &BTreeMap<i32, i64>,
+        mut last: BTreeMap<i32, LastRecord>,
     ) -> Result<Vec<String>, Stop> {
         let rejections: Vec<Value> = scored
-            .rejections
+            .dead_letters
             .iter()
-            .map(|refusal| document(&Answer::Refused(refusal.clone())))
+            .filter_map(DeadLetter::rejection)
+            .map(|refusal| document(&Answer::Refused(refusal)))
             .collect::<Result<_>>()?;
-        let moved: BTreeMap<i32, Claim> = next
-            .iter()
-            .map(|(partition, offset)| {
-                let claim = self.claims.get(partition).context("a partition that is not ours")?;
-                // what is read again, to be published, is in the store already
-                Ok((*partition, Claim { next: claim.next.max(*offset), ..claim.clone() }))
-            })
-            .collect::<Result<_>>()?;
+        let mut moved = BTreeMap::new();
+        for (partition, offset) in next {
+            let claim = self.claims.get(partition).context("a partition that is not ours")?;
+            // what is read again, to be published, is in the store already
+            let claim = match last.remove(partition) {
+                Some(last) if *offset > claim.next => moved_to(claim, *offset, last)?,
+                _ => claim.clone(),
+            };
+            moved.insert(*partition, claim);
+        }
         let claims: Vec<Claim> = moved.values().cloned().collect();
         let kept = self
             .retry
@@ -394,4 +521,14 @@ impl Stream<'_> {
             tracing::warn!(error = format!("{error:#}"), "what is published is not recorded");
         }
     }
+}
+
+/// A claim of everything before `next`, of which `last` is the last record.
+fn moved_to(claim: &Claim, next: i64, last: LastRecord) -> Result<Claim> {
+    let mut mark = LogMark::of(claim)?.unwrap_or_default();
+    mark.last = Some(last);
+    if next >= mark.read_again_to {
+        mark.read_again_to = 0;
+    }
+    Ok(Claim { next, log: Some(mark.to_value()?), ..claim.clone() })
 }

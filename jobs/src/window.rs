@@ -19,6 +19,7 @@ use events::{
     Answer, BadRequest, Contribution, N_CLASSES, Prediction, PredictionRequest, Refusal, Status,
     request_uuid,
 };
+use uuid::Uuid;
 
 use crate::requests::Requests;
 use crate::sql;
@@ -36,12 +37,19 @@ pub struct Message {
     pub key: Option<Vec<u8>>,
     /// Value, unchanged; none when the message has none.
     pub value: Option<Vec<u8>>,
+    /// Headers, unchanged, in order.
+    pub headers: Headers,
 }
 
+/// Names and values of headers.
+pub type Headers = Vec<(String, Option<Vec<u8>>)>;
+
 impl Message {
-    /// Bytes of key and value.
+    /// Bytes of key, value and headers.
     pub fn n_bytes(&self) -> usize {
-        [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum()
+        let value = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+        let headers = self.headers.iter().map(|(name, text)| name.len() + value(text));
+        value(&self.key) + value(&self.value) + headers.sum::<usize>()
     }
 }
 
@@ -54,6 +62,17 @@ pub struct DeadLetter {
     pub kind: &'static str,
     /// Why; names the field.
     pub reason: String,
+    /// The request that it is, where it says so.
+    pub uuid: Option<Uuid>,
+}
+
+impl DeadLetter {
+    /// What its sender is told.
+    pub fn rejection(&self) -> Option<Refusal> {
+        let refusal =
+            |uuid| Refusal { UUID: uuid, status: Status::Rejected, Reason: self.reason.clone() };
+        self.uuid.map(refusal)
+    }
 }
 
 /// What decides whether a message is scored.
@@ -72,8 +91,6 @@ pub struct Rules {
 pub struct ScoredWindow {
     /// One for each request that can be read.
     pub answers: Vec<Answer>,
-    /// One for each message that names its request but cannot be read.
-    pub rejections: Vec<Refusal>,
     /// What cannot be read.
     pub dead_letters: Vec<DeadLetter>,
     /// The rows of `sql/7_answers.sql`: features and predictions of what was scored.
@@ -115,12 +132,9 @@ fn expired(request: &PredictionRequest, rules: Rules) -> Option<Refusal> {
 }
 
 fn reject(window: &mut ScoredWindow, message: Message, error: &BadRequest) {
-    let reason = error.to_string();
-    if let Some(uuid) = message.value.as_deref().and_then(request_uuid) {
-        let status = Status::Rejected;
-        window.rejections.push(Refusal { UUID: uuid, status, Reason: reason.clone() });
-    }
-    window.dead_letters.push(DeadLetter { message, kind: error.kind(), reason });
+    let uuid = message.value.as_deref().and_then(request_uuid);
+    let reason = error.reason();
+    window.dead_letters.push(DeadLetter { message, kind: error.kind(), reason, uuid });
 }
 
 /// Registers `flights`, to be filled with requests, and `features` made from it by the step that

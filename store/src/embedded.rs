@@ -9,7 +9,7 @@ use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, Transaction, params_from_iter};
 use serde_json::Value;
 
-use crate::{Claim, CommitError, OnConflict, Order, Query, document_id};
+use crate::{Claim, OnConflict, Order, Query, WriteError, document_id};
 
 /// How long a writer waits for another process that writes the same file.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
@@ -39,13 +39,17 @@ impl Embedded {
         format!("embedded SQLite at {}", self.path.display())
     }
 
+    pub(crate) async fn look(&self) -> Result<()> {
+        Ok(self.with_connection(|connection| connection.execute_batch("SELECT 1")).await?)
+    }
+
     /// Writes the documents; the `_id`s of those that were there before.
     pub(crate) async fn write(
         &self,
         collection: &str,
         documents: &[Value],
         how: OnConflict,
-    ) -> Result<Vec<String>> {
+    ) -> Result<Vec<String>, WriteError> {
         let insert = Insert::new(collection, documents, how)?;
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
@@ -56,24 +60,21 @@ impl Embedded {
         .await
     }
 
-    pub(crate) async fn claim(&self, collection: &str, id: &str) -> Result<Claim> {
+    pub(crate) async fn claim(&self, collection: &str, id: &str) -> Result<Claim, WriteError> {
         let (create, id) = (create_table(collection), id.to_owned());
         let claim = format!(
             "INSERT INTO \"{collection}\" (_id, document) \
-             VALUES (?1, json_object('epoch', 1, 'next', 0, 'published', 0)) \
+             VALUES (?1, json_object('_id', ?1, 'epoch', 1, 'next', 0, 'published', 0)) \
              ON CONFLICT (_id) DO UPDATE SET \
                document = json_set(document, '$.epoch', json_extract(document, '$.epoch') + 1) \
-             RETURNING json_extract(document, '$.epoch'), json_extract(document, '$.next'), \
-               json_extract(document, '$.published')"
+             RETURNING json_set(document, '$._id', _id)"
         );
-        self.with_connection(move |connection| {
+        let claimed = self.with_connection(move |connection| {
             connection.execute_batch(&create)?;
-            connection.query_row(&claim, [&id], |row| {
-                let (epoch, next, published) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                Ok(Claim { id: id.clone(), epoch, next, published })
-            })
-        })
-        .await
+            connection.query_row(&claim, [&id], |row| row.get::<_, String>(0))
+        });
+        let document = serde_json::from_str(&claimed.await?).map_err(anyhow::Error::from)?;
+        Ok(Claim::of(&document)?)
     }
 
     pub(crate) async fn commit(
@@ -82,12 +83,13 @@ impl Embedded {
         documents: &[Value],
         offsets: &str,
         claims: &[Claim],
-    ) -> Result<Vec<String>, CommitError> {
+    ) -> Result<Vec<String>, WriteError> {
         let insert = Insert::new(collection, documents, OnConflict::Keep)?;
         let create = create_table(offsets);
         let advance = format!(
             "UPDATE \"{offsets}\" \
-             SET document = json_set(document, '$.next', ?3, '$.published', ?4) \
+             SET document = json_set(document, '$.next', ?3, '$.published', ?4, \
+               '$.log', json(?5)) \
              WHERE _id = ?1 AND json_extract(document, '$.epoch') = ?2"
         );
         let claims = claims.to_vec();
@@ -95,9 +97,10 @@ impl Embedded {
             let transaction = connection.transaction()?;
             transaction.execute_batch(&create)?;
             for claim in claims {
-                let values = (&claim.id, claim.epoch, claim.next, claim.published);
+                let log = claim.log.as_ref().map_or("null".to_owned(), Value::to_string);
+                let values = (&claim.id, claim.epoch, claim.next, claim.published, log);
                 if transaction.execute(&advance, values)? == 0 {
-                    return Ok(Err(CommitError::Fenced(claim.id)));
+                    return Ok(Err(WriteError::Fenced(claim.id)));
                 }
             }
             let kept = insert.run(&transaction)?;
@@ -158,17 +161,16 @@ impl Embedded {
              (SELECT 1 FROM \"{collection}\" WHERE {condition} LIMIT {})",
             query.limit
         );
-        self.with_connection(move |connection| {
+        let counted = self.with_connection(move |connection| {
             connection.execute_batch(&create)?;
             connection.query_row(&sql, params_from_iter(values), |row| row.get::<_, i64>(0))
-        })
-        .await
-        .map(i64::unsigned_abs)
+        });
+        Ok(counted.await?.unsigned_abs())
     }
 
     pub(crate) async fn begin_replacement(&self, next: &str) -> Result<()> {
         let create = format!("DROP TABLE IF EXISTS \"{next}\"; {}", create_table(next));
-        self.with_connection(move |connection| connection.execute_batch(&create)).await
+        Ok(self.with_connection(move |connection| connection.execute_batch(&create)).await?)
     }
 
     /// Inserts what is new; returns how many that were.
@@ -182,12 +184,12 @@ impl Embedded {
             "DROP TABLE IF EXISTS \"{collection}\"; \
              ALTER TABLE \"{next}\" RENAME TO \"{collection}\";"
         );
-        self.with_connection(move |connection| {
+        let replaced = self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute_batch(&replace)?;
             transaction.commit()
-        })
-        .await
+        });
+        Ok(replaced.await?)
     }
 
     /// Makes indexes, each in a transaction of its own: other writers wait for one at a time.
@@ -208,7 +210,7 @@ impl Embedded {
     async fn with_connection<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T> {
+    ) -> Result<T, WriteError> {
         let connection = Arc::clone(&self.connection);
         let done = tokio::task::spawn_blocking(move || {
             // SQLite rolls back what a panicking thread left open, so the connection stays good
@@ -216,7 +218,18 @@ impl Embedded {
                 connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             work(&mut connection)
         });
-        done.await?.with_context(|| self.path.display().to_string())
+        let done = done.await.map_err(anyhow::Error::from)?;
+        done.map_err(|error| {
+            use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, ReadOnly, TooBig};
+            let code = error.sqlite_error_code();
+            let error = anyhow::Error::from(error).context(self.path.display().to_string());
+            match code {
+                Some(DatabaseCorrupt | NotADatabase | ReadOnly | TooBig) => {
+                    WriteError::Permanent(error)
+                }
+                _ => WriteError::Passing(error),
+            }
+        })
     }
 }
 

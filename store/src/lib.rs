@@ -10,15 +10,17 @@ mod mongo;
 
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use embedded::Embedded;
 use mongo::Mongo;
 
-/// Documents sent to the database in one command. Large enough to hide the round trip, small
-/// enough that a command stays below MongoDB's 48 MB message even at 16 KiB a document.
+/// Documents sent to the database in one command. Large enough to hide the round trip.
 const DOCUMENTS_PER_COMMAND: usize = 1_000;
+/// Bytes of documents, as JSON, that are sent in one command. MongoDB takes 16 MiB, and BSON with
+/// its field names of arrays can be larger than JSON.
+const BYTES_PER_COMMAND: usize = 8 * 1024 * 1024;
 
 /// What the name of a collection that is being made ends with.
 const NEXT_SUFFIX: &str = "_next";
@@ -76,18 +78,37 @@ pub struct Claim {
     pub next: i64,
     /// Offset of the first message of which others may not have been told; at most `next`.
     pub published: i64,
+    /// What tells this log from another one under the same name. It is kept beside the offsets,
+    /// and is for the owner of the log to understand.
+    pub log: Option<Value>,
 }
 
-/// Why a commit left nothing behind.
+impl Claim {
+    /// What a document of offsets says, without claiming it: its epoch holds until the next claim.
+    pub fn of(document: &Value) -> Result<Self> {
+        let id = document_id(document)?;
+        let number = |name: &str| {
+            document[name].as_i64().with_context(|| format!("{id} has no number {name}"))
+        };
+        let log = Some(document["log"].clone()).filter(|log| !log.is_null());
+        let (epoch, next, published) = (number("epoch")?, number("next")?, number("published")?);
+        Ok(Self { id: id.to_owned(), epoch, next, published, log })
+    }
+}
+
+/// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
-pub enum CommitError {
+pub enum WriteError {
     /// Somebody else has claimed one of these logs. Throw the work away; claim again before any
     /// more.
     #[error("another process has claimed {0}")]
     Fenced(String),
-    /// The database failed, and may or may not have written. Committing the same again is harmless.
+    /// The database refuses this, and will refuse it again. Do not repeat it.
     #[error(transparent)]
-    Fault(#[from] anyhow::Error),
+    Permanent(anyhow::Error),
+    /// The database failed, and may or may not have written. Writing the same again is harmless.
+    #[error(transparent)]
+    Passing(#[from] anyhow::Error),
 }
 
 impl Store {
@@ -114,18 +135,27 @@ impl Store {
 
     /// Writes the documents whose `_id` is new and leaves the others as they are: a repetition
     /// is a no-op. Durable when it returns.
-    pub async fn write_once(&self, collection: &str, documents: &[Value]) -> Result<()> {
+    pub async fn write_once(
+        &self,
+        collection: &str,
+        documents: &[Value],
+    ) -> Result<(), WriteError> {
         self.write(collection, documents, OnConflict::Keep).await
     }
 
     /// Writes each document, in place of the one with the same `_id`.
-    pub async fn upsert(&self, collection: &str, documents: &[Value]) -> Result<()> {
+    pub async fn upsert(&self, collection: &str, documents: &[Value]) -> Result<(), WriteError> {
         self.write(collection, documents, OnConflict::Replace).await
     }
 
-    async fn write(&self, collection: &str, documents: &[Value], how: OnConflict) -> Result<()> {
+    async fn write(
+        &self,
+        collection: &str,
+        documents: &[Value],
+        how: OnConflict,
+    ) -> Result<(), WriteError> {
         check_documents(collection, documents)?;
-        for chunk in documents.chunks(DOCUMENTS_PER_COMMAND) {
+        for chunk in commands(documents) {
             match self {
                 Self::Mongo(mongo) => mongo.write(collection, chunk, how).await?,
                 Self::Embedded(embedded) => embedded.write(collection, chunk, how).await?,
@@ -134,9 +164,18 @@ impl Store {
         Ok(())
     }
 
+    /// Fails while the database does not answer, or has no server that takes writes. Notices what
+    /// has become of it: a replica set may come back as a server by itself, and the other way.
+    pub async fn look(&self) -> Result<()> {
+        match self {
+            Self::Mongo(mongo) => mongo.look().await,
+            Self::Embedded(embedded) => embedded.look().await,
+        }
+    }
+
     /// Claims the log `id` of `collection`, away from whoever holds it. One that nobody has claimed
     /// before begins at offset 0.
-    pub async fn claim(&self, collection: &str, id: &str) -> Result<Claim> {
+    pub async fn claim(&self, collection: &str, id: &str) -> Result<Claim, WriteError> {
         check_name(collection)?;
         match self {
             Self::Mongo(mongo) => mongo.claim(collection, id).await,
@@ -156,7 +195,7 @@ impl Store {
         documents: &[Value],
         offsets: &str,
         claims: &[Claim],
-    ) -> Result<Vec<String>, CommitError> {
+    ) -> Result<Vec<String>, WriteError> {
         check_name(offsets)?;
         check_documents(collection, documents)?;
         if claims.is_empty() {
@@ -228,7 +267,7 @@ impl Replacement<'_> {
     /// Adds documents; one whose `_id` is there already is left out.
     pub async fn add(&mut self, documents: &[Value]) -> Result<()> {
         check_documents(self.collection, documents)?;
-        for chunk in documents.chunks(DOCUMENTS_PER_COMMAND) {
+        for chunk in commands(documents) {
             self.n_documents += match self.store {
                 Store::Mongo(mongo) => mongo.insert(&self.next, chunk).await?,
                 Store::Embedded(embedded) => embedded.insert(&self.next, chunk).await?,
@@ -281,6 +320,38 @@ enum OnConflict {
     Replace,
 }
 
+/// The documents in commands of bounded number and bytes, in order. One that is larger than the
+/// bound has a command to itself.
+fn commands(documents: &[Value]) -> impl Iterator<Item = &[Value]> {
+    let mut rest = documents;
+    std::iter::from_fn(move || {
+        let mut n_bytes = 0;
+        let fits = |document: &&Value| {
+            n_bytes += json_bytes(document);
+            n_bytes <= BYTES_PER_COMMAND
+        };
+        let n = rest.iter().take(DOCUMENTS_PER_COMMAND).take_while(fits).count();
+        let (command, after) = rest.split_at(n.max(1).min(rest.len()));
+        rest = after;
+        (!command.is_empty()).then_some(command)
+    })
+}
+
+/// About the bytes of a document as JSON, without writing it.
+fn json_bytes(value: &Value) -> usize {
+    /// Room for a number, a constant, or the signs around a field.
+    const SCALAR_BYTES: usize = 16;
+    match value {
+        Value::String(text) => text.len() + SCALAR_BYTES,
+        Value::Array(values) => values.iter().map(json_bytes).sum::<usize>() + SCALAR_BYTES,
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| name.len() + json_bytes(value);
+            fields.iter().map(field).sum::<usize>() + SCALAR_BYTES
+        }
+        _ => SCALAR_BYTES,
+    }
+}
+
 fn check_documents(collection: &str, documents: &[Value]) -> Result<()> {
     check_name(collection)?;
     documents.iter().try_for_each(|document| document_id(document).map(drop))
@@ -298,4 +369,24 @@ fn check_name(name: &str) -> Result<()> {
     let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     ensure!(valid, "{name:?} is not a name of a collection or field");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_bounded_in_order_and_leave_nothing_out() {
+        let sizes = |documents: &[Value]| -> Vec<usize> {
+            let found: Vec<&[Value]> = commands(documents).collect();
+            assert_eq!(found.concat(), documents);
+            found.iter().map(|command| command.len()).collect()
+        };
+        let document = |n_bytes: usize| serde_json::json!({"_id": "x".repeat(n_bytes)});
+        assert_eq!(sizes(&vec![document(1); 2 * DOCUMENTS_PER_COMMAND + 1]), [1_000, 1_000, 1]);
+        assert_eq!(sizes(&vec![document(BYTES_PER_COMMAND / 3); 5]), [2, 2, 1]);
+        let large = [document(1), document(2 * BYTES_PER_COMMAND), document(1)];
+        assert_eq!(sizes(&large), [1, 1, 1]);
+        assert!(sizes(&[]).is_empty());
+    }
 }

@@ -1,24 +1,58 @@
 //! Documents in MongoDB, written in bulk and acknowledged by a majority.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use futures::TryStreamExt;
 use mongodb::bson::{self, Document, RawArrayBuf, RawDocumentBuf, cstr, doc, rawdoc};
-use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, ReturnDocument, WriteConcern};
+use mongodb::error::ErrorKind;
+use mongodb::options::{
+    Acknowledgment, ClientOptions, ReadConcern, ReadPreference, ReturnDocument, SelectionCriteria,
+    TransactionOptions, WriteConcern,
+};
 use mongodb::{Client, Collection, Cursor, Database, IndexModel};
 use serde_json::Value;
 
-use crate::{Claim, CommitError, DOCUMENTS_PER_COMMAND, OnConflict, Order, Query, document_id};
+use crate::{Claim, OnConflict, Order, Query, WriteError, commands, document_id};
 
 /// How long to look for a server before saying that there is none.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a look may take before the client is replaced: shorter than the client looks itself.
+const LOOK_WAIT: Duration = Duration::from_secs(4);
+
+/// How long to wait for the server's word on what it is, after a commit that failed.
+const HELLO_WAIT: Duration = Duration::from_secs(2);
 
 /// How long the server may search for documents: whoever asked has given up by then.
 const READ_WAIT: Duration = Duration::from_secs(30);
 
 /// MongoDB's code for a second document under a unique key.
 const DUPLICATE_KEY: i32 = 11000;
+
+/// Codes of errors that come again however often a command is repeated: it is not understood or not
+/// allowed, a document is too large or against the rules of its collection.
+/// Source: `src/mongo/base/error_codes.yml` of the server.
+const PERMANENT: [i32; 13] = [
+    2,     // BadValue
+    9,     // FailedToParse
+    13,    // Unauthorized
+    14,    // TypeMismatch
+    18,    // AuthenticationFailed
+    22,    // InvalidBSON
+    59,    // CommandNotFound
+    72,    // InvalidOptions
+    73,    // InvalidNamespace
+    121,   // DocumentValidationFailure
+    166,   // CommandNotSupportedOnView
+    10334, // BSONObjectTooLarge
+    17419, // the document after an update is too large
+];
+
+/// Longest text of an error, in bytes: a server may quote the whole command.
+const ERROR_BYTES_MAX: usize = 1024;
 
 /// How a transaction writes documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +67,11 @@ enum Write {
 #[derive(Debug, Clone)]
 pub struct Mongo {
     hosts: String,
-    database: Database,
+    database: String,
+    options: Arc<ClientOptions>,
+    client: Arc<RwLock<Client>>,
     /// Whether it is a replica set or behind a router; a server by itself has no transactions.
-    has_transactions: bool,
+    has_transactions: Arc<AtomicBool>,
 }
 
 impl Mongo {
@@ -49,26 +85,69 @@ impl Mongo {
         // what was read once is never undone by a change of the primary
         options.read_concern = Some(ReadConcern::majority());
         options.write_concern = Some(durably());
+        // what was just written is read, and commands of ours write: whatever the URL prefers, only
+        // the primary can do that
+        options.selection_criteria = Some(primary());
         let hosts: Vec<_> = options.hosts.iter().map(ToString::to_string).collect();
-        let hosts = hosts.join(",");
-        let client = Client::with_options(options)?;
-        let database = client.database(database);
-        let hello = database.run_command(doc! { "hello": 1 }).await;
-        let hello = hello.with_context(|| format!("no MongoDB answers at {hosts}"))?;
+        let mongo = Self {
+            hosts: hosts.join(","),
+            database: database.to_owned(),
+            client: Arc::new(RwLock::new(Client::with_options(options.clone())?)),
+            options: Arc::new(options),
+            has_transactions: Arc::default(),
+        };
+        mongo.say_hello().await.map_err(|error| {
+            anyhow!("no MongoDB answers at {}: {}", mongo.hosts, explain(&error))
+        })?;
         // says nothing without the right to it
-        let allowed = database.run_command(doc! { "listCollections": 1, "nameOnly": true }).await;
-        allowed.with_context(|| format!("MongoDB at {hosts} does not let us in"))?;
+        let list = doc! { "listCollections": 1, "nameOnly": true };
+        mongo.database().run_command(list).await.map_err(|error| {
+            anyhow!("MongoDB at {} does not let us in: {}", mongo.hosts, explain(&error))
+        })?;
+        Ok(mongo)
+    }
+
+    fn client(&self) -> Client {
+        // it is replaced as a whole
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn database(&self) -> Database {
+        self.client().database(&self.database)
+    }
+
+    /// Asks the primary what it is.
+    async fn say_hello(&self) -> mongodb::error::Result<()> {
+        let hello = self.database().run_command(doc! { "hello": 1 }).await?;
         let has_transactions =
             hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|m| m == "isdbgrid");
-        Ok(Self { hosts, database, has_transactions })
+        if self.has_transactions.swap(has_transactions, Ordering::Relaxed) != has_transactions {
+            tracing::info!("{}", self.describe());
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn look(&self) -> Result<()> {
+        let said = match tokio::time::timeout(LOOK_WAIT, self.say_hello()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if !matches!(*error.kind, ErrorKind::ServerSelection { .. }) => {
+                bail!("MongoDB at {}: {}", self.hosts, explain(&error))
+            }
+            Ok(Err(error)) => explain(&error),
+            Err(_) => format!("no server is found within {} s", LOOK_WAIT.as_secs()),
+        };
+        // a client strikes members off that are none of its set any more, for good
+        let fresh = Client::with_options(ClientOptions::clone(&self.options))?;
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        bail!("MongoDB at {}: {said}", self.hosts)
     }
 
     pub(crate) fn describe(&self) -> String {
-        let how = match self.has_transactions {
+        let how = match self.has_transactions.load(Ordering::Relaxed) {
             true => "answers and offsets in one transaction",
             false => "no replica set: answers first, then offsets",
         };
-        format!("MongoDB at {}, database {}, {how}", self.hosts, self.database.name())
+        format!("MongoDB at {}, database {}, {how}", self.hosts, self.database)
     }
 
     /// Writes the documents in one command; the `_id`s of those that were there before.
@@ -77,18 +156,20 @@ impl Mongo {
         collection: &str,
         documents: &[Value],
         how: OnConflict,
-    ) -> Result<Vec<String>> {
+    ) -> Result<Vec<String>, WriteError> {
         let mut command = update_command(collection, documents, how)?;
-        command.append(cstr!("writeConcern"), bson::serialize_to_raw_document_buf(&durably())?);
-        let reply = self.database.run_raw_command(command).await;
-        let reply = reply.with_context(|| self.writing(collection))?;
+        let durably =
+            bson::serialize_to_raw_document_buf(&durably()).map_err(anyhow::Error::from)?;
+        command.append(cstr!("writeConcern"), durably);
+        let reply = self.database().run_raw_command(command).await;
+        let reply = reply.map_err(|error| fault(self.writing(collection), &error))?;
         // another writer was first: that is what Keep wants, and it makes Replace try again
         let lost_race = |e: &bson::Bson| how == OnConflict::Keep && code(e) == Some(DUPLICATE_KEY);
         self.check_reply(collection, &reply, lost_race)?;
-        kept(documents, &reply)
+        Ok(kept(documents, &reply)?)
     }
 
-    pub(crate) async fn claim(&self, collection: &str, id: &str) -> Result<Claim> {
+    pub(crate) async fn claim(&self, collection: &str, id: &str) -> Result<Claim, WriteError> {
         let nothing_done = doc! { "next": 0_i64, "published": 0_i64 };
         let claimed = self
             .documents(collection)
@@ -99,13 +180,9 @@ impl Mongo {
             .upsert(true)
             .return_document(ReturnDocument::After)
             .await
-            .with_context(|| format!("claiming {id} in MongoDB at {}", self.hosts))?
+            .map_err(|error| fault(format!("claiming {id} in MongoDB at {}", self.hosts), &error))?
             .context("an upsert left no document")?;
-        let field = |name: &str| {
-            claimed.get_i64(name).with_context(|| format!("{collection}: {id} has no {name}"))
-        };
-        let (epoch, next, published) = (field("epoch")?, field("next")?, field("published")?);
-        Ok(Claim { id: id.to_owned(), epoch, next, published })
+        Ok(Claim::of(&bson::deserialize_from_document(claimed).map_err(anyhow::Error::from)?)?)
     }
 
     pub(crate) async fn commit(
@@ -114,29 +191,42 @@ impl Mongo {
         documents: &[Value],
         offsets: &str,
         claims: &[Claim],
-    ) -> Result<Vec<String>, CommitError> {
-        if self.has_transactions {
-            // an insert costs a fifth of an upsert, and documents are there before only when a
-            // window is read again
-            let inserted = self.transact(collection, documents, offsets, claims, Write::Insert);
-            return match inserted.await? {
-                Some(kept) => Ok(kept),
-                None => {
-                    let how = Write::Upsert;
-                    let kept = self.transact(collection, documents, offsets, claims, how).await?;
-                    Ok(kept.context("an upsert found no place")?)
-                }
-            };
+    ) -> Result<Vec<String>, WriteError> {
+        if self.has_transactions.load(Ordering::Relaxed) {
+            let committed = self.commit_at_once(collection, documents, offsets, claims).await;
+            if let Err(WriteError::Permanent(_) | WriteError::Passing(_)) = committed {
+                // it may be a server by itself by now, which knows no transactions; while none
+                // answers nothing is known
+                _ = tokio::time::timeout(HELLO_WAIT, self.say_hello()).await;
+            }
+            return committed;
         }
         let mut kept = Vec::new();
-        for chunk in documents.chunks(DOCUMENTS_PER_COMMAND) {
+        for chunk in commands(documents) {
             kept.extend(self.write(collection, chunk, OnConflict::Keep).await?);
         }
-        let mut command = move_command(offsets, claims);
+        let mut command = move_command(offsets, claims)?;
         let durably = bson::serialize_to_bson(&durably()).map_err(anyhow::Error::from)?;
         command.insert("writeConcern", durably);
-        check_moved(claims, self.database.run_command(command).await)?;
+        check_moved(claims, self.database().run_command(command).await)?;
         Ok(kept)
+    }
+
+    async fn commit_at_once(
+        &self,
+        collection: &str,
+        documents: &[Value],
+        offsets: &str,
+        claims: &[Claim],
+    ) -> Result<Vec<String>, WriteError> {
+        // an insert costs a fifth of an upsert, and documents are there before only when a
+        // window is read again
+        let inserted = self.transact(collection, documents, offsets, claims, Write::Insert);
+        if let Some(kept) = inserted.await? {
+            return Ok(kept);
+        }
+        let kept = self.transact(collection, documents, offsets, claims, Write::Upsert).await?;
+        Ok(kept.context("an upsert found no place")?)
     }
 
     /// Writes documents and offsets in one transaction, or nothing; `None` when a document was
@@ -148,28 +238,32 @@ impl Mongo {
         offsets: &str,
         claims: &[Claim],
         how: Write,
-    ) -> Result<Option<Vec<String>>, CommitError> {
+    ) -> Result<Option<Vec<String>>, WriteError> {
+        let database = self.database();
         let began = async {
-            let mut session = self.database.client().start_session().await?;
-            let begin = session.start_transaction().read_concern(ReadConcern::snapshot());
-            begin.write_concern(durably()).await?;
+            let mut session = database.client().start_session().await?;
+            let options = TransactionOptions::builder()
+                .read_concern(ReadConcern::snapshot())
+                .write_concern(durably())
+                .selection_criteria(primary())
+                .build();
+            session.start_transaction().with_options(options).await?;
             mongodb::error::Result::Ok(session)
         };
-        let began = began.await;
-        let mut session =
-            began.with_context(|| format!("a transaction in MongoDB at {}", self.hosts))?;
+        let beginning = || format!("a transaction in MongoDB at {}", self.hosts);
+        let mut session = began.await.map_err(|error| fault(beginning(), &error))?;
         let written = async {
             // the offsets first: a claim that was lost costs no document
-            let moving = self.database.run_command(move_command(offsets, claims));
+            let moving = database.run_command(move_command(offsets, claims)?);
             check_moved(claims, moving.session(&mut session).await)?;
             let mut all_kept = Vec::new();
-            for chunk in documents.chunks(DOCUMENTS_PER_COMMAND) {
+            for chunk in commands(documents) {
                 let command = match how {
                     Write::Insert => insert_command(collection, chunk)?,
                     Write::Upsert => update_command(collection, chunk, OnConflict::Keep)?,
                 };
-                let reply = self.database.run_raw_command(command).session(&mut session).await;
-                let reply = reply.with_context(|| self.writing(collection))?;
+                let reply = database.run_raw_command(command).session(&mut session).await;
+                let reply = reply.map_err(|error| fault(self.writing(collection), &error))?;
                 let errors = || reply.get_array("writeErrors").into_iter().flatten();
                 if how == Write::Insert && errors().any(|e| code(e) == Some(DUPLICATE_KEY)) {
                     return Ok(None);
@@ -184,7 +278,8 @@ impl Mongo {
         let written = written.await;
         if let Ok(Some(_)) = written {
             let committed = session.commit_transaction().await;
-            committed.with_context(|| format!("committing to MongoDB at {}", self.hosts))?;
+            let committing = || format!("committing to MongoDB at {}", self.hosts);
+            committed.map_err(|error| fault(committing(), &error))?;
         } else {
             // the server forgets it by itself too, later
             _ = session.abort_transaction().await;
@@ -201,11 +296,11 @@ impl Mongo {
         collection: &str,
         reply: &Document,
         is_harmless: impl Fn(&bson::Bson) -> bool,
-    ) -> Result<()> {
+    ) -> Result<(), WriteError> {
         let mut errors = reply.get_array("writeErrors").into_iter().flatten();
         let error = errors.find(|error| !is_harmless(error));
         match reply.get("writeConcernError").or(error) {
-            Some(error) => bail!("{}: {error}", self.writing(collection)),
+            Some(error) => Err(write_fault(self.writing(collection), error)),
             None => Ok(()),
         }
     }
@@ -237,11 +332,13 @@ impl Mongo {
         collection: &str,
         found: impl IntoFuture<Output = mongodb::error::Result<Cursor<Document>>>,
     ) -> Result<Vec<Value>> {
-        let found = found
-            .await
-            .with_context(|| format!("reading {collection} from MongoDB at {}", self.hosts))?;
+        let reading = |error| {
+            let what = format!("reading {collection} from MongoDB at {}", self.hosts);
+            anyhow::Error::from(fault(what, &error))
+        };
+        let found = found.await.map_err(reading)?;
         found
-            .map_err(anyhow::Error::from)
+            .map_err(reading)
             .and_then(|document| async move { Ok(bson::deserialize_from_document(document)?) })
             .try_collect()
             .await
@@ -255,15 +352,15 @@ impl Mongo {
         let documents = self.documents(collection);
         let counting = documents.count_documents(filter(query)?).limit(u64::from(query.limit));
         let counting = counting.max_time(READ_WAIT);
-        let counted = counting.await;
-        counted.with_context(|| format!("counting {collection} in MongoDB at {}", self.hosts))
+        let what = || format!("counting {collection} in MongoDB at {}", self.hosts);
+        Ok(counting.await.map_err(|error| fault(what(), &error))?)
     }
 
     pub(crate) async fn begin_replacement(&self, next: &str) -> Result<()> {
-        let making = || format!("making {next} in MongoDB at {}", self.hosts);
-        self.documents(next).drop().await.with_context(making)?;
+        let making = |error| fault(format!("making {next} in MongoDB at {}", self.hosts), &error);
+        self.documents(next).drop().await.map_err(making)?;
         // so that it is there to be renamed when nothing is added
-        self.database.create_collection(next).await.with_context(making)
+        Ok(self.database().create_collection(next).await.map_err(making)?)
     }
 
     /// Inserts what is new; returns how many that were.
@@ -271,8 +368,8 @@ impl Mongo {
         let mut command = insert_command(collection, documents)?;
         command.append(cstr!("ordered"), false);
         command.append(cstr!("writeConcern"), bson::serialize_to_raw_document_buf(&durably())?);
-        let reply = self.database.run_raw_command(command).await;
-        let reply = reply.with_context(|| self.writing(collection))?;
+        let reply = self.database().run_raw_command(command).await;
+        let reply = reply.map_err(|error| fault(self.writing(collection), &error))?;
         self.check_reply(collection, &reply, |error| code(error) == Some(DUPLICATE_KEY))?;
         let n_inserted = reply.get_i32("n").with_context(|| self.writing(collection))?;
         Ok(n_inserted.unsigned_abs().into())
@@ -283,26 +380,27 @@ impl Mongo {
             let keys = fields.iter().map(|field| ((*field).to_owned(), bson::Bson::Int32(1)));
             let index = IndexModel::builder().keys(keys.collect::<Document>()).build();
             let made = self.documents(collection).create_index(index).await;
-            made.with_context(|| format!("indexing {collection} in MongoDB at {}", self.hosts))?;
+            let what = || format!("indexing {collection} in MongoDB at {}", self.hosts);
+            made.map_err(|error| fault(what(), &error))?;
         }
         Ok(())
     }
 
     pub(crate) async fn put_in_place(&self, next: &str, collection: &str) -> Result<()> {
-        let name = |collection| format!("{}.{collection}", self.database.name());
+        let name = |collection| format!("{}.{collection}", self.database);
         let rename = doc! {
             "renameCollection": name(next),
             "to": name(collection),
             "dropTarget": true,
             "writeConcern": bson::serialize_to_bson(&durably())?,
         };
-        let reply = self.database.client().database("admin").run_command(rename).await;
-        let reply = reply.with_context(|| self.writing(collection))?;
-        self.check_reply(collection, &reply, |_| false)
+        let reply = self.client().database("admin").run_command(rename).await;
+        let reply = reply.map_err(|error| fault(self.writing(collection), &error))?;
+        Ok(self.check_reply(collection, &reply, |_| false)?)
     }
 
     fn documents(&self, collection: &str) -> Collection<Document> {
-        self.database.collection(collection)
+        self.database().collection(collection)
     }
 }
 
@@ -370,29 +468,85 @@ fn durably() -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build()
 }
 
+/// The primary, whatever is preferred elsewhere.
+fn primary() -> SelectionCriteria {
+    SelectionCriteria::ReadPreference(ReadPreference::Primary)
+}
+
 /// One `update` command that moves the logs whose claims still hold.
-fn move_command(offsets: &str, claims: &[Claim]) -> Document {
+fn move_command(offsets: &str, claims: &[Claim]) -> Result<Document> {
     let updates = claims.iter().map(|claim| {
         let still_mine = doc! { "_id": &claim.id, "epoch": claim.epoch };
-        let moved = doc! { "$set": { "next": claim.next, "published": claim.published } };
-        doc! { "q": still_mine, "u": moved }
+        let log = bson::serialize_to_bson(&claim.log)?;
+        let moved = doc! { "next": claim.next, "published": claim.published, "log": log };
+        Ok(doc! { "q": still_mine, "u": { "$set": moved } })
     });
-    doc! { "update": offsets, "updates": updates.collect::<Vec<_>>() }
+    Ok(doc! { "update": offsets, "updates": updates.collect::<Result<Vec<_>>>()? })
 }
 
 fn check_moved(
     claims: &[Claim],
     reply: mongodb::error::Result<Document>,
-) -> Result<(), CommitError> {
+) -> Result<(), WriteError> {
     let ids = || claims.iter().map(|claim| claim.id.as_str()).collect::<Vec<_>>().join(", ");
-    let reply = reply.with_context(|| format!("moving {} in MongoDB", ids()))?;
-    if let Some(error) = reply.get("writeErrors").or(reply.get("writeConcernError")) {
-        return Err(anyhow::anyhow!("moving {} in MongoDB: {error}", ids()).into());
+    let moving = || format!("moving {} in MongoDB", ids());
+    let reply = reply.map_err(|error| fault(moving(), &error))?;
+    let mut errors = reply.get_array("writeErrors").into_iter().flatten();
+    if let Some(error) = errors.next().or(reply.get("writeConcernError")) {
+        return Err(write_fault(moving(), error));
     }
     if reply.get_i32("n").ok() != i32::try_from(claims.len()).ok() {
-        return Err(CommitError::Fenced(ids()));
+        return Err(WriteError::Fenced(ids()));
     }
     Ok(())
+}
+
+/// A failed command, as an error that says whether it may be repeated.
+fn fault(what: String, error: &mongodb::error::Error) -> WriteError {
+    let code = match &*error.kind {
+        ErrorKind::Command(command) => Some(command.code),
+        _ => None,
+    };
+    fault_of(code, anyhow!("{what}: {}", explain(error)))
+}
+
+/// The same of an element of `writeErrors`, or of `writeConcernError`.
+fn write_fault(what: String, error: &bson::Bson) -> WriteError {
+    let said = error.as_document().and_then(|error| error.get_str("errmsg").ok());
+    let said = cut(said.unwrap_or("no reason is given").to_owned());
+    let code = code(error);
+    fault_of(code, anyhow!("{what}: error {}: {said}", code.unwrap_or_default()))
+}
+
+fn fault_of(code: Option<i32>, error: anyhow::Error) -> WriteError {
+    match code {
+        Some(code) if PERMANENT.contains(&code) => WriteError::Permanent(error),
+        _ => WriteError::Passing(error),
+    }
+}
+
+/// What the driver says of an error, without the server's reply, which it would dump as
+/// hexadecimal, also of errors within the state of a replica set.
+fn explain(error: &mongodb::error::Error) -> String {
+    const REPLY: &str = "server response: ";
+    let mut text = error.kind.to_string();
+    while let Some(start) = text.find(", labels: ") {
+        let Some(at) = text[start..].find(REPLY) else { break };
+        let reply = &text[start + at + REPLY.len()..];
+        let n_bytes =
+            if reply.starts_with("None") { Some(4) } else { reply.find("})").map(|i| i + 2) };
+        let end = n_bytes.map_or(text.len(), |n_bytes| text.len() - reply.len() + n_bytes);
+        text.replace_range(start..end, "");
+    }
+    cut(text)
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > ERROR_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
+        text.push('…');
+    }
+    text
 }
 
 fn code(error: &bson::Bson) -> Option<i32> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mongodb::bson::doc;
 use serde_json::{Value, json};
-use store::{Claim, CommitError, Order, Query, Store};
+use store::{Claim, Order, Query, Store, WriteError};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -176,7 +176,7 @@ async fn check_contract(store: &Store) {
 
 async fn offsets_move_with_their_documents(store: &Store) {
     let claim = store.claim("offsets", "group/topic/0").await.unwrap();
-    let first = Claim { id: "group/topic/0".into(), epoch: 1, next: 0, published: 0 };
+    let first = Claim { id: "group/topic/0".into(), epoch: 1, next: 0, published: 0, log: None };
     assert_eq!(claim, first);
     let documents = [json!({"_id": "a", "n": 1}), json!({"_id": "b", "n": 2})];
     let moved = Claim { next: 2, ..first };
@@ -187,10 +187,13 @@ async fn offsets_move_with_their_documents(store: &Store) {
     let kept = store.commit("moved", &documents, "offsets", claims).await.unwrap();
     assert_eq!(kept, ["a", "b"]);
     let others = [json!({"_id": "b", "n": "late"}), json!({"_id": "c", "n": 3})];
-    let further = Claim { next: 4, published: 2, ..moved };
+    let log = Some(json!({"last": {"offset": 3, "digest": "a"}, "brokers": "it's \"here\""}));
+    let further = Claim { next: 4, published: 2, log, ..moved };
     let kept = store.commit("moved", &others, "offsets", from_ref(&further)).await.unwrap();
     assert_eq!(kept, ["b"]);
     assert_eq!(store.get("moved", "b").await.unwrap(), Some(documents[1].clone()));
+    let seen = store.get("offsets", "group/topic/0").await.unwrap().unwrap();
+    assert_eq!(Claim::of(&seen).unwrap(), further);
     let again = store.claim("offsets", "group/topic/0").await.unwrap();
     assert_eq!(again, Claim { epoch: 2, ..further });
     // nothing to write is no reason to move nothing
@@ -212,14 +215,14 @@ async fn only_the_latest_claim_may_write(store: &Store) {
     let owner = store.claim("offsets", "fenced/0").await.unwrap();
     let claims = [Claim { next: 7, ..other.clone() }, Claim { next: 9, ..zombie }];
     let error = store.commit("fenced", &[json!({"_id": "z"})], "offsets", &claims).await;
-    let Err(CommitError::Fenced(id)) = error else { panic!("{error:?}") };
+    let Err(WriteError::Fenced(id)) = error else { panic!("{error:?}") };
     assert!(id.contains("fenced/0"), "{id}");
     let kept = store.commit("owned", &[], "offsets", from_ref(&owner)).await.unwrap();
     assert!(kept.is_empty());
     assert_eq!(store.claim("offsets", "fenced/0").await.unwrap().next, owner.next);
     let error = store.commit("fenced", &[], "offsets", &[]).await.unwrap_err();
     assert_eq!(error.to_string(), "there is no claim to commit by");
-    let nobody = Claim { id: "never claimed".into(), epoch: 1, next: 1, published: 0 };
+    let nobody = Claim { id: "never claimed".into(), epoch: 1, next: 1, published: 0, log: None };
     let error = store.commit("fenced", &[], "offsets", &[nobody]).await.unwrap_err();
     assert_eq!(error.to_string(), "another process has claimed never claimed");
 }
@@ -459,8 +462,8 @@ async fn odd_names_are_refused(store: &Store) {
         let check = |done: Result<(), anyhow::Error>| {
             assert_eq!(done.unwrap_err().to_string(), want);
         };
-        check(store.write_once(name, &document).await);
-        check(store.upsert(name, &document).await);
+        check(store.write_once(name, &document).await.map_err(Into::into));
+        check(store.upsert(name, &document).await.map_err(Into::into));
         check(store.count(name, &everything()).await.map(drop));
         check(store.get(name, "a").await.map(drop));
         let equal = vec![(name.to_owned(), json!(1))];

@@ -8,6 +8,7 @@
 # With TLS_DIR (ca.pem, cert.pem for 127.0.0.1 and its key.pem) clients come over TLS, as the user
 # `tarmac` with the password `a secret word`, by SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN. The SCRAM
 # user is made with the data: give TLS_DIR from the first start on.
+# ADVERTISED is the host and port that clients are told, when it is not where the broker listens.
 # When OWNER_PID is set, the broker is killed as soon as that process has gone.
 set -euo pipefail
 
@@ -30,7 +31,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
 listeners=$protocol://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=$protocol://127.0.0.1:$port
+advertised.listeners=$protocol://${ADVERTISED:-127.0.0.1:$port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=$protocol
 listener.security.protocol.map=$protocol:$protocol,CONTROLLER:PLAINTEXT

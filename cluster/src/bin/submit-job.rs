@@ -1,12 +1,14 @@
 //! `submit-job`: starts a job and looks after jobs.
 
 use anyhow::Result;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use cluster::batch::{self, FAILED, SUCCEEDED};
 use cluster::cli::{Cli, Command, Master};
 use cluster::config::{Surroundings, log, now, signal};
 use cluster::progress::say;
-use cluster::{demo, dlq, executor, local_cluster, models, run, scheduler, shell, streaming};
+use cluster::streaming::{self, StreamAction, StreamArgs};
+use cluster::{demo, dlq, executor, local_cluster, models, offsets, run, scheduler, shell};
 use jobs::lake::Lake;
 
 #[tokio::main]
@@ -22,6 +24,7 @@ async fn main() {
 async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
     use Command::{Cluster, Demo, Dlq, Executor, Models, Scheduler, Stream, Web};
     log(match cli.command {
+        Some(Stream(StreamArgs::Instead(_))) => "warn",
         Some(Stream(_) | Web(_) | Scheduler(_) | Executor(_)) => "info",
         _ => "warn",
     });
@@ -35,7 +38,7 @@ async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
         return batch::list(&cli, &around).await;
     }
     let Some(command) = &cli.command else {
-        Cli::command().error(clap::error::ErrorKind::MissingSubcommand, "what to do?").exit()
+        Cli::command().error(ErrorKind::MissingSubcommand, "what to do?").exit()
     };
     if command.job().is_some() {
         return batch::run(&cli, &around, signal()).await;
@@ -48,9 +51,21 @@ async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
         Stream(args) => {
             let shutdown = signal();
             let lake = Lake::open(&cli.data, options)?;
-            let properties = args.kafka.properties(&around)?;
-            let store = args.store.open(&lake, &around).await?;
-            streaming::run_stream(&lake, &store, args, &properties, now, shutdown).await?;
+            match args {
+                StreamArgs::Instead(action) => {
+                    let StreamAction::Offsets(args) = action.as_ref();
+                    let group = args.group();
+                    let properties = group.kafka.properties(&around)?;
+                    let store = group.store.open(&lake, &around).await?;
+                    offsets::run_offsets(&store, args, &properties).await?;
+                }
+                StreamArgs::Answer(args) => {
+                    let properties = args.kafka.properties(&around)?;
+                    args.kafka.topics()?;
+                    let store = args.store.open(&lake, &around).await?;
+                    streaming::run_stream(&lake, &store, args, &properties, now, shutdown).await?;
+                }
+            }
         }
         Web(args) => {
             let shutdown = signal();
@@ -59,7 +74,10 @@ async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
             let store = args.store.open(&lake, &around).await?;
             run::run_web(store, args, &properties, shutdown).await?;
         }
-        Dlq(args) => dlq::run_dlq(args, &args.kafka().properties(&around)?).await?,
+        Dlq(args) => {
+            let lake = Lake::open(&cli.data, options)?;
+            dlq::run_dlq(&lake, args, &args.kafka().properties(&around)?, &around).await?;
+        }
         Models(args) => models::run_models(&Lake::open(&cli.data, options)?, args).await?,
         _ => {
             let master = cli.master.clone().unwrap_or(Master::Local(None));

@@ -5,6 +5,8 @@
 mod end_to_end;
 mod enrich;
 mod faults;
+mod logs;
+mod outages;
 mod promise;
 mod s3;
 mod same_answer;
@@ -13,3 +15,4 @@ mod servers;
 mod setup;
 mod tls;
 mod torture;
+mod traffic;

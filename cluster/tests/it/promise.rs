@@ -3,29 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
+use std::time::Instant;
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::doc;
 use serde_json::Value;
 
 use crate::setup::{
-    ANSWERS, DEAD_LETTERS, DEADLINE, Process, Stream, World, get, request, run, send_signal,
+    ANSWERS, DEAD_LETTERS, DEADLINE, POLL, Process, REQUESTS, Stream, World, get, run, send_signal,
     submit_job, until, uuid,
 };
-
-/// Sends good requests of these numbers.
-async fn ask(world: &World, numbers: std::ops::Range<u32>) {
-    let sends = numbers.map(async |number| {
-        let delay = f64::from(number % 60);
-        world.send(request(number, "UA", "EWR", "IAH", delay).to_string().as_bytes()).await;
-    });
-    futures::future::join_all(sends).await;
-}
-
-/// Answers by UUID.
-async fn answers(world: &World) -> BTreeMap<String, Document> {
-    let documents = world.documents(doc! {}).await.into_iter();
-    documents.map(|document| (document.get_str("_id").unwrap().to_owned(), document)).collect()
-}
 
 /// Offset of the first message that the store does not count as done.
 async fn next(world: &World) -> i64 {
@@ -35,7 +21,7 @@ async fn next(world: &World) -> i64 {
 
 /// Every record of the response topic is what the store has, and every answer is there.
 async fn check_topic(world: &World) {
-    let answers = answers(world).await;
+    let answers = world.answers().await;
     let mut told = BTreeMap::new();
     for (value, _) in world.read_all(ANSWERS) {
         let record: Value = serde_json::from_slice(&value).unwrap();
@@ -59,20 +45,20 @@ async fn a_job_that_dies_at_any_step_leaves_each_request_answered_once() {
         [("scored", 0, 0), ("stored", 20, 0), ("published", 20, 20)].into_iter().enumerate()
     {
         let first = 100 * (1 + i as u32);
-        let before = answers(&world).await;
+        let before = world.answers().await;
         let n_told = world.read_all(ANSWERS).len();
-        ask(&world, first..first + 20).await;
+        world.ask(first..first + 20).await;
         world.send(format!("nonsense {step}").as_bytes()).await;
         let died = world.stream(&bounded).args(["--crash-at", step]).status().unwrap();
         assert_eq!(died.signal(), Some(6), "{step}: {died}");
 
-        let seen = answers(&world).await;
+        let seen = world.answers().await;
         assert_eq!(seen.len() - before.len(), stored, "{step}");
         assert_eq!(world.read_all(ANSWERS).len() - n_told, told, "{step}");
         // whoever goes on has another model, so that an answer that changes is seen
         run(submit_job(&world.data()).args(["models", "promote", &models[(i + 1) % 2]]));
         run(&mut world.stream(&bounded));
-        let after = answers(&world).await;
+        let after = world.answers().await;
         assert_eq!(after.len() - before.len(), 20, "{step}");
         for (uuid, document) in seen {
             assert_eq!(after[&uuid], document, "{step}: it has changed");
@@ -94,7 +80,7 @@ async fn a_job_that_dies_inside_its_transaction_leaves_nothing_of_it() {
     let world = World::start().await;
     world.learn_little();
     world.make_topic(1).await;
-    ask(&world, 0..20).await;
+    world.ask(0..20).await;
     // the offsets are moved, the answers are about to be written
     let admin = world.mongo.admin(0).await;
     let hang = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 10_000 };
@@ -113,10 +99,10 @@ async fn a_job_that_dies_inside_its_transaction_leaves_nothing_of_it() {
     // a Process is killed when it is dropped
     drop(job);
     admin.run_command(fail("off".into())).await.unwrap();
-    assert_eq!((answers(&world).await.len(), next(&world).await), (0, 0));
+    assert_eq!((world.answers().await.len(), next(&world).await), (0, 0));
     // in windows that follow each other at once
     run(&mut world.stream(&["--trigger", "available-now", "--max-rows", "3"]));
-    assert_eq!((answers(&world).await.len(), next(&world).await), (20, 20));
+    assert_eq!((world.answers().await.len(), next(&world).await), (20, 20));
     let offsets = &world.documents_of("stream_offsets", doc! {}).await[0];
     assert_eq!(offsets.get_i64("published").unwrap(), 20);
     check_topic(&world).await;
@@ -130,16 +116,25 @@ async fn a_job_that_was_away_changes_nothing_and_comes_back() {
     // the first has read them, and has not answered yet
     let first = Stream::start(&world, "first", &["--trigger", "interval:15s"]);
     first.wait_for("assigned", |n| n == 2.0);
-    ask(&world, 0..30).await;
+    // some are answered by the one that will be away
+    world.ask(100..110).await;
+    for number in 100..110 {
+        world.answer(number).await;
+    }
+    let stopped = world.answers().await;
+    world.ask(0..30).await;
     first.wait_for("window_rows", |n| n == 30.0);
     send_signal(&first.process.pid(), "STOP");
-    let stopped = answers(&world).await;
+    assert_eq!((stopped.len(), world.answers().await.len()), (10, 10));
     run(submit_job(&world.data()).args(["models", "promote", &models[1]]));
     let second = Stream::start(&world, "second", &["--trigger", "interval:200ms"]);
     until("the others' answers", || second.meter("messages_total").filter(|n| *n > 0.0));
     let mut seen = BTreeMap::new();
-    while seen.len() < 30 {
-        seen = answers(&world).await;
+    let started = Instant::now();
+    while seen.len() < 40 {
+        assert!(started.elapsed() < DEADLINE, "{} of 40 are answered", seen.len());
+        tokio::time::sleep(POLL).await;
+        seen = world.answers().await;
     }
     send_signal(&first.process.pid(), "CONT");
     first.wait_for("rebalances{event=\"lost\"}", |n| n >= 1.0);
@@ -147,11 +142,11 @@ async fn a_job_that_was_away_changes_nothing_and_comes_back() {
     // both are at work again
     first.wait_for("assigned", |n| n == 1.0);
     second.wait_for("assigned", |n| n == 1.0);
-    ask(&world, 30..60).await;
+    world.ask(30..60).await;
     for number in 30..60 {
         world.answer(number).await;
     }
-    let after = answers(&world).await;
+    let after = world.answers().await;
     assert!(seen.iter().all(|(uuid, document)| after[uuid] == *document));
     assert!(stopped.iter().all(|(uuid, document)| after[uuid] == *document));
     first.process.end_cleanly("the first");
@@ -165,13 +160,13 @@ async fn a_store_that_is_away_is_waited_for_or_given_up_as_told() {
     world.learn_little();
     world.make_topic(1).await;
     let stream = Stream::start(&world, "patient", &["--trigger", "interval:200ms"]);
-    ask(&world, 0..5).await;
+    world.ask(0..5).await;
     world.answer(4).await;
     until("it is ready", || get(stream.port, "/readyz").ends_with("ready\n").then_some(()));
     assert!(get(stream.port, "/healthz").ends_with("ok\n"));
 
     world.mongo.processes.clear();
-    ask(&world, 5..10).await;
+    world.ask(5..10).await;
     stream.wait_for("sink_retries_total{sink=\"store\"}", |n| n >= 2.0);
     let unready = get(stream.port, "/readyz");
     assert!(unready.starts_with("HTTP/1.1 503") && unready.contains("store"), "{unready}");
@@ -211,9 +206,9 @@ async fn a_dead_letter_that_can_be_read_now_is_answered() {
     world.make_topic(1).await;
     let bounded = ["--trigger", "available-now"];
     world.send(b"nonsense").await;
-    ask(&world, 1..3).await;
+    world.ask(1..3).await;
     run(world.stream(&bounded).args(["--message-bytes-max", "100"]));
-    assert_eq!(answers(&world).await.len(), 0);
+    assert_eq!(world.answers().await.len(), 0);
     let rejected = world.documents_of("flight_delay_classification_rejected", doc! {}).await;
     assert_eq!(rejected.len(), 2);
 
@@ -232,14 +227,18 @@ async fn a_dead_letter_that_can_be_read_now_is_answered() {
     assert!(shown.contains("value: nonsense") && shown.contains("key: a key"), "{shown}");
     assert!(shown.contains("__connect.errors.connector.name: tarmac-stream"), "{shown}");
 
+    let n_requests = || world.read_all(REQUESTS).len();
     dlq(&["replay", "--where", large]);
     run(&mut world.stream(&bounded));
-    assert!(answers(&world).await.keys().eq([&uuid(2)]));
-    // all of them, again: what is answered stays, nonsense is nonsense again
-    let before = answers(&world).await[&uuid(2)].clone();
-    dlq(&["replay"]);
+    assert!(world.answers().await.keys().eq([&uuid(2)]));
+    // what was sent is not sent again, unless told: what is answered stays, nonsense is nonsense
+    let before = world.answers().await[&uuid(2)].clone();
+    assert_eq!(dlq(&["replay", "--where", large]), "");
+    assert_eq!(n_requests(), 4);
+    dlq(&["replay", "--again"]);
+    assert_eq!(n_requests(), 7);
     run(&mut world.stream(&bounded));
-    let after = answers(&world).await;
+    let after = world.answers().await;
     assert!(after.keys().eq([&uuid(1), &uuid(2)]) && after[&uuid(2)] == before);
     assert_eq!(world.read_all(DEAD_LETTERS).len(), 4);
 
@@ -257,7 +256,7 @@ async fn a_champion_is_replaced_and_a_challenger_is_only_counted() {
     world.make_topic(1).await;
     let shadow = &models[1][..12];
     let stream = Stream::start(&world, "s", &["--trigger", "interval:100ms", "--shadow", shadow]);
-    ask(&world, 0..10).await;
+    world.ask(0..10).await;
     let version = world.answer(9).await.get_str("ModelVersion").unwrap().to_owned();
     assert_eq!(version, models[0]);
     let agreed = |answer| format!("shadow_rows_total{{agrees=\"{answer}\"}}");
@@ -279,7 +278,7 @@ async fn a_champion_is_replaced_and_a_challenger_is_only_counted() {
     std::fs::write(path.join("champion"), format!("{broken}\n{version}\n")).unwrap();
     let mut number = 10;
     while stream.meter("models_refused_total") != Some(1.0) {
-        ask(&world, number..number + 1).await;
+        world.ask(number..number + 1).await;
         let answer = world.answer(number).await;
         assert_eq!(answer.get_str("ModelVersion").unwrap(), version);
         number += 1;
@@ -293,7 +292,7 @@ async fn a_champion_is_replaced_and_a_challenger_is_only_counted() {
     until("the new champion serves", || {
         stream.meter(&format!("model{{version=\"{}\"}}", models[1])).or_else(|| {
             // it is looked for when there is a window
-            futures::executor::block_on(ask(&world, number..number + 1));
+            futures::executor::block_on(world.ask(number..number + 1));
             number += 1;
             None
         })

@@ -25,6 +25,14 @@ pub struct Kafka {
 }
 
 impl Kafka {
+    /// One that tells its clients to go to `advertised`. Does not wait until it answers.
+    pub fn start_advertised(directory: &Path, advertised: &str) -> Self {
+        let ports = [free_port(), free_port()];
+        let mut command = Self::command(directory, ports, None);
+        let process = Process::start(command.env("ADVERTISED", advertised));
+        Self { process, directory: directory.to_owned(), ports, tls: None }
+    }
+
     /// Does not wait until it answers.
     pub fn start(directory: &Path, tls: Option<&Path>) -> Self {
         let (directory, tls) = (directory.to_owned(), tls.map(Path::to_owned));
@@ -34,6 +42,10 @@ impl Kafka {
     }
 
     fn run(directory: &Path, ports: [u16; 2], tls: Option<&Path>) -> Process {
+        Process::start(&mut Self::command(directory, ports, tls))
+    }
+
+    fn command(directory: &Path, ports: [u16; 2], tls: Option<&Path>) -> Command {
         let mut command = Command::new(repository().join("tests/servers/kafka.sh"));
         command
             .arg(servers().join("kafka/libs"))
@@ -42,7 +54,7 @@ impl Kafka {
             .args(tls)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        Process::start(&mut command)
+        command
     }
 
     pub fn address(&self) -> String {
@@ -75,6 +87,8 @@ pub struct MongoSet {
     ports: Vec<u16>,
     directory: PathBuf,
     tls: Option<PathBuf>,
+    /// Whether they start as members of a set; else each is a server by itself.
+    pub is_set: bool,
 }
 
 impl MongoSet {
@@ -82,7 +96,7 @@ impl MongoSet {
     pub fn start(directory: &Path, n_members: usize, tls: Option<&Path>) -> Self {
         let ports: Vec<u16> = (0..n_members).map(|_| free_port()).collect();
         let (directory, tls) = (directory.to_owned(), tls.map(Path::to_owned));
-        let mut set = Self { processes: Vec::new(), ports, directory, tls };
+        let mut set = Self { processes: Vec::new(), ports, directory, tls, is_set: true };
         set.restart();
         set
     }
@@ -94,7 +108,7 @@ impl MongoSet {
             .arg(servers().join("mongod"))
             .arg(directory)
             .arg(self.ports[member].to_string())
-            .arg("replset")
+            .args(self.is_set.then_some("replset"))
             .args(&self.tls)
             .stdout(Stdio::null());
         Process::start(&mut command)

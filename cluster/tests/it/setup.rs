@@ -12,6 +12,7 @@ use mongodb::options::{ClientOptions, ReadConcern};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -243,10 +244,66 @@ impl World {
 
     /// A topic of requests with so many partitions.
     pub async fn make_topic(&self, n_partitions: i32) {
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
-        let topic = NewTopic::new(REQUESTS, n_partitions, TopicReplication::Fixed(1));
-        admin.create_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+        self.make_topic_with(REQUESTS, n_partitions, &[]).await;
+    }
+
+    /// A topic with so many partitions and these settings.
+    pub async fn make_topic_with(&self, name: &str, n_partitions: i32, with: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, n_partitions, TopicReplication::Fixed(1));
+        for (key, value) in with {
+            topic = topic.set(key, value);
+        }
+        let started = Instant::now();
+        loop {
+            let made = self.admin().create_topics([&topic], &AdminOptions::new()).await.unwrap();
+            match &made[0] {
+                Ok(_) => return,
+                // one that was just deleted is there for a moment
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, error)) => panic!("{name}: {error}"),
+            }
+            assert!(started.elapsed() < DEADLINE, "{name} is not made");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Deletes a topic; returns when the broker does not know it any more.
+    pub async fn delete_topic(&self, name: &str) {
+        let admin = self.admin();
+        let deleted = admin.delete_topics(&[name], &AdminOptions::new()).await.unwrap();
+        assert_eq!(deleted, [Ok(name.to_owned())]);
+        until("a topic is gone", || {
+            let all = admin.inner().fetch_metadata(None, DEADLINE).unwrap();
+            all.topics().iter().all(|topic| topic.name() != name).then_some(())
+        });
+    }
+
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap()
+    }
+
+    /// Starts a bounded stream and lets it work off what is there; its log.
+    pub fn catch_up(&self, arguments: &[&str]) -> String {
+        let mut stream = self.stream(&["--trigger", "available-now"]);
+        let output = stream.args(arguments).output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "the stream ended with {}: {log}", output.status);
+        log
+    }
+
+    /// Sends good requests of these numbers.
+    pub async fn ask(&self, numbers: std::ops::Range<u32>) {
+        let sends = numbers.map(async |number| {
+            let delay = f64::from(number % 60);
+            self.send(request(number, "UA", "EWR", "IAH", delay).to_string().as_bytes()).await;
+        });
+        futures::future::join_all(sends).await;
+    }
+
+    /// The answers by UUID.
+    pub async fn answers(&self) -> BTreeMap<String, Document> {
+        let documents = self.documents(doc! {}).await.into_iter();
+        documents.map(|document| (document.get_str("_id").unwrap().to_owned(), document)).collect()
     }
 
     /// The command of a stream that the group misses soon when it dies.
@@ -293,6 +350,24 @@ impl World {
         }
     }
 
+    /// Sends lines with Apache's own producer, as its options say.
+    pub fn produce(&self, topic: &str, options: &[&str], lines: &[String]) {
+        let mut producer = Command::new("java")
+            .args(["-cp", &format!("{}/*", servers().join("kafka/libs").display())])
+            .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "org.apache.kafka.tools.ConsoleProducer"])
+            .args(["--bootstrap-server", &self.brokers, "--topic", topic])
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        producer.stdin.take().unwrap().write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
+        let output = producer.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("ERROR"), "{options:?}: {said}");
+    }
+
     /// Sends a message; returns when it is acknowledged.
     pub async fn send(&self, value: &[u8]) {
         let record = FutureRecord::<[u8], [u8]>::to(REQUESTS).key(b"a key").payload(value);
@@ -327,7 +402,8 @@ impl World {
         while !unread.is_empty() {
             let message = consumer.poll(DEADLINE).expect("a message before the deadline").unwrap();
             let headers = message.headers().into_iter().flat_map(|h| h.iter());
-            let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap()).into();
+            let text =
+                |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into();
             let headers = headers.map(|h| (h.key.to_owned(), text(h.value))).collect();
             messages.push((message.payload().unwrap_or_default().to_vec(), headers));
             if unread.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {

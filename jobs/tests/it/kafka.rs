@@ -66,7 +66,8 @@ async fn open(broker: &Broker, trigger: Trigger, limits: Limits) -> (Source, Arc
         ("heartbeat.interval.ms".to_owned(), "500".to_owned()),
     ];
     let meters = Arc::new(Meters::new().unwrap());
-    let open = Source::open(&properties, TOPIC, "group", trigger, limits, Arc::clone(&meters));
+    let open =
+        Source::open(&properties, TOPIC, "group", trigger, limits, None, Arc::clone(&meters));
     (open.await.unwrap(), meters)
 }
 

@@ -246,10 +246,11 @@ async fn a_flight_stays_on_its_side_of_the_hold_out() {
 
 #[tokio::test]
 async fn a_new_champion_serves_and_a_broken_one_does_not() {
-    let (_directory, lake) = local_lake();
+    let (directory, lake) = local_lake();
     let first = shipped().await.report.model.clone();
-    let mut second = first.clone();
+    let (mut second, mut third) = (first.clone(), first.clone());
     second.params.seed += 1;
+    third.params.seed += 2;
     let first = models::save(&lake, &first).await.unwrap();
     models::promote(&lake, &first).await.unwrap();
     let ctx = session(1);
@@ -266,6 +267,29 @@ async fn a_new_champion_serves_and_a_broken_one_does_not() {
         assert_eq!(serving.look(&ctx).await, Looked::Same, "it is complained of once");
         assert_eq!(serving.champion().version(), first);
     }
+    // what cannot be read at the moment is read as soon as it can be
+    let third = models::save(&lake, &third).await.unwrap();
+    let path = directory.path().join(format!("models/{third}.json"));
+    let good = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    models::promote(&lake, &third).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(serving.look(&ctx).await, Looked::Same, "an error that may pass is no damage");
+    }
+    std::fs::remove_dir(&path).unwrap();
+    assert_eq!(serving.look(&ctx).await, Looked::Refused, "it is not there");
+    assert_eq!(serving.look(&ctx).await, Looked::Same, "it is complained of once");
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(serving.look(&ctx).await, Looked::Replaced, "it came");
+    // what is damaged is looked at again when it is promoted again
+    let path = directory.path().join(format!("models/{second}.json"));
+    let good = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &good[..good.len() / 2]).unwrap();
+    models::promote(&lake, &second).await.unwrap();
+    assert_eq!(serving.look(&ctx).await, Looked::Refused);
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(serving.look(&ctx).await, Looked::Same);
     models::promote(&lake, &second).await.unwrap();
     assert_eq!(serving.look(&ctx).await, Looked::Replaced);
     assert_eq!(serving.champion().version(), second);
