@@ -25,15 +25,20 @@ pub const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// alone.
 pub(crate) const FETCH_BYTES_MAX: usize = 1024 * 1024;
 /// How much larger a batch can become when it is read: librdkafka inflates gzip, whose limit this
-/// is, and lz4 (255) without a bound of its own, zstd and snappy up to 100 MB. So a stream may need
-/// that many times the larger of [`FETCH_BYTES_MAX`] and the topic's `max.message.bytes`: 2.1 GiB
-/// for topics that are made here. Source: <https://zlib.net/zlib_tech.html>.
+/// is, and lz4 (255) without a bound of its own. So a stream may need that many times the larger of
+/// [`FETCH_BYTES_MAX`] and the topic's `max.message.bytes`: 2.1 GiB for topics that are made here,
+/// beside the queue. Source: <https://zlib.net/zlib_tech.html>.
 pub const INFLATION_MAX: usize = 1032;
+/// Largest batch of zstd, whose ratio has no limit, as it is read; a larger one cannot be.
+const ZSTD_BYTES_MAX: usize = 1_000_000_000;
 /// What a dead letter has beyond the message: headers of ours, and those that it came with.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Least `max.message.bytes` of the topics that are written: an answer and a dead letter without
 /// its message fit.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// How long a broker may take to tell the sizes of topics. One that does not, as the demo's, costs
+/// a stream that much at its start; a batch that is too large is noticed later too.
+const SIZES_WAIT: Duration = Duration::from_secs(2);
 /// How long brokers may take to show which of them cannot be reached.
 const COMPLAINT_WAIT: Duration = Duration::from_secs(3);
 /// Longest text of librdkafka that is passed on, in bytes.
@@ -155,7 +160,8 @@ pub(crate) fn bound_fetches(config: &mut ClientConfig) {
         .set("fetch.message.max.bytes", FETCH_BYTES_MAX.to_string())
         // librdkafka raises the second to the first
         .set("message.max.bytes", FETCH_BYTES_MAX.to_string())
-        .set("fetch.max.bytes", FETCH_BYTES_MAX.to_string());
+        .set("fetch.max.bytes", FETCH_BYTES_MAX.to_string())
+        .set("receive.message.max.bytes", ZSTD_BYTES_MAX.to_string());
 }
 
 /// Makes those topics that do not exist, with one partition, and checks that those that exist take
@@ -230,7 +236,7 @@ async fn sizes(
 ) -> BTreeMap<String, usize> {
     let names = [&topics.requests, &topics.answers, &topics.dead_letters];
     let asked = names.map(|name| ResourceSpecifier::Topic(name));
-    let options = AdminOptions::new().request_timeout(Some(BROKER_WAIT));
+    let options = AdminOptions::new().request_timeout(Some(SIZES_WAIT));
     let told = match admin.describe_configs(&asked, &options).await {
         Ok(told) => told,
         Err(error) => {

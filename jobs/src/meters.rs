@@ -56,9 +56,9 @@ meters! {
     phase_seconds: HistogramVec by "phase",
     /// Time from Kafka's timestamp of a request to its answer being readable.
     latency_seconds: Histogram,
-    /// Attempts of a sink that failed and are made again: store, answers, dead_letters.
+    /// Attempts that failed and are made again: at store, answers, dead_letters, log.
     sink_retries_total: IntCounterVec by "sink",
-    /// Whether a sink is failing now.
+    /// Whether one of them is failing now.
     sink_down: IntGaugeVec by "sink",
     /// Messages of a partition that can be read and are not answered.
     lag: IntGaugeVec by "partition",
