@@ -175,9 +175,7 @@ async fn offsets_of_an_earlier_version_are_adopted_and_what_retention_deleted_is
     offsets(&["reset", "--to", "earliest", "--partition", "0"]);
     world.ask(20..21).await;
     world.answer(20).await;
-    until("it reads all again", || {
-        (world.read_all(ANSWERS).len() > n_told + 4 + 6).then_some(())
-    });
+    until("it reads all again", || (world.read_all(ANSWERS).len() > n_told + 4 + 6).then_some(()));
     assert_eq!(world.answers().await.len(), 17);
     stream.process.end_cleanly("the stream");
     for wrong in [["reset", "--to", "99"], ["reset", "--to", "soon"]] {

@@ -94,9 +94,14 @@ pub struct MongoSet {
 impl MongoSet {
     /// Does not wait until they answer.
     pub fn start(directory: &Path, n_members: usize, tls: Option<&Path>) -> Self {
+        Self::start_as(directory, n_members, tls, true)
+    }
+
+    /// The same, as members of a set or as servers by themselves.
+    pub fn start_as(directory: &Path, n_members: usize, tls: Option<&Path>, is_set: bool) -> Self {
         let ports: Vec<u16> = (0..n_members).map(|_| free_port()).collect();
         let (directory, tls) = (directory.to_owned(), tls.map(Path::to_owned));
-        let mut set = Self { processes: Vec::new(), ports, directory, tls, is_set: true };
+        let mut set = Self { processes: Vec::new(), ports, directory, tls, is_set };
         set.restart();
         set
     }

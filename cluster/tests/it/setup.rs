@@ -1,6 +1,6 @@
 //! What the tests start from: programs and servers as processes, on ports of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use mongodb::options::{ClientOptions, ReadConcern};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::{Headers, Message};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Headers, Message, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
@@ -208,17 +208,25 @@ pub struct World {
 impl World {
     /// A broker, and a replica set of one.
     pub async fn start() -> Self {
-        Self::start_with(1).await
+        Self::start_as(1, true).await
     }
 
-    /// A broker, and a replica set of so many.
-    pub async fn start_with(n_mongods: usize) -> Self {
+    /// A broker, and a replica set of so many, or as many servers by themselves; without any, jobs
+    /// use the embedded store.
+    pub async fn start_as(n_mongods: usize, is_set: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let kafka = Kafka::start(&directory.path().join("kafka"), None);
-        let mongo = MongoSet::start(&directory.path().join("mongo"), n_mongods, None);
+        let mongo = MongoSet::start_as(&directory.path().join("mongo"), n_mongods, None, is_set);
         kafka.wait(&[]);
-        mongo.initiate().await;
-        let (brokers, mongo_url) = (kafka.address(), mongo.url());
+        let mongo_url = match (n_mongods, is_set) {
+            (0, _) => String::new(),
+            (_, true) => {
+                mongo.initiate().await;
+                mongo.url()
+            }
+            (_, false) => mongo.direct_url(0),
+        };
+        let brokers = kafka.address();
         let producer = ClientConfig::new()
             .set("bootstrap.servers", &brokers)
             .set("message.max.bytes", "8000000")
@@ -316,7 +324,10 @@ impl World {
 
     pub fn with_servers(&self, command: &str) -> Command {
         let mut job = submit_job(&self.data());
-        job.args([command, "--kafka", &self.brokers, "--mongo", &self.mongo_url]);
+        job.args([command, "--kafka", &self.brokers]);
+        if !self.mongo_url.is_empty() {
+            job.args(["--mongo", &self.mongo_url]);
+        }
         job
     }
 
@@ -379,35 +390,66 @@ impl World {
         until("the messages of a topic", || Some(self.read_all(topic)).filter(|all| all.len() >= n))
     }
 
+    /// Number of partitions of a topic.
+    pub fn n_partitions(&self, topic: &str) -> usize {
+        let admin = self.admin();
+        until("a topic tells its partitions", || {
+            let metadata = admin.inner().fetch_metadata(Some(topic), DEADLINE).ok()?;
+            Some(metadata.topics()[0].partitions().len()).filter(|n| *n > 0)
+        })
+    }
+
+    /// For each partition of a topic that holds messages, the offset after the last of them.
+    pub fn ends_of_messages(&self, topic: &str) -> BTreeMap<i32, i64> {
+        let messages = self.read_messages(topic).into_iter();
+        messages.map(|message| (message.partition(), message.offset() + 1)).collect()
+    }
+
     /// Reads a topic from its beginning to where it ends now; nothing when there is none.
     pub fn read_all(&self, topic: &str) -> Vec<Kept> {
+        let messages = self.read_all_with_keys(topic).into_iter();
+        messages.map(|(_, kept)| kept).collect()
+    }
+
+    /// The same with the keys before the values.
+    pub fn read_all_with_keys(&self, topic: &str) -> Vec<(Vec<u8>, Kept)> {
+        let messages = self.read_messages(topic).into_iter().map(|message| {
+            let headers = message.headers().into_iter().flat_map(|h| h.iter());
+            let text =
+                |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into();
+            let headers = headers.map(|h| (h.key.to_owned(), text(h.value))).collect();
+            let bytes = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
+            (bytes(message.key()), (bytes(message.payload()), headers))
+        });
+        messages.collect()
+    }
+
+    fn read_messages(&self, topic: &str) -> Vec<OwnedMessage> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.brokers)
             .set("group.id", "the test")
             .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
             .create()
             .unwrap();
         let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).unwrap();
         let mut list = TopicPartitionList::new();
-        let mut unread = BTreeMap::new();
+        let mut unread = BTreeSet::new();
         for partition in metadata.topics()[0].partitions() {
             let (begin, end) = consumer.fetch_watermarks(topic, partition.id(), DEADLINE).unwrap();
             if begin < end {
                 list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
-                unread.insert(partition.id(), end);
+                unread.insert(partition.id());
             }
         }
         consumer.assign(&list).unwrap();
         let mut messages = Vec::new();
         while !unread.is_empty() {
-            let message = consumer.poll(DEADLINE).expect("a message before the deadline").unwrap();
-            let headers = message.headers().into_iter().flat_map(|h| h.iter());
-            let text =
-                |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into();
-            let headers = headers.map(|h| (h.key.to_owned(), text(h.value))).collect();
-            messages.push((message.payload().unwrap_or_default().to_vec(), headers));
-            if unread.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
-                unread.remove(&message.partition());
+            match consumer.poll(DEADLINE).expect("a message before the deadline") {
+                Ok(message) => messages.push(message.detach()),
+                // what is no message may stand at the end
+                Err(KafkaError::PartitionEOF(partition)) => _ = unread.remove(&partition),
+                Err(error) => panic!("{topic}: {error}"),
             }
         }
         messages
