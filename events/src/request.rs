@@ -462,9 +462,8 @@ mod tests {
         for (from, to) in [
             ("290.0", format!("\"{long}\"")),
             ("0d7a4bd0-6d7e-4f2e-9a53-2f4f3f5e0a01", long.clone()),
-            ("\"AA\"", format!("[\"{long}\"]")),
         ] {
-            let message = GOOD.to_owned().replace("aa", "AA").replacen(from, &to, 1);
+            let message = GOOD.replacen(from, &to, 1);
             let reason = PredictionRequest::decode(message.as_bytes()).unwrap_err().reason();
             assert!(reason.len() <= REASON_BYTES_MAX, "{} bytes", reason.len());
             assert!(reason.ends_with('…'), "{reason}");

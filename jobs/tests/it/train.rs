@@ -272,12 +272,13 @@ async fn a_new_champion_serves_and_a_broken_one_does_not() {
     let path = directory.path().join(format!("models/{third}.json"));
     let good = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    std::fs::create_dir(&path).unwrap();
+    // a link to itself cannot be followed
+    std::os::unix::fs::symlink(&path, &path).unwrap();
     models::promote(&lake, &third).await.unwrap();
     for _ in 0..2 {
         assert_eq!(serving.look(&ctx).await, Looked::Same, "an error that may pass is no damage");
     }
-    std::fs::remove_dir(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
     assert_eq!(serving.look(&ctx).await, Looked::Refused, "it is not there");
     assert_eq!(serving.look(&ctx).await, Looked::Same, "it is complained of once");
     std::fs::write(&path, &good).unwrap();
