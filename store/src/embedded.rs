@@ -9,10 +9,16 @@ use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, Transaction, params_from_iter};
 use serde_json::Value;
 
-use crate::{Claim, OnConflict, Order, Query, WriteError, document_id};
+use crate::{Claim, OnConflict, Order, Query, WRITTEN_AT, WriteError, document_id};
 
 /// How long a writer waits for another process that writes the same file.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
+
+/// The time, as SQLite says it: milliseconds since 1970.
+const NOW_MS: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+
+/// Documents that are deleted at once: other writers wait meanwhile.
+const DELETED_AT_ONCE: usize = 5_000;
 
 /// An open SQLite file.
 #[derive(Debug, Clone)]
@@ -50,7 +56,10 @@ impl Embedded {
         documents: &[Value],
         how: OnConflict,
     ) -> Result<Vec<String>, WriteError> {
-        let insert = Insert::new(collection, documents, how)?;
+        self.insert_all(Insert::new(collection, documents, how, true)?).await
+    }
+
+    async fn insert_all(&self, insert: Insert) -> Result<Vec<String>, WriteError> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             let kept = insert.run(&transaction)?;
@@ -64,17 +73,18 @@ impl Embedded {
         let (create, id) = (create_table(collection), id.to_owned());
         let claim = format!(
             "INSERT INTO \"{collection}\" (_id, document) \
-             VALUES (?1, json_object('_id', ?1, 'epoch', 1, 'next', 0, 'published', 0)) \
+             VALUES (?1, json_object('_id', ?1, 'epoch', 1, 'next', 0, 'published', 0, \
+               '{WRITTEN_AT}', {NOW_MS})) \
              ON CONFLICT (_id) DO UPDATE SET \
-               document = json_set(document, '$.epoch', json_extract(document, '$.epoch') + 1) \
+               document = json_set(document, '$.epoch', json_extract(document, '$.epoch') + 1, \
+                 '$.{WRITTEN_AT}', {NOW_MS}) \
              RETURNING json_set(document, '$._id', _id)"
         );
         let claimed = self.with_connection(move |connection| {
             connection.execute_batch(&create)?;
             connection.query_row(&claim, [&id], |row| row.get::<_, String>(0))
         });
-        let document = serde_json::from_str(&claimed.await?).map_err(anyhow::Error::from)?;
-        Ok(Claim::of(&document)?)
+        Ok(Claim::of(&value(&claimed.await?)?)?)
     }
 
     pub(crate) async fn commit(
@@ -84,12 +94,12 @@ impl Embedded {
         offsets: &str,
         claims: &[Claim],
     ) -> Result<Vec<String>, WriteError> {
-        let insert = Insert::new(collection, documents, OnConflict::Keep)?;
+        let insert = Insert::new(collection, documents, OnConflict::Keep, true)?;
         let create = create_table(offsets);
         let advance = format!(
             "UPDATE \"{offsets}\" \
              SET document = json_set(document, '$.next', ?3, '$.published', ?4, \
-               '$.log', json(?5)) \
+               '$.log', json(?5), '$.{WRITTEN_AT}', {NOW_MS}) \
              WHERE _id = ?1 AND json_extract(document, '$.epoch') = ?2"
         );
         let claims = claims.to_vec();
@@ -147,10 +157,7 @@ impl Embedded {
                     .collect::<rusqlite::Result<Vec<_>>>()
             })
             .await?;
-        texts
-            .iter()
-            .map(|text| serde_json::from_str(text).context("a stored document is not JSON"))
-            .collect()
+        texts.iter().map(|text| value(text)).collect()
     }
 
     pub(crate) async fn count(&self, collection: &str, query: &Query) -> Result<u64> {
@@ -175,7 +182,8 @@ impl Embedded {
 
     /// Inserts what is new; returns how many that were.
     pub(crate) async fn insert(&self, collection: &str, documents: &[Value]) -> Result<u64> {
-        let known = self.write(collection, documents, OnConflict::Keep).await?;
+        let insert = Insert::new(collection, documents, OnConflict::Keep, false)?;
+        let known = self.insert_all(insert).await?;
         Ok((documents.len() - known.len()) as u64)
     }
 
@@ -204,6 +212,34 @@ impl Embedded {
             self.with_connection(move |connection| connection.execute_batch(&create)).await?;
         }
         Ok(())
+    }
+
+    pub(crate) async fn keep_for(&self, collection: &str, age: Option<Duration>) -> Result<()> {
+        let (create, written_at) = (create_table(collection), column(WRITTEN_AT));
+        let index = format!("\"{collection}_by_age\"");
+        let Some(age) = age else {
+            let forget = format!("DROP INDEX IF EXISTS {index}");
+            return Ok(self.with_connection(move |c| c.execute_batch(&forget)).await?);
+        };
+        let prepare = format!(
+            "{create}; CREATE INDEX IF NOT EXISTS {index} ON \"{collection}\" ({written_at}); \
+             UPDATE \"{collection}\" \
+             SET document = json_set(document, '$.{WRITTEN_AT}', {NOW_MS}) \
+             WHERE {written_at} IS NULL"
+        );
+        self.with_connection(move |connection| connection.execute_batch(&prepare)).await?;
+        let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let delete = format!(
+            "DELETE FROM \"{collection}\" WHERE _id IN (SELECT _id FROM \"{collection}\" \
+             WHERE {written_at} < {NOW_MS} - {age_ms} LIMIT {DELETED_AT_ONCE})"
+        );
+        loop {
+            let delete = delete.clone();
+            let delete = move |connection: &mut Connection| connection.execute(&delete, []);
+            if self.with_connection(delete).await? < DELETED_AT_ONCE {
+                return Ok(());
+            }
+        }
     }
 
     /// Runs `work` where blocking is allowed.
@@ -241,13 +277,17 @@ struct Insert {
 }
 
 impl Insert {
-    fn new(collection: &str, documents: &[Value], how: OnConflict) -> Result<Self> {
+    fn new(collection: &str, documents: &[Value], how: OnConflict, is_dated: bool) -> Result<Self> {
         let conflict = match how {
             OnConflict::Keep => "NOTHING",
             OnConflict::Replace => "UPDATE SET document = excluded.document",
         };
+        let document = match is_dated {
+            true => format!("json_set(?2, '$.{WRITTEN_AT}', {NOW_MS})"),
+            false => "?2".to_owned(),
+        };
         let insert = format!(
-            "INSERT INTO \"{collection}\" (_id, document) VALUES (?1, ?2) \
+            "INSERT INTO \"{collection}\" (_id, document) VALUES (?1, {document}) \
              ON CONFLICT (_id) DO {conflict}"
         );
         let rows = documents.iter().map(|d| Ok((document_id(d)?.to_owned(), d.to_string())));
@@ -266,6 +306,15 @@ impl Insert {
         }
         Ok(kept)
     }
+}
+
+/// A document as it was written.
+fn value(text: &str) -> Result<Value> {
+    let mut value: Value = serde_json::from_str(text).context("a stored document is not JSON")?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove(WRITTEN_AT);
+    }
+    Ok(value)
 }
 
 fn create_table(collection: &str) -> String {

@@ -9,6 +9,7 @@ mod embedded;
 mod mongo;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -24,6 +25,11 @@ const BYTES_PER_COMMAND: usize = 8 * 1024 * 1024;
 
 /// What the name of a collection that is being made ends with.
 const NEXT_SUFFIX: &str = "_next";
+
+/// Field that says when a document was written last: a date in MongoDB, as its indexes that delete
+/// want it, milliseconds since 1970 in SQLite. Readers of the database see it; who reads through
+/// [`Store`] does not. Documents of a [`Replacement`] have none.
+const WRITTEN_AT: &str = "WrittenAt";
 
 /// Where documents are kept. Cheap to clone: clones share connections.
 #[derive(Debug, Clone)]
@@ -206,6 +212,19 @@ impl Store {
             Self::Embedded(embedded) => {
                 embedded.commit(collection, documents, offsets, claims).await
             }
+        }
+    }
+
+    /// Has documents of `collection` deleted that nobody has written for `age`; without an age they
+    /// stay for ever. Documents that say nothing of their age count as written now.
+    ///
+    /// MongoDB does it by itself from then on, within about a minute; SQLite does it now, and again
+    /// at each call.
+    pub async fn keep_for(&self, collection: &str, age: Option<Duration>) -> Result<()> {
+        check_name(collection)?;
+        match self {
+            Self::Mongo(mongo) => mongo.keep_for(collection, age).await,
+            Self::Embedded(embedded) => embedded.keep_for(collection, age).await,
         }
     }
 

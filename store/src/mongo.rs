@@ -15,7 +15,7 @@ use mongodb::options::{
 use mongodb::{Client, Collection, Cursor, Database, IndexModel};
 use serde_json::Value;
 
-use crate::{Claim, OnConflict, Order, Query, WriteError, commands, document_id};
+use crate::{Claim, OnConflict, Order, Query, WRITTEN_AT, WriteError, commands, document_id};
 
 /// How long to look for a server before saying that there is none.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
@@ -31,6 +31,13 @@ const READ_WAIT: Duration = Duration::from_secs(30);
 
 /// MongoDB's code for a second document under a unique key.
 const DUPLICATE_KEY: i32 = 11000;
+/// Its code for an index that is there with another age.
+const INDEX_OPTIONS_CONFLICT: i32 = 85;
+/// Its codes for a collection, or an index, that is not there.
+const NOT_FOUND: [i32; 2] = [26, 27];
+
+/// The index by which a collection forgets.
+const AGE_INDEX: &str = "tarmac_age";
 
 /// Codes of errors that come again however often a command is repeated: it is not understood or not
 /// allowed, a document is too large or against the rules of its collection.
@@ -175,14 +182,18 @@ impl Mongo {
             .documents(collection)
             .find_one_and_update(
                 doc! { "_id": id },
-                doc! { "$inc": { "epoch": 1_i64 }, "$setOnInsert": nothing_done },
+                doc! {
+                    "$inc": { "epoch": 1_i64 },
+                    "$set": { WRITTEN_AT: bson::DateTime::now() },
+                    "$setOnInsert": nothing_done,
+                },
             )
             .upsert(true)
             .return_document(ReturnDocument::After)
             .await
             .map_err(|error| fault(format!("claiming {id} in MongoDB at {}", self.hosts), &error))?
             .context("an upsert left no document")?;
-        Ok(Claim::of(&bson::deserialize_from_document(claimed).map_err(anyhow::Error::from)?)?)
+        Ok(Claim::of(&value(claimed)?)?)
     }
 
     pub(crate) async fn commit(
@@ -259,7 +270,9 @@ impl Mongo {
             let mut all_kept = Vec::new();
             for chunk in commands(documents) {
                 let command = match how {
-                    Write::Insert => insert_command(collection, chunk)?,
+                    Write::Insert => {
+                        insert_command(collection, chunk, Some(bson::DateTime::now()))?
+                    }
                     Write::Upsert => update_command(collection, chunk, OnConflict::Keep)?,
                 };
                 let reply = database.run_raw_command(command).session(&mut session).await;
@@ -339,7 +352,7 @@ impl Mongo {
         let found = found.await.map_err(reading)?;
         found
             .map_err(reading)
-            .and_then(|document| async move { Ok(bson::deserialize_from_document(document)?) })
+            .and_then(|document| async move { value(document) })
             .try_collect()
             .await
     }
@@ -365,7 +378,7 @@ impl Mongo {
 
     /// Inserts what is new; returns how many that were.
     pub(crate) async fn insert(&self, collection: &str, documents: &[Value]) -> Result<u64> {
-        let mut command = insert_command(collection, documents)?;
+        let mut command = insert_command(collection, documents, None)?;
         command.append(cstr!("ordered"), false);
         command.append(cstr!("writeConcern"), bson::serialize_to_raw_document_buf(&durably())?);
         let reply = self.database().run_raw_command(command).await;
@@ -383,6 +396,43 @@ impl Mongo {
             let what = || format!("indexing {collection} in MongoDB at {}", self.hosts);
             made.map_err(|error| fault(what(), &error))?;
         }
+        Ok(())
+    }
+
+    pub(crate) async fn keep_for(&self, collection: &str, age: Option<Duration>) -> Result<()> {
+        let what = || format!("setting the age of {collection} in MongoDB at {}", self.hosts);
+        let Some(age) = age else {
+            let forget = doc! { "dropIndexes": collection, "index": AGE_INDEX };
+            return match self.database().run_command(forget).await {
+                Err(error) if code_of(&error).is_some_and(|code| NOT_FOUND.contains(&code)) => {
+                    Ok(())
+                }
+                dropped => Ok(dropped.map(drop).map_err(|error| fault(what(), &error))?),
+            };
+        };
+        // the server takes no more seconds than this
+        let seconds = i32::try_from(age.as_secs()).unwrap_or(i32::MAX);
+        let index =
+            doc! { "key": { WRITTEN_AT: 1 }, "name": AGE_INDEX, "expireAfterSeconds": seconds };
+        let mut create = doc! { "createIndexes": collection, "indexes": [index] };
+        if self.has_transactions.load(Ordering::Relaxed) {
+            // by default all members must have built it, also one that is away
+            create.insert("commitQuorum", "majority");
+        }
+        match self.database().run_command(create).await {
+            Err(error) if code_of(&error) == Some(INDEX_OPTIONS_CONFLICT) => {
+                let index = doc! { "name": AGE_INDEX, "expireAfterSeconds": seconds };
+                let change = doc! { "collMod": collection, "index": index };
+                self.database().run_command(change).await.map_err(|error| fault(what(), &error))?;
+                tracing::info!(collection, seconds, "documents have another age now");
+            }
+            created => drop(created.map_err(|error| fault(what(), &error))?),
+        }
+        // the index finds them: a document without the field is in it
+        let unaged = doc! { WRITTEN_AT: bson::Bson::Null };
+        let now = doc! { "$set": { WRITTEN_AT: bson::DateTime::now() } };
+        let dated = self.documents(collection).update_many(unaged, now).await;
+        dated.map_err(|error| fault(what(), &error))?;
         Ok(())
     }
 
@@ -421,12 +471,26 @@ fn filter(query: &Query) -> Result<Document> {
     })
 }
 
+/// A document as it was written.
+fn value(mut document: Document) -> Result<Value> {
+    document.remove(WRITTEN_AT);
+    Ok(bson::deserialize_from_document(document)?)
+}
+
 /// Inserts until one is there already. Written as the bytes that the server reads: a [`Document`]
 /// for each answer would cost a stream more than scoring it.
-fn insert_command(collection: &str, documents: &[Value]) -> Result<RawDocumentBuf> {
+fn insert_command(
+    collection: &str,
+    documents: &[Value],
+    written_at: Option<bson::DateTime>,
+) -> Result<RawDocumentBuf> {
     let mut inserted = RawArrayBuf::new();
     for document in documents {
-        inserted.push(bson::serialize_to_raw_document_buf(document)?);
+        let mut document = bson::serialize_to_raw_document_buf(document)?;
+        if let Some(written_at) = written_at {
+            document.append(cstr!("WrittenAt"), written_at);
+        }
+        inserted.push(document);
     }
     Ok(rawdoc! { "insert": collection, "documents": inserted })
 }
@@ -437,10 +501,12 @@ fn update_command(
     documents: &[Value],
     how: OnConflict,
 ) -> Result<RawDocumentBuf> {
+    let now = bson::DateTime::now();
     let mut updates = Vec::with_capacity(documents.len());
     for document in documents {
         let id = document_id(document)?;
-        let document = bson::serialize_to_document(document)?;
+        let mut document = bson::serialize_to_document(document)?;
+        document.insert(WRITTEN_AT, now);
         let change = match how {
             OnConflict::Keep => doc! { "$setOnInsert": document },
             OnConflict::Replace => document,
@@ -478,7 +544,12 @@ fn move_command(offsets: &str, claims: &[Claim]) -> Result<Document> {
     let updates = claims.iter().map(|claim| {
         let still_mine = doc! { "_id": &claim.id, "epoch": claim.epoch };
         let log = bson::serialize_to_bson(&claim.log)?;
-        let moved = doc! { "next": claim.next, "published": claim.published, "log": log };
+        let moved = doc! {
+            "next": claim.next,
+            "published": claim.published,
+            "log": log,
+            WRITTEN_AT: bson::DateTime::now(),
+        };
         Ok(doc! { "q": still_mine, "u": { "$set": moved } })
     });
     Ok(doc! { "update": offsets, "updates": updates.collect::<Result<Vec<_>>>()? })
@@ -503,11 +574,14 @@ fn check_moved(
 
 /// A failed command, as an error that says whether it may be repeated.
 fn fault(what: String, error: &mongodb::error::Error) -> WriteError {
-    let code = match &*error.kind {
+    fault_of(code_of(error), anyhow!("{what}: {}", explain(error)))
+}
+
+fn code_of(error: &mongodb::error::Error) -> Option<i32> {
+    match &*error.kind {
         ErrorKind::Command(command) => Some(command.code),
         _ => None,
-    };
-    fault_of(code, anyhow!("{what}: {}", explain(error)))
+    }
 }
 
 /// The same of an element of `writeErrors`, or of `writeConcernError`.

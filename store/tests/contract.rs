@@ -115,6 +115,7 @@ async fn sqlite_keeps_the_contract() {
     check_contract(&store).await;
     assert_eq!(store.describe(), format!("embedded SQLite at {}", file.display()));
     assert_eq!(fenced_documents(&store).await, 0, "all or nothing");
+    what_is_old_is_deleted(&store, &Foreign::sqlite(&file)).await;
 
     // what was written is there for whoever opens the file again
     let again = Store::embedded(&file).unwrap();
@@ -133,6 +134,7 @@ async fn mongodb_keeps_the_contract() {
     assert_eq!(store.describe(), described);
     let left = fenced_documents(&store).await;
     assert_eq!(left, 1, "without transactions documents go first");
+    what_is_old_is_deleted(&store, &Foreign::mongo(&server).await).await;
 }
 
 #[tokio::test]
@@ -147,6 +149,7 @@ async fn a_replica_set_keeps_the_contract_in_transactions() {
     );
     assert_eq!(store.describe(), described);
     assert_eq!(fenced_documents(&store).await, 0, "all or nothing");
+    what_is_old_is_deleted(&store, &Foreign::mongo(&server).await).await;
     // as many as a stream's window may have
     let documents: Vec<Value> =
         (0..MANY).map(|i| json!({"_id": format!("w{i:06}"), "n": i})).collect();
@@ -154,6 +157,120 @@ async fn a_replica_set_keeps_the_contract_in_transactions() {
     let moved = [Claim { next: MANY as i64, ..claim }];
     assert!(store.commit("window", &documents, "offsets", &moved).await.unwrap().is_empty());
     assert_eq!(store.count("window", &everything()).await.unwrap(), MANY as u64);
+}
+
+/// The database as others see it, who know nothing of [`Store`].
+enum Foreign {
+    Sqlite(rusqlite::Connection),
+    Mongo(mongodb::Collection<mongodb::bson::Document>),
+}
+
+impl Foreign {
+    fn sqlite(file: &Path) -> Self {
+        Self::Sqlite(rusqlite::Connection::open(file).unwrap())
+    }
+
+    async fn mongo(server: &Server) -> Self {
+        let client = mongodb::Client::with_uri_str(server.url()).await.unwrap();
+        Self::Mongo(client.database("contract").collection("aged"))
+    }
+
+    /// Writes a document of the collection `aged` as an earlier version did, without its time.
+    async fn insert(&self, id: &str) {
+        match self {
+            Self::Sqlite(connection) => {
+                let insert = "INSERT INTO aged VALUES (?1, json_object('_id', ?1, 'n', 1))";
+                connection.execute(insert, [id]).unwrap();
+            }
+            Self::Mongo(aged) => drop(aged.insert_one(doc! { "_id": id, "n": 1 }).await.unwrap()),
+        }
+    }
+
+    /// When it was written, in milliseconds since 1970.
+    async fn written_at(&self, id: &str) -> Option<i64> {
+        match self {
+            Self::Sqlite(connection) => {
+                let select = "SELECT document ->> 'WrittenAt' FROM aged WHERE _id = ?";
+                connection.query_row(select, [id], |row| row.get(0)).unwrap()
+            }
+            Self::Mongo(aged) => {
+                let document = aged.find_one(doc! { "_id": id }).await.unwrap().unwrap();
+                document.get_datetime("WrittenAt").ok().map(|at| at.timestamp_millis())
+            }
+        }
+    }
+
+    /// Lets it have been written an hour earlier.
+    async fn make_older(&self, id: &str) {
+        const HOUR_MS: i64 = 3_600_000;
+        let before = self.written_at(id).await.unwrap() - HOUR_MS;
+        match self {
+            Self::Sqlite(connection) => {
+                let update = "UPDATE aged SET document = json_set(document, '$.WrittenAt', ?2)
+                              WHERE _id = ?1";
+                connection.execute(update, (id, before)).unwrap();
+            }
+            Self::Mongo(aged) => {
+                let before = mongodb::bson::DateTime::from_millis(before);
+                let set = doc! { "$set": { "WrittenAt": before } };
+                aged.update_one(doc! { "_id": id }, set).await.unwrap();
+            }
+        }
+    }
+}
+
+/// Documents go when nobody has written them for as long as was said, whoever deletes them.
+async fn what_is_old_is_deleted(store: &Store, foreign: &Foreign) {
+    let minutes = |minutes: u64| Some(Duration::from_secs(minutes * 60));
+    // no collection, and no index, is no error
+    store.keep_for("aged", None).await.unwrap();
+    store.keep_for("aged", minutes(30)).await.unwrap();
+    store.keep_for("aged", minutes(90)).await.unwrap();
+    let document = |id: &str| json!({"_id": id, "n": 0.1, "list": [1, "a"]});
+    let all_ids = ["kept", "again", "once", "claimed", "moved"];
+    store.write_once("aged", &[document("kept"), document("once")]).await.unwrap();
+    store.upsert("aged", &[document("again")]).await.unwrap();
+    for id in ["claimed", "moved"] {
+        store.claim("aged", id).await.unwrap();
+    }
+    foreign.insert("undated").await;
+    for id in all_ids {
+        assert!(foreign.written_at(id).await.is_some(), "{id}");
+        foreign.make_older(id).await;
+    }
+    assert_eq!(foreign.written_at("undated").await, None);
+    // reading shows what was written, and is no writing; a repetition that changes nothing is none
+    assert_eq!(store.get("aged", "kept").await.unwrap(), Some(document("kept")));
+    let before = foreign.written_at("once").await;
+    store.write_once("aged", &[document("once")]).await.unwrap();
+    assert_eq!(foreign.written_at("once").await, before);
+    store.upsert("aged", &[document("again")]).await.unwrap();
+    store.claim("aged", "claimed").await.unwrap();
+    let claim = Claim::of(&store.get("aged", "moved").await.unwrap().unwrap()).unwrap();
+    store.commit("committed", &[], "aged", from_ref(&claim)).await.unwrap();
+
+    store.keep_for("aged", minutes(30)).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut found = all(store, "aged").await;
+    while found.len() > 4 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        found = all(store, "aged").await;
+    }
+    assert_eq!(ids(&found), ["again", "claimed", "moved", "undated"]);
+    assert!(foreign.written_at("undated").await.is_some(), "it is as old as the rule");
+
+    // more than are deleted at once; nothing goes when all is kept for ever
+    store.keep_for("aged", None).await.unwrap();
+    store.keep_for("aged", None).await.unwrap();
+    let many: Vec<Value> = (0..MANY * 5).map(|i| json!({"_id": format!("m{i:06}")})).collect();
+    store.write_once("aged", &many).await.unwrap();
+    store.keep_for("aged", Some(Duration::ZERO)).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while store.count("aged", &everything()).await.unwrap() > 0 {
+        assert!(Instant::now() < deadline, "they are not deleted");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        store.keep_for("aged", Some(Duration::ZERO)).await.unwrap();
+    }
 }
 
 async fn check_contract(store: &Store) {
@@ -487,6 +604,31 @@ async fn a_document_without_an_id_is_refused(store: &Store) {
     }
     let n_documents = store.count("unnamed", &everything()).await.unwrap();
     assert_eq!(n_documents, 0, "nothing of a refused write is there");
+}
+
+#[tokio::test]
+async fn an_error_of_the_server_is_told_without_its_reply() {
+    let server = Server::start(&[]).await;
+    let store = server.store().await;
+    let fail = doc! {
+        "configureFailPoint": "failCommand",
+        "mode": "alwaysOn",
+        "data": { "failCommands": ["find", "hello", "update"], "errorCode": 2 },
+    };
+    let admin = mongodb::Client::with_uri_str(server.url()).await.unwrap().database("admin");
+    admin.run_command(fail).await.unwrap();
+    let document = [json!({"_id": "a"})];
+    let errors = [
+        store.find("things", &everything()).await.unwrap_err(),
+        store.look().await.unwrap_err(),
+        store.write_once("things", &document).await.unwrap_err().into(),
+    ];
+    for error in errors {
+        // the driver shows a reply as it came: hundreds of bytes in hexadecimal
+        let told = format!("{error:#}");
+        assert!(told.contains(&format!("MongoDB at 127.0.0.1:{}", server.port)), "{told}");
+        assert!(!told.contains("server response") && told.len() < 250, "{told}");
+    }
 }
 
 #[tokio::test]

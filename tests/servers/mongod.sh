@@ -8,7 +8,8 @@
 # With TLS_DIR (ca.pem, cert.pem for 127.0.0.1 and its key.pem) clients come over TLS, as a user:
 # the caller initiates the set and makes the first user without one (localhost exception).
 # The members of a set take the same TLS_DIR. Anybody may send configureFailPoint, and what a client
-# that died has left open in a transaction is undone after 5 s instead of 60.
+# that died has left open in a transaction is undone after 5 s instead of 60. Old documents are
+# looked for every second instead of every minute.
 # When OWNER_PID is set, the server is killed as soon as that process has gone.
 set -euo pipefail
 
@@ -22,7 +23,8 @@ options=(--dbpath "$work/data" --bind_ip 127.0.0.1 --port "$3" --nounixsocket
   --logpath "$work/mongod.log" --logappend --wiredTigerCacheSizeGB 0.25
   --setParameter diagnosticDataCollectionEnabled=false
   --setParameter enableTestCommands=1
-  --setParameter transactionLifetimeLimitSeconds=5)
+  --setParameter transactionLifetimeLimitSeconds=5
+  --setParameter ttlMonitorSleepSecs=1)
 if (($# > 3)); then
   options+=(--replSet rs0 --oplogSize 64)
 fi
