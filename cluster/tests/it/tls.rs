@@ -70,16 +70,32 @@ fn with_certificates_the_cluster_works_and_without_one_nobody_is_let_in() {
     let in_process = trained(&mut submit_job(data.path()), &["--trees", "3"]);
     assert_eq!(on_cluster["model"], in_process["model"]);
 
-    for (missing, words) in [("TARMAC_TLS_CA", "required"), ("", "error")] {
+    // the same question, of somebody whose certificates are others
+    let others = tempfile::tempdir().unwrap();
+    make_certificates(others.path());
+    let other = |name: &str| others.path().join(name).display().to_string();
+    let ask = |removed: &[&str], set: &[(&str, String)]| {
         let mut stranger = cluster.job(data.path());
-        stranger.args(["sql", "-c", "SELECT 1"]).env_remove(missing);
-        if missing.is_empty() {
-            for (name, _) in &environment {
-                stranger.env_remove(name);
-            }
+        stranger.args(["sql", "-c", "SELECT 1"]);
+        for name in removed {
+            stranger.env_remove(name);
         }
-        let output = stranger.output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && told.contains(words), "{told}");
-    }
+        let output = stranger.envs(set.iter().cloned()).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && output.stdout.is_empty(), "{told}");
+        told
+    };
+    let names = environment.each_ref().map(|(name, _)| *name);
+    let [ca, cert, key] = names;
+    let told = ask(&[ca], &[]);
+    assert!(told.contains("required") && told.contains("--tls-ca"), "{told}");
+    let told = ask(&names, &[]);
+    assert!(told.contains("scheduler at http://127.0.0.1:") && told.contains("HTTP"), "{told}");
+    // of another authority: the scheduler hangs up
+    let told = ask(&[], &[(cert, other("cert.pem")), (key, other("key.pem"))]);
+    let is_refused = told.contains("/api/executors): client error (");
+    assert!(is_refused && told.contains("scheduler at https://127.0.0.1:"), "{told}");
+    // and a scheduler of another authority is not told anything
+    let told = ask(&[], &[(ca, other("ca.pem"))]);
+    assert!(told.contains("invalid peer certificate"), "{told}");
 }
