@@ -20,6 +20,7 @@ use crate::enrich::Enrich;
 use crate::executor::ExecutorArgs;
 use crate::local_cluster::ClusterArgs;
 use crate::models::Models;
+use crate::retention::Gc;
 use crate::scheduler::SchedulerArgs;
 use crate::servers::{StoreArgs, Web};
 use crate::session::Setting;
@@ -153,6 +154,8 @@ pub enum Command {
     Dlq(Dlq),
     /// Look at models, promote one, go back to the one before
     Models(Models),
+    /// Delete what has outlived its use under the data root: records of jobs, models
+    Gc(Gc),
     /// Serve the web pages
     Web(Web),
     /// Start a scheduler and executors on this machine

@@ -16,6 +16,7 @@ pub mod models;
 pub mod offsets;
 pub mod progress;
 pub mod remote;
+pub mod retention;
 pub mod run;
 pub mod scheduler;
 pub mod servers;

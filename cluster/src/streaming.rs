@@ -28,6 +28,7 @@ use store::Store;
 use tokio::net::TcpListener;
 
 use crate::offsets::Offsets;
+use crate::retention::KeepArgs;
 use crate::servers::{KafkaArgs, StoreArgs};
 use crate::session::{self, Setting};
 
@@ -98,6 +99,9 @@ pub struct Stream {
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// How long what is written stays.
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Consumer group
     #[arg(long, env = "TARMAC_GROUP", default_value = "tarmac-stream")]
     pub group: String,
@@ -222,7 +226,9 @@ pub async fn run_stream(
     let options = args.options(lake, properties, now).await?;
     let meters = Arc::new(Meters::new()?);
     let shown = show(args.listen, Arc::clone(&meters)).await?;
-    let bytes_max = create_topics(properties, &options.topics).await?;
+    let limits = create_topics(properties, &options.topics).await?;
+    args.keep.check(&options.topics.requests, limits.requests_kept);
+    let bytes_max = limits.batch_bytes_max;
     let sink = Sink::open(properties, options.topics.clone(), bytes_max, &args.group)?;
     let source = Source::open(
         properties,
@@ -246,6 +252,7 @@ pub async fn run_stream(
     let streamed = tokio::select! {
         streamed = running => streamed?,
         never = tell(store, &args.group, &meters, now) => match never {},
+        never = args.keep.apply(store) => match never {},
         never = health::watch(store, &meters.health, args.give_up_after()) => match never? {},
         served = shown => {
             served?;

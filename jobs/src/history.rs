@@ -92,9 +92,13 @@ impl Record {
 
 /// Reads a record; `None` when there is no such job.
 pub async fn get(lake: &Lake, id: &str) -> Result<Option<Record>> {
-    let path = path(id, "json")?;
-    let Some(bytes) = lake.get(&path, RECORD_BYTES_MAX).await? else { return Ok(None) };
-    Ok(Some(serde_json::from_slice(&bytes).with_context(|| lake.url(&path))?))
+    let Some(bytes) = bytes(lake, id).await? else { return Ok(None) };
+    Ok(Some(serde_json::from_slice(&bytes).with_context(|| lake.url(&format!("jobs/{id}.json")))?))
+}
+
+/// The bytes of a record, which may not be one.
+pub(crate) async fn bytes(lake: &Lake, id: &str) -> Result<Option<Vec<u8>>> {
+    lake.get(&path(id, "json")?, RECORD_BYTES_MAX).await
 }
 
 /// The latest records, the last one first. A record that cannot be read is left out with a warning.

@@ -164,12 +164,20 @@ pub(crate) fn bound_fetches(config: &mut ClientConfig) {
         .set("receive.message.max.bytes", ZSTD_BYTES_MAX.to_string());
 }
 
+/// What topics tell of themselves that a stream must keep to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TopicLimits {
+    /// Bytes of a batch at most that each topic takes that is written.
+    pub batch_bytes_max: Option<usize>,
+    /// How long requests stay in their topic; [`Duration::MAX`] is for ever.
+    pub requests_kept: Option<Duration>,
+}
+
 /// Makes those topics that do not exist, with one partition, and checks that those that exist take
-/// what is written to them. Returns the least of their `max.message.bytes` where they tell it,
-/// which batches must not exceed.
-pub async fn create_topics(properties: &Properties, topics: &Topics) -> Result<Option<usize>> {
+/// what is written to them. Returns what they tell of themselves.
+pub async fn create_topics(properties: &Properties, topics: &Topics) -> Result<TopicLimits> {
     match try_create_topics(properties, topics).await {
-        Ok(bytes_max) => Ok(bytes_max),
+        Ok(limits) => Ok(limits),
         Err(error) => {
             // an administrator's client keeps to itself which broker it cannot reach
             let properties = properties.to_vec();
@@ -191,7 +199,7 @@ fn ask_all_brokers(properties: &Properties) -> Option<String> {
     Some(complaint.trim_start_matches(": ").to_owned()).filter(|said| !said.is_empty())
 }
 
-async fn try_create_topics(properties: &Properties, topics: &Topics) -> Result<Option<usize>> {
+async fn try_create_topics(properties: &Properties, topics: &Topics) -> Result<TopicLimits> {
     let admin: AdminClient<DefaultClientContext> = config(properties).create()?;
     let admin = Arc::new(admin);
     let known = {
@@ -226,30 +234,48 @@ async fn try_create_topics(properties: &Properties, topics: &Topics) -> Result<O
             }
         }
     }
-    check_sizes(topics, &sizes(&admin, topics).await)
+    let told = describe(&admin, topics).await;
+    let sizes = told.iter().filter_map(|(name, topic)| Some((name.clone(), topic.bytes_max?)));
+    let batch_bytes_max = check_sizes(topics, &sizes.collect())?;
+    let requests_kept = told.get(&topics.requests).and_then(|topic| topic.kept);
+    Ok(TopicLimits { batch_bytes_max, requests_kept })
 }
 
-/// `max.message.bytes` of those topics that tell it.
-async fn sizes(
+/// What a topic tells of itself.
+struct TopicConfig {
+    bytes_max: Option<usize>,
+    kept: Option<Duration>,
+}
+
+/// The topics that tell something of themselves.
+async fn describe(
     admin: &AdminClient<DefaultClientContext>,
     topics: &Topics,
-) -> BTreeMap<String, usize> {
+) -> BTreeMap<String, TopicConfig> {
     let names = [&topics.requests, &topics.answers, &topics.dead_letters];
     let asked = names.map(|name| ResourceSpecifier::Topic(name));
     let options = AdminOptions::new().request_timeout(Some(SIZES_WAIT));
     let told = match admin.describe_configs(&asked, &options).await {
         Ok(told) => told,
         Err(error) => {
-            tracing::debug!(%error, "the topics do not tell their sizes");
+            tracing::debug!(%error, "the topics tell nothing of themselves");
             return BTreeMap::new();
         }
     };
-    let size = |config: rdkafka::admin::ConfigResource| {
+    let topic = |config: rdkafka::admin::ConfigResource| {
         let OwnedResourceSpecifier::Topic(name) = &config.specifier else { return None };
-        let value = config.get("max.message.bytes")?.value.as_ref()?;
-        Some((name.clone(), value.parse().ok()?))
+        let value = |name| config.get(name)?.value.as_deref();
+        let bytes_max = value("max.message.bytes").and_then(|value| value.parse().ok());
+        // a topic that is only compacted keeps the last message of each key for ever
+        let is_deleted = value("cleanup.policy").is_none_or(|policy| policy.contains("delete"));
+        let kept = value("retention.ms").and_then(|value| value.parse::<i64>().ok());
+        let kept = kept.map(|ms| match u64::try_from(ms) {
+            Ok(ms) if is_deleted => Duration::from_millis(ms),
+            _ => Duration::MAX,
+        });
+        Some((name.clone(), TopicConfig { bytes_max, kept }))
     };
-    told.into_iter().flatten().filter_map(size).collect()
+    told.into_iter().flatten().filter_map(topic).collect()
 }
 
 /// Refuses topics that are too small for what is written to them, and warns of a topic of requests

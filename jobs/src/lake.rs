@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use chrono::{DateTime, Utc};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::ListingOptions;
@@ -84,6 +85,17 @@ fn is_on_this_machine(endpoint: &str) -> Result<bool> {
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
     })
+}
+
+/// An object of a data root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Relative to the root.
+    pub name: String,
+    /// Its size.
+    pub n_bytes: u64,
+    /// When it was written last.
+    pub written: DateTime<Utc>,
 }
 
 /// An opened data root. Cheap to clone.
@@ -199,8 +211,8 @@ impl Lake {
         }
     }
 
-    /// Names, relative to the root, and sizes in bytes of all objects below `relative`, sorted.
-    pub async fn sizes(&self, relative: &str) -> Result<Vec<(String, u64)>> {
+    /// All objects below `relative`, sorted by name.
+    pub async fn objects(&self, relative: &str) -> Result<Vec<Object>> {
         let n_prefix = self.prefix.parts().count();
         let relative_to_root = |path: &Path| -> String {
             let parts: Vec<_> =
@@ -209,10 +221,20 @@ impl Lake {
         };
         let found = self.store.list(Some(&self.path(relative)?));
         let found: Vec<_> = found.try_collect().await.with_context(|| self.url(relative))?;
-        let mut sizes: Vec<_> =
-            found.iter().map(|o| (relative_to_root(&o.location), o.size)).collect();
-        sizes.sort();
-        Ok(sizes)
+        let object = |o: &object_store::ObjectMeta| Object {
+            name: relative_to_root(&o.location),
+            n_bytes: o.size,
+            written: o.last_modified,
+        };
+        let mut objects: Vec<Object> = found.iter().map(object).collect();
+        objects.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(objects)
+    }
+
+    /// Names, relative to the root, and sizes in bytes of all objects below `relative`, sorted.
+    pub async fn sizes(&self, relative: &str) -> Result<Vec<(String, u64)>> {
+        let objects = self.objects(relative).await?;
+        Ok(objects.into_iter().map(|object| (object.name, object.n_bytes)).collect())
     }
 
     /// Names of all objects below `relative`, relative to the root, sorted.

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod codes;
 pub mod dead_letters;
 mod documents;
+pub mod gc;
 mod group;
 pub mod health;
 pub mod history;

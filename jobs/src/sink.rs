@@ -162,7 +162,7 @@ impl Sink {
             _ => return WriteError::Passing(told),
         }
         let bytes_max = match create_topics(&self.properties, &self.topics).await {
-            Ok(bytes_max) => bytes_max,
+            Ok(limits) => limits.batch_bytes_max,
             Err(error) => return WriteError::Passing(error.context(told)),
         };
         let batch_bytes = batch_bytes(bytes_max);

@@ -17,7 +17,7 @@ use datafusion::prelude::SessionContext;
 use events::{ANSWERS, Answer, REJECTIONS, STREAM_OFFSETS};
 use futures::future::{BoxFuture, FutureExt, Shared};
 use serde_json::Value;
-use store::{Claim, Store};
+use store::{Claim, Store, WriteError};
 use udf::scorer::Scorer;
 
 use crate::dead_letters::{KnownLetters, known_letters};
@@ -40,7 +40,8 @@ use crate::window::{self, DeadLetter, Message, Plan, Rules, ScoredWindow};
 /// How long the store may take to record what only saves work.
 const NOTE_WAIT: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether the claims hold, beside each commit.
+/// How often it is looked whether the claims hold, beside each commit: that also keeps the offsets
+/// of a stream that has nothing to do from growing old.
 const CLAIMS_EVERY: Duration = Duration::from_secs(5);
 
 /// A place in a window's way at which a test lets the program die.
@@ -221,17 +222,8 @@ impl Stream<'_> {
     /// Notices when somebody has claimed what is ours although there is nothing to write: an
     /// operator, who lets us go on from somewhere else.
     async fn look_at_claims(&mut self) -> Result<()> {
-        let ids: Vec<String> = self.claims.values().map(|claim| claim.id.clone()).collect();
-        let found = self.store.get_all(STREAM_OFFSETS, &ids);
-        // a store that is away is watched elsewhere
-        let Ok(Ok(found)) = tokio::time::timeout(NOTE_WAIT, found).await else { return Ok(()) };
-        let is_taken = |claim: &Claim| {
-            found.iter().any(|document| {
-                Claim::of(document).is_ok_and(|now| now.id == claim.id && now.epoch > claim.epoch)
-            })
-        };
-        if self.claims.values().any(is_taken) {
-            tracing::warn!("another process claimed what is ours");
+        if let Err(WriteError::Fenced(claimed)) = self.note_claims().await {
+            tracing::warn!(claimed, "another process claimed what is ours");
             self.meters.fenced_total.inc();
             self.leave_to_others();
             self.source.assign_again()?;
@@ -511,15 +503,23 @@ impl Stream<'_> {
     /// Records what is published, so that the next who claims need not do it again. There is no
     /// harm when this fails.
     async fn note_published(&mut self) {
-        if !std::mem::take(&mut self.has_to_note) || self.claims.is_empty() {
+        if !std::mem::take(&mut self.has_to_note) {
             return;
+        }
+        if let Err(error) = self.note_claims().await {
+            tracing::warn!(error = format!("{error:#}"), "what is published is not recorded");
+        }
+    }
+
+    /// Writes the claims as they are.
+    async fn note_claims(&self) -> Result<(), WriteError> {
+        if self.claims.is_empty() {
+            return Ok(());
         }
         let claims: Vec<Claim> = self.claims.values().cloned().collect();
         let noted = self.store.commit(ANSWERS, &[], STREAM_OFFSETS, &claims);
-        let noted = tokio::time::timeout(NOTE_WAIT, noted).await.map_err(anyhow::Error::from);
-        if let Err(error) = noted.and_then(|noted| Ok(noted?)) {
-            tracing::warn!(error = format!("{error:#}"), "what is published is not recorded");
-        }
+        tokio::time::timeout(NOTE_WAIT, noted).await.map_err(anyhow::Error::from)??;
+        Ok(())
     }
 }
 

@@ -8,7 +8,9 @@ use cluster::cli::{Cli, Command, Master};
 use cluster::config::{Surroundings, log, now, signal};
 use cluster::progress::say;
 use cluster::streaming::{self, StreamAction, StreamArgs};
-use cluster::{demo, dlq, executor, local_cluster, models, offsets, run, scheduler, shell};
+use cluster::{
+    demo, dlq, executor, local_cluster, models, offsets, retention, run, scheduler, shell,
+};
 use jobs::lake::Lake;
 
 #[tokio::main]
@@ -22,7 +24,7 @@ async fn main() {
 }
 
 async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
-    use Command::{Cluster, Demo, Dlq, Executor, Models, Scheduler, Stream, Web};
+    use Command::{Cluster, Demo, Dlq, Executor, Gc, Models, Scheduler, Stream, Web};
     log(match cli.command {
         Some(Stream(StreamArgs::Instead(_))) => "warn",
         Some(Stream(_) | Web(_) | Scheduler(_) | Executor(_)) => "info",
@@ -78,6 +80,7 @@ async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
             let lake = Lake::open(&cli.data, options)?;
             dlq::run_dlq(&lake, args, &args.kafka().properties(&around)?, &around).await?;
         }
+        Gc(args) => retention::run_gc(&Lake::open(&cli.data, options)?, args, now()).await?,
         Models(args) => models::run_models(&Lake::open(&cli.data, options)?, args).await?,
         _ => {
             let master = cli.master.clone().unwrap_or(Master::Local(None));

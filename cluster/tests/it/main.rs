@@ -8,6 +8,7 @@ mod faults;
 mod logs;
 mod outages;
 mod promise;
+mod retention;
 mod s3;
 mod same_answer;
 mod secure;

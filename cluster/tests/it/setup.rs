@@ -196,6 +196,12 @@ impl Stream {
 }
 
 /// The servers and the programs of one test.
+/// What a document says beside the time at which it was written last.
+pub fn undated(mut document: Document) -> Document {
+    document.remove("WrittenAt");
+    document
+}
+
 pub struct World {
     pub kafka: Kafka,
     pub mongo: MongoSet,
@@ -346,7 +352,8 @@ impl World {
     pub async fn documents_of(&self, collection: &str, filter: Document) -> Vec<Document> {
         use futures::TryStreamExt;
         let found = self.collection(collection).await.find(filter).await.unwrap();
-        found.try_collect().await.unwrap()
+        let found: Vec<Document> = found.try_collect().await.unwrap();
+        found.into_iter().map(undated).collect()
     }
 
     /// Waits for the answer to a request.

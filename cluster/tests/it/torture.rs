@@ -36,7 +36,7 @@ use udf::predict::Models;
 
 use crate::setup::{
     ANSWERS, DEAD_LETTERS, DEADLINE, POLL, REJECTED, REQUESTS, Stream, World, request, run,
-    send_signal, submit_job, until, uuid,
+    send_signal, submit_job, undated, until, uuid,
 };
 
 /// Of the topic as it is made; one is added at a time.
@@ -272,7 +272,7 @@ fn embedded(world: &World) -> Store {
 }
 
 fn value_of(document: Document) -> Value {
-    bson::deserialize_from_document(document).unwrap()
+    bson::deserialize_from_document(undated(document)).unwrap()
 }
 
 /// All documents of a collection.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
 mod features;
+mod gc;
 mod ingest;
 mod kafka;
 mod plans;
