@@ -7,6 +7,7 @@
 
 mod embedded;
 mod mongo;
+mod mongo_errors;
 
 use std::path::Path;
 use std::time::Duration;
@@ -114,7 +115,14 @@ pub enum WriteError {
     Permanent(anyhow::Error),
     /// The database failed, and may or may not have written. Writing the same again is harmless.
     #[error(transparent)]
-    Passing(#[from] anyhow::Error),
+    Passing(anyhow::Error),
+}
+
+/// What is not known to be otherwise passes.
+impl From<anyhow::Error> for WriteError {
+    fn from(error: anyhow::Error) -> Self {
+        error.downcast().unwrap_or_else(Self::Passing)
+    }
 }
 
 impl Store {

@@ -628,6 +628,9 @@ async fn an_error_of_the_server_is_told_without_its_reply() {
         let told = format!("{error:#}");
         assert!(told.contains(&format!("MongoDB at 127.0.0.1:{}", server.port)), "{told}");
         assert!(!told.contains("server response") && told.len() < 250, "{told}");
+        // whether it passes is known, but of a look, which is repeated in any case
+        let is_permanent = matches!(WriteError::from(error), WriteError::Permanent(_));
+        assert_eq!(is_permanent, !told.starts_with("MongoDB at"), "{told}");
     }
 }
 
