@@ -144,13 +144,19 @@ impl PredictionRequest {
 
     /// When the question was asked, where `Timestamp` says it: in ISO 8601, which without an offset
     /// is read as UTC, because the original system's clients mean that; or in seconds or
-    /// milliseconds since 1970.
+    /// milliseconds since 1970. A number that is neither, such as a day without its dashes, says
+    /// nothing.
     pub fn asked_at(&self) -> Option<DateTime<Utc>> {
         /// The first number that is milliseconds: as seconds it would be in the year 5138.
         const MILLISECONDS_FROM: f64 = 1e11;
+        /// In 2001; smaller numbers are something else.
+        const SECONDS_FROM: f64 = 1e9;
         let text = self.Timestamp.as_deref()?;
         if let Ok(number) = text.parse::<f64>() {
-            let is_ms = number.abs() >= MILLISECONDS_FROM;
+            if !(SECONDS_FROM..=f64::MAX).contains(&number) {
+                return None;
+            }
+            let is_ms = number >= MILLISECONDS_FROM;
             let ms = if is_ms { number } else { number * 1e3 };
             return DateTime::from_timestamp_millis(ms as i64);
         }
@@ -386,7 +392,9 @@ mod tests {
         assert_eq!(asked_at("2016-12-20T10:00:00.250Z"), expected);
         assert_eq!(asked_at("2016-12-20T12:00:00.25+02:00"), expected);
         assert_eq!(asked_at("2016-12-20T10:00:00.250000"), expected);
-        assert_eq!(asked_at("yesterday"), None);
+        for nothing in ["yesterday", "NaN", "inf", "20161225", "1230", "-1482228000", "1e300"] {
+            assert_eq!(asked_at(nothing), None, "{nothing}");
+        }
     }
 
     #[test]
