@@ -317,7 +317,11 @@ pub fn settings_of(path: &Path) -> Result<Vec<Setting>> {
             continue;
         }
         let mut whole = line.to_owned();
-        while let Some(begun) = whole.strip_suffix('\\') {
+        // a backslash behind another one is a text's own
+        let goes_on = |text: &str| (text.len() - text.trim_end_matches('\\').len()) % 2 == 1;
+        while goes_on(&whole)
+            && let Some(begun) = whole.strip_suffix('\\')
+        {
             let begun =
                 begun.strip_suffix("\\n").map_or(begun.to_owned(), |text| format!("{text}\n"));
             let (_, next) = lines.next().unwrap_or_default();
@@ -452,13 +456,18 @@ mod tests {
     fn settings_are_read_as_java_writes_them() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("client.properties");
-        let text =
-            "! note\na.b:1\nc.d = x:y=z\ne.f \\\n  long\nkey.pem=BEGIN\\n\\\n  AbC=\\n\\\n  END";
+        let text = "! note\na.b:1\nc.d = x:y=z\ne.f \\\n  long\ng=h\\\\\n\
+                    key.pem=BEGIN\\n\\\n  AbC=\\n\\\n  END";
         std::fs::write(&path, text).unwrap();
         let settings = settings_of(&path).unwrap();
         let settings = settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-        let expected =
-            [("a.b", "1"), ("c.d", "x:y=z"), ("e.f", "long"), ("key.pem", "BEGIN\nAbC=\nEND")];
+        let expected = [
+            ("a.b", "1"),
+            ("c.d", "x:y=z"),
+            ("e.f", "long"),
+            ("g", "h\\\\"),
+            ("key.pem", "BEGIN\nAbC=\nEND"),
+        ];
         assert!(settings.clone().eq(expected), "{:?}", settings.collect::<Vec<_>>());
     }
 }
