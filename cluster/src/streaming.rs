@@ -196,6 +196,7 @@ impl Stream {
         Ok(Options {
             group: self.group.clone(),
             topics: self.kafka.topics()?,
+            topic_is_whole: false,
             properties: properties.to_vec(),
             message_bytes_max: self.message_bytes_max as usize,
             expire_after: self.expire_after.map(Duration::from_secs),
@@ -223,11 +224,12 @@ pub async fn run_stream(
     // a window is small: one thread scores it faster than two that must be coordinated
     let ctx = session::in_process(1, MEMORY, &[], &[])?;
     let serving = stream::prepare(&ctx, lake).await?;
-    let options = args.options(lake, properties, now).await?;
+    let mut options = args.options(lake, properties, now).await?;
     let meters = Arc::new(Meters::new()?);
     let shown = show(args.listen, Arc::clone(&meters)).await?;
     let limits = create_topics(properties, &options.topics).await?;
     args.keep.check(&options.topics.requests, limits.requests_kept);
+    options.topic_is_whole = limits.requests_are_whole;
     let bytes_max = limits.batch_bytes_max;
     let sink = Sink::open(properties, options.topics.clone(), bytes_max, &args.group)?;
     let source = Source::open(

@@ -14,14 +14,15 @@ use datafusion::prelude::{SessionContext, col};
 use events::REPLAYED_DEAD_LETTERS;
 use futures::future::try_join_all;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use store::Store;
 
-use crate::kafka::{Complaint, Properties, Reader as Consumed, Topics, config, reader};
+use crate::kafka::{Complaint, Properties, Reader as Consumed, Topics, config, headers_of, reader};
 use crate::poll::ends;
 use crate::request_log::digest;
 use crate::sink::headers;
@@ -96,11 +97,16 @@ impl Letter {
     }
 }
 
-/// Letters that were written of partitions that are read again.
+/// Letters that were written of partitions that are read again, as digests of their names: there
+/// may be very many.
 #[derive(Debug, Default)]
-pub(crate) struct KnownLetters(HashSet<String>);
+pub(crate) struct KnownLetters(HashSet<[u8; 16]>);
 
 impl KnownLetters {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a letter of this message is among them.
     pub(crate) fn contains(&self, message: &Message) -> bool {
         if self.0.is_empty() {
@@ -110,34 +116,52 @@ impl KnownLetters {
         let digest = digest(key.as_deref(), value.as_deref());
         let time = created_ms.map(|ms| ms.to_string()).unwrap_or_default();
         // earlier versions did not keep the time
-        ["-", &time].iter().any(|t| self.0.contains(&format!("{partition}/{offset}/{t}/{digest}")))
+        ["-", &time].iter().any(|time| self.0.contains(&name(*partition, *offset, time, &digest)))
     }
 }
 
-/// The letters that came from these partitions of the topic of requests.
+fn name(partition: i32, offset: i64, time: &str, digest: &str) -> [u8; 16] {
+    let name = Sha256::digest(format!("{partition}/{offset}/{time}/{digest}"));
+    let (first, _) = name.split_at(16);
+    first.try_into().unwrap_or_default()
+}
+
+/// The letters that came from these partitions of the topic of requests, from before these offsets.
+/// None when their topic is not there, or we may not read it: then a letter may be written twice,
+/// which is better than to write nothing.
 pub(crate) async fn known_letters(
     properties: &Properties,
     topics: &Topics,
-    partitions: &[i32],
+    read_again: &BTreeMap<i32, i64>,
 ) -> Result<KnownLetters> {
+    use RDKafkaErrorCode::{TopicAuthorizationFailed, UnknownTopicOrPartition};
     let mut known = HashSet::new();
-    scan(properties, topics, None, async |letters| {
+    let scanned = scan(properties, topics, None, async |letters| {
         for letter in letters {
-            let is_ours = letter.header(headers::TOPIC) == Some(&topics.requests);
-            let partition = letter.header(headers::PARTITION).and_then(|p| p.parse().ok());
-            let (Some(partition), Some(offset)) = (partition, letter.header(headers::OFFSET))
-            else {
-                continue;
-            };
-            if is_ours && partitions.contains(&partition) {
-                let time = letter.header(headers::TIMESTAMP).unwrap_or("-");
-                known.insert(format!("{partition}/{offset}/{time}/{}", letter.digest()));
+            let from = |name| letter.header(name);
+            let is_ours = from(headers::TOPIC) == Some(&topics.requests);
+            let partition = from(headers::PARTITION).and_then(|p| p.parse().ok());
+            let offset = from(headers::OFFSET).and_then(|offset| offset.parse().ok());
+            let (Some(partition), Some(offset)) = (partition, offset) else { continue };
+            if is_ours && read_again.get(&partition).is_some_and(|to| offset < *to) {
+                let time = from(headers::TIMESTAMP).unwrap_or("-");
+                known.insert(name(partition, offset, time, &letter.digest()));
             }
         }
         Ok(())
-    })
-    .await?;
-    Ok(KnownLetters(known))
+    });
+    match scanned.await {
+        Ok(()) => Ok(KnownLetters(known)),
+        Err(error) => match error.downcast_ref::<KafkaError>().and_then(|e| e.rdkafka_error_code())
+        {
+            Some(TopicAuthorizationFailed | UnknownTopicOrPartition) => {
+                let (topic, error) = (&topics.dead_letters, format!("{error:#}"));
+                tracing::warn!(topic, error, "dead letters may be written a second time");
+                Ok(KnownLetters::default())
+            }
+            _ => Err(error),
+        },
+    }
 }
 
 /// Reads the letters that are there now and for which `filter`, a condition in SQL, holds; gives
@@ -354,8 +378,9 @@ impl Reader {
                 }
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => self.present = None,
                 Some(Err(error)) => {
-                    let error = self.consumer.context().explain(error);
-                    bail!("reading {}/{partition}: {error}", self.topic);
+                    let told = self.consumer.context().explain(&error);
+                    let what = format!("reading {}/{partition}: {told}", self.topic);
+                    return Err(anyhow::Error::new(error).context(what));
                 }
                 None => bail!("reading {}/{partition}: no answer from Kafka", self.topic),
             }
@@ -365,12 +390,11 @@ impl Reader {
 }
 
 fn letter(message: &BorrowedMessage) -> Letter {
-    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Letter {
         partition: message.partition(),
         offset: message.offset(),
         created_ms: message.timestamp().to_millis(),
-        headers: headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect(),
+        headers: headers_of(message),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
     }

@@ -257,14 +257,18 @@ impl Group {
         self.lock().assigned.clone().unwrap_or_default()
     }
 
-    /// Notes where a partition ends. Whether that is before what was read: then it is another log.
-    pub(crate) fn note_end(&self, partition: i32, end: i64) -> bool {
+    /// Where a partition is read next.
+    pub(crate) fn read_of(&self, partition: i32) -> Option<i64> {
+        self.lock().read.get(&partition).copied()
+    }
+
+    /// Notes where a partition ends.
+    pub(crate) fn note_end(&self, partition: i32, end: i64) {
         let mut state = self.lock();
         if state.answered.contains_key(&partition) {
             state.ends.insert(partition, end);
             self.show_lag(&state);
         }
-        state.read.get(&partition).is_some_and(|read| *read > end)
     }
 
     fn show_lag(&self, state: &State) {

@@ -1,6 +1,7 @@
 //! What both ends of the stream know of Kafka: how clients are configured, and topics.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 /// How long to wait for a broker before saying that there is none.
 pub(crate) const BROKER_WAIT: Duration = Duration::from_secs(15);
@@ -149,9 +151,36 @@ pub(crate) fn reader(properties: &Properties, bytes_ahead: usize) -> Result<Read
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "earliest")
         .set("allow.auto.create.topics", "false")
+        // a broker does one thing a connection at a time: a fetch that waits at the end of a
+        // partition holds up what is asked next
+        .set("fetch.wait.max.ms", "10")
         .set("queued.max.messages.kbytes", (bytes_ahead / 1024).max(1).to_string());
     bound_fetches(&mut config);
     Ok(config.create_with_context(Complaint::default())?)
+}
+
+/// The headers of a message, in order. One whose name is not UTF-8, which other clients may send,
+/// is left out with a warning: there is no way to hand it on.
+pub(crate) fn headers_of(message: &BorrowedMessage) -> Vec<(String, Option<Vec<u8>>)> {
+    let Some(headers) = message.headers() else { return Vec::new() };
+    let header = |i| {
+        let header = headers.try_get(i)?;
+        Some((header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+    };
+    let mut all = Vec::with_capacity(headers.count());
+    for i in 0..headers.count() {
+        // rdkafka takes every name for UTF-8, and panics
+        match catch_unwind(AssertUnwindSafe(|| header(i))) {
+            Ok(header) => all.extend(header),
+            Err(_) => tracing::warn!(
+                topic = message.topic(),
+                partition = message.partition(),
+                offset = message.offset(),
+                "a header whose name is not UTF-8 is left out"
+            ),
+        }
+    }
+    all
 }
 
 /// Bounds what a consumer fetches at once.
@@ -171,12 +200,25 @@ pub struct TopicLimits {
     pub batch_bytes_max: Option<usize>,
     /// How long requests stay in their topic; [`Duration::MAX`] is for ever.
     pub requests_kept: Option<Duration>,
+    /// Whether messages stay in the topic of requests in one piece, as far as is known: it is not
+    /// compacted.
+    pub requests_are_whole: bool,
 }
 
 /// Makes those topics that do not exist, with one partition, and checks that those that exist take
 /// what is written to them. Returns what they tell of themselves.
 pub async fn create_topics(properties: &Properties, topics: &Topics) -> Result<TopicLimits> {
-    match try_create_topics(properties, topics).await {
+    let all = [&topics.requests, &topics.answers, &topics.dead_letters];
+    create_topics_of(properties, topics, &all).await
+}
+
+/// The same, of which only those named in `made` are made.
+pub(crate) async fn create_topics_of(
+    properties: &Properties,
+    topics: &Topics,
+    made: &[&String],
+) -> Result<TopicLimits> {
+    match try_create_topics(properties, topics, made).await {
         Ok(limits) => Ok(limits),
         Err(error) => {
             // an administrator's client keeps to itself which broker it cannot reach
@@ -199,7 +241,11 @@ fn ask_all_brokers(properties: &Properties) -> Option<String> {
     Some(complaint.trim_start_matches(": ").to_owned()).filter(|said| !said.is_empty())
 }
 
-async fn try_create_topics(properties: &Properties, topics: &Topics) -> Result<TopicLimits> {
+async fn try_create_topics(
+    properties: &Properties,
+    topics: &Topics,
+    made: &[&String],
+) -> Result<TopicLimits> {
     let admin: AdminClient<DefaultClientContext> = config(properties).create()?;
     let admin = Arc::new(admin);
     let known = {
@@ -218,7 +264,8 @@ async fn try_create_topics(properties: &Properties, topics: &Topics) -> Result<T
         (&topics.answers, &record),
         (&topics.dead_letters, &dead_letter),
     ];
-    let missing = wanted.into_iter().filter(|(name, _)| !known.contains(*name));
+    let missing =
+        wanted.into_iter().filter(|(name, _)| made.contains(name) && !known.contains(*name));
     let topic = |(name, bytes_max)| {
         NewTopic::new(name, 1, TopicReplication::Fixed(-1)).set("max.message.bytes", bytes_max)
     };
@@ -234,26 +281,35 @@ async fn try_create_topics(properties: &Properties, topics: &Topics) -> Result<T
             }
         }
     }
-    let told = describe(&admin, topics).await;
+    let names = [&topics.requests, &topics.answers, &topics.dead_letters];
+    let told = describe(&admin, &names.map(String::as_str)).await;
     let sizes = told.iter().filter_map(|(name, topic)| Some((name.clone(), topic.bytes_max?)));
     let batch_bytes_max = check_sizes(topics, &sizes.collect())?;
     let requests_kept = told.get(&topics.requests).and_then(|topic| topic.kept);
-    Ok(TopicLimits { batch_bytes_max, requests_kept })
+    let requests_are_whole = told.get(&topics.requests).is_some_and(|topic| topic.is_whole);
+    Ok(TopicLimits { batch_bytes_max, requests_kept, requests_are_whole })
 }
 
 /// What a topic tells of itself.
 struct TopicConfig {
     bytes_max: Option<usize>,
     kept: Option<Duration>,
+    is_whole: bool,
+}
+
+/// Whether a topic keeps all messages between its first and its last, as far as it tells.
+pub async fn is_whole(properties: &Properties, topic: &str) -> Result<bool> {
+    let admin: AdminClient<DefaultClientContext> = config(properties).create()?;
+    let told = describe(&admin, &[topic]).await;
+    Ok(told.get(topic).is_some_and(|topic| topic.is_whole))
 }
 
 /// The topics that tell something of themselves.
 async fn describe(
     admin: &AdminClient<DefaultClientContext>,
-    topics: &Topics,
+    topics: &[&str],
 ) -> BTreeMap<String, TopicConfig> {
-    let names = [&topics.requests, &topics.answers, &topics.dead_letters];
-    let asked = names.map(|name| ResourceSpecifier::Topic(name));
+    let asked: Vec<_> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(SIZES_WAIT));
     let told = match admin.describe_configs(&asked, &options).await {
         Ok(told) => told,
@@ -267,13 +323,15 @@ async fn describe(
         let value = |name| config.get(name)?.value.as_deref();
         let bytes_max = value("max.message.bytes").and_then(|value| value.parse().ok());
         // a topic that is only compacted keeps the last message of each key for ever
-        let is_deleted = value("cleanup.policy").is_none_or(|policy| policy.contains("delete"));
+        let policy = value("cleanup.policy");
+        let is_deleted = policy.is_none_or(|policy| policy.contains("delete"));
+        let is_whole = policy.is_some_and(|policy| !policy.contains("compact"));
         let kept = value("retention.ms").and_then(|value| value.parse::<i64>().ok());
         let kept = kept.map(|ms| match u64::try_from(ms) {
             Ok(ms) if is_deleted => Duration::from_millis(ms),
             _ => Duration::MAX,
         });
-        Some((name.clone(), TopicConfig { bytes_max, kept }))
+        Some((name.clone(), TopicConfig { bytes_max, kept, is_whole }))
     };
     told.into_iter().flatten().filter_map(topic).collect()
 }

@@ -9,13 +9,16 @@ use chrono::{DateTime, NaiveDate, Utc};
 use events::{ANSWERS, STREAM_OFFSETS};
 use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
-use store::{Claim, Store};
+use store::{Claim, Store, WriteError};
 
-use crate::kafka::{BROKER_WAIT, FETCH_BYTES_MAX, Properties, reader};
+use crate::kafka::{BROKER_WAIT, FETCH_BYTES_MAX, Properties, is_whole, reader};
 use crate::poll::partitions;
 use crate::request_log::{
     Found, Inspection, Inspector, LogMark, Verdict, judge, offset_to_inspect,
 };
+
+/// How often offsets that a stream claims meanwhile are claimed back before that is an error.
+const ATTEMPTS_MAX: u32 = 10;
 
 /// Where a stream is to read on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,8 +93,8 @@ pub async fn show(
         wanted.insert(partition, offset);
         stored.insert(partition, claim.map(|claim| (claim, mark)));
     }
-    let inspector = Inspector::new(properties, topic);
-    let Inspection { here, found } = inspector.inspect(wanted).await?;
+    let inspector = Inspector::new(properties, topic, is_whole(properties, topic).await?);
+    let Inspection { here, found } = inspector.inspect(wanted, true).await?;
     let shown = found.into_iter().map(|(partition, found)| {
         let stored = stored.remove(&partition).flatten();
         let verdict = match &stored {
@@ -124,17 +127,41 @@ pub async fn reset(
     };
     let offsets = resolve(properties, topic, &chosen, target).await?;
     let before = offsets.iter().map(|(partition, offset)| (*partition, offset.checked_sub(1)));
-    let inspector = Inspector::new(properties, topic);
-    let Inspection { here, found } = inspector.inspect(before.collect()).await?;
-    let (mut moved, mut claims) = (Vec::new(), Vec::new());
-    for (partition, offset) in offsets {
-        let found = found.get(&partition).context("a partition that was not looked at")?;
+    let inspector = Inspector::new(properties, topic, is_whole(properties, topic).await?);
+    let inspection = inspector.inspect(before.collect(), true).await?;
+    for (partition, offset) in &offsets {
+        let found = inspection.found.get(partition);
+        let found = found.context("a partition that was not looked at")?;
         ensure!(
-            (found.begin..=found.end).contains(&offset),
+            (found.begin..=found.end).contains(offset),
             "{topic}/{partition} has the offsets {} to {}, not {offset}",
             found.begin,
             found.end
         );
+    }
+    let mut n_attempts = 0;
+    loop {
+        match claim_and_move(store, group, topic, &offsets, &inspection).await {
+            // a stream that runs, and has something to do, may claim between two of our claims
+            Err(WriteError::Fenced(_)) if n_attempts < ATTEMPTS_MAX => n_attempts += 1,
+            moved => return Ok(moved?),
+        }
+    }
+}
+
+/// Claims partitions, and moves them to these offsets; returns the offsets from before and after.
+async fn claim_and_move(
+    store: &Store,
+    group: &str,
+    topic: &str,
+    offsets: &BTreeMap<i32, i64>,
+    inspection: &Inspection,
+) -> Result<Vec<(i32, i64, i64)>, WriteError> {
+    let Inspection { here, found } = inspection;
+    let (mut moved, mut claims) = (Vec::new(), Vec::new());
+    for (partition, offset) in offsets {
+        let (partition, offset) = (*partition, *offset);
+        let found = found.get(&partition).context("a partition that was not looked at")?;
         let claim = store.claim(STREAM_OFFSETS, &id_of(group, topic, partition)).await?;
         let before = LogMark::of(&claim)?.map_or(0, |mark| mark.read_again_to);
         // what is read again may have left dead letters behind

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::group::{Group, Item, Member};
 use crate::health::Server;
-use crate::kafka::{BROKER_WAIT, Complaint, Properties};
+use crate::kafka::{BROKER_WAIT, Complaint, Properties, headers_of};
 use crate::request_log::{find_damage, is_of_data};
 use crate::window::Message;
 
@@ -73,14 +73,13 @@ fn fail(consumer: &Member, group: &Group, error: &KafkaError, complaints: &mut C
 }
 
 fn message_of(message: &BorrowedMessage) -> Message {
-    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Message {
         partition: message.partition(),
         offset: message.offset(),
         created_ms: message.timestamp().to_millis(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
-        headers: headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect(),
+        headers: headers_of(message),
     }
 }
 
@@ -160,8 +159,14 @@ fn look_at_broker(
     }
     let mut is_other = was_gone;
     for partition in group.assigned() {
+        if group.is_stopped() {
+            return was_gone;
+        }
+        // before it is asked: more may be read meanwhile
+        let read = group.read_of(partition);
         if let Ok((_, end)) = consumer.fetch_watermarks(topic, partition, LOOK_EVERY) {
-            is_other |= group.note_end(partition, end);
+            group.note_end(partition, end);
+            is_other |= read.is_some_and(|read| read > end) && group.read_of(partition) >= read;
         }
     }
     if is_other {
@@ -207,13 +212,15 @@ pub(crate) fn partitions<C: ConsumerContext>(
         _ = consumer.poll(Duration::ZERO);
         anyhow!(complaint.explain(format!("no Kafka broker answers: {error}")))
     })?;
-    let partitions: Vec<i32> = metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions())
-        .map(|partition| partition.id())
-        .collect();
-    ensure!(!partitions.is_empty(), "there is no topic {topic}");
+    let topics = || metadata.topics().iter();
+    let partitions: Vec<i32> =
+        topics().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+    if partitions.is_empty() {
+        let code = topics().find_map(|topic| topic.error()).map(RDKafkaErrorCode::from);
+        let code = code.unwrap_or(RDKafkaErrorCode::UnknownTopicOrPartition);
+        let error = anyhow::Error::new(KafkaError::MetadataFetch(code));
+        return Err(error.context(format!("there is no topic {topic}")));
+    }
     Ok(partitions)
 }
 

@@ -85,8 +85,10 @@ impl LogMark {
         Ok(serde_json::to_value(self)?)
     }
 
+    /// The address says something only where an id is missing: a cluster has many addresses.
     fn is_elsewhere(&self, other: &Self) -> bool {
-        self.brokers != other.brokers || self.has_other_cluster(other)
+        let has_ids = self.cluster.is_some() && other.cluster.is_some();
+        self.has_other_cluster(other) || (!has_ids && self.brokers != other.brokers)
     }
 
     fn has_other_cluster(&self, other: &Self) -> bool {
@@ -108,6 +110,9 @@ pub struct Found {
     pub end: i64,
     /// The record at the offset that was asked for, when it is there.
     pub record: Option<LastRecord>,
+    /// Whether there is none although it is between the first and the last of a topic that keeps
+    /// all: then there never was one.
+    pub never_was: bool,
 }
 
 /// A cluster, and what there is of some partitions of a topic.
@@ -124,21 +129,37 @@ pub struct Inspection {
 pub struct Inspector {
     properties: Arc<Properties>,
     topic: String,
+    topic_is_whole: bool,
     /// None after a failure: a reader does not learn soon of partitions that were added.
     reader: Arc<Mutex<Option<Reader>>>,
 }
 
+/// What is at an offset.
+enum At {
+    Record(LastRecord),
+    /// No message: it was deleted, or never was.
+    Nothing,
+    /// Something that cannot be read.
+    Damage,
+}
+
 impl Inspector {
-    /// Does not connect yet.
-    pub fn new(properties: &Properties, topic: &str) -> Self {
-        Self { properties: properties.into(), topic: topic.to_owned(), reader: Arc::default() }
+    /// Does not connect yet. `topic_is_whole` says that the topic is not compacted.
+    pub fn new(properties: &Properties, topic: &str, topic_is_whole: bool) -> Self {
+        let (properties, topic) = (properties.into(), topic.to_owned());
+        Self { properties, topic, topic_is_whole, reader: Arc::default() }
     }
 
     /// Looks at partitions: where they begin and end, and the record at an offset of each. One look
-    /// at a time.
+    /// at a time. The cluster's id is asked for when `with_cluster`: librdkafka's answer is memory
+    /// that is never freed.
     ///
     /// Errors when the broker does not answer or the topic is not there.
-    pub async fn inspect(&self, offsets: BTreeMap<i32, Option<i64>>) -> Result<Inspection> {
+    pub async fn inspect(
+        &self,
+        offsets: BTreeMap<i32, Option<i64>>,
+        with_cluster: bool,
+    ) -> Result<Inspection> {
         let inspector = self.clone();
         let inspect = move || {
             let mut kept = inspector.reader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,7 +167,7 @@ impl Inspector {
                 Some(reader) => reader,
                 None => reader(&inspector.properties, FETCH_BYTES_MAX)?,
             };
-            let inspection = inspector.inspect_by(&reader, &offsets)?;
+            let inspection = inspector.inspect_by(&reader, &offsets, with_cluster)?;
             *kept = Some(reader);
             Ok(inspection)
         };
@@ -157,6 +178,7 @@ impl Inspector {
         &self,
         reader: &Reader,
         offsets: &BTreeMap<i32, Option<i64>>,
+        with_cluster: bool,
     ) -> Result<Inspection> {
         let Self { topic, properties, .. } = self;
         let mut found = BTreeMap::new();
@@ -169,14 +191,21 @@ impl Inspector {
                 anyhow!(reader.context().explain(what))
             })?;
             let offset = offset.filter(|offset| (begin..end).contains(offset));
-            let record = match offset {
-                Some(offset) => read_at(reader, topic, *partition, offset)?,
-                None => None,
+            let (record, never_was) = match offset {
+                Some(offset) => match read_at(reader, topic, *partition, offset)? {
+                    At::Record(record) => (Some(record), false),
+                    At::Nothing => (None, self.topic_is_whole),
+                    At::Damage => (None, false),
+                },
+                None => (None, false),
             };
-            found.insert(*partition, Found { begin, end, record });
+            reader.unassign()?;
+            found.insert(*partition, Found { begin, end, record, never_was });
         }
-        reader.unassign()?;
-        let cluster = reader.client().fetch_cluster_id(BROKER_WAIT);
+        let cluster = match with_cluster {
+            true => reader.client().fetch_cluster_id(BROKER_WAIT),
+            false => None,
+        };
         let brokers = properties.iter().rfind(|(name, _)| name == "bootstrap.servers");
         let brokers = brokers.map(|(_, brokers)| brokers.clone()).unwrap_or_default();
         let here = LogMark { cluster, brokers, ..LogMark::default() };
@@ -184,13 +213,8 @@ impl Inspector {
     }
 }
 
-/// The record at an offset; none when there is no such record any more, or none that can be read.
-fn read_at(
-    reader: &Reader,
-    topic: &str,
-    partition: i32,
-    offset: i64,
-) -> Result<Option<LastRecord>> {
+/// What is at an offset.
+fn read_at(reader: &Reader, topic: &str, partition: i32, offset: i64) -> Result<At> {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
     reader.assign(&list)?;
@@ -198,11 +222,11 @@ fn read_at(
     loop {
         match reader.poll(POLL) {
             Some(Ok(message)) if message.offset() < offset => {}
-            Some(Ok(message)) => {
-                return Ok((message.offset() == offset).then(|| record(&message)));
+            Some(Ok(message)) if message.offset() == offset => {
+                return Ok(At::Record(record(&message)));
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
-            Some(Err(error)) if is_of_data(&error) => return Ok(None),
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(At::Nothing),
+            Some(Err(error)) if is_of_data(&error) => return Ok(At::Damage),
             // brokers come and go
             Some(Err(_)) | None => {}
         }
@@ -290,9 +314,10 @@ pub fn offset_to_inspect(claim: &Claim, mark: Option<&LogMark>) -> Option<i64> {
 }
 
 /// Holds what is stored against what is there. A record that retention or compaction has deleted
-/// proves nothing; then the cluster's id decides.
+/// proves nothing; then the cluster's id decides. One that was never there does: where the last
+/// record was, the log that is there has the mark of a transaction, or an aborted message.
 pub fn judge(claim: &Claim, mark: Option<&LogMark>, here: &LogMark, found: &Found) -> Verdict {
-    let Found { begin, end, record } = found;
+    let Found { begin, end, record, never_was } = found;
     if claim.next > *end {
         let there = mark.map_or_else(|| "an earlier version".to_owned(), LogMark::place);
         return Verdict::Other(format!(
@@ -310,6 +335,12 @@ pub fn judge(claim: &Claim, mark: Option<&LogMark>, here: &LogMark, found: &Foun
             mark.place(),
             here.place()
         )),
+        (Some(last), None) if *never_was => Verdict::Other(format!(
+            "at offset {} of {}, where {} had its last record, there is none",
+            last.offset,
+            here.place(),
+            mark.place()
+        )),
         (last, _) if mark.has_other_cluster(here) => {
             let last = last.as_ref().map_or(0, |last| last.offset);
             let gone = if last < *begin { ", deleted by now," } else { "" };
@@ -324,21 +355,26 @@ pub fn judge(claim: &Claim, mark: Option<&LogMark>, here: &LogMark, found: &Foun
 }
 
 /// Why a process that held a partition must not go on: what is stored was written by one that reads
-/// from somewhere else, and is no continuation of `ours`.
+/// somewhere else than `here`, and is no continuation of `ours`.
 pub fn conflict(
     ours: &Claim,
     stored: &Claim,
     mark: Option<&LogMark>,
+    here: &LogMark,
     verdict: &Verdict,
 ) -> Option<String> {
-    let (our_mark, mark) = (LogMark::of(ours).ok()??, mark?);
-    let is_broken_off = *verdict != Verdict::Same || stored.next < ours.next;
-    (is_broken_off && our_mark.is_elsewhere(mark)).then(|| {
+    let mark = mark?;
+    // an id may be one that many clusters were given, and a cluster has many addresses
+    let is_conflict = match verdict {
+        Verdict::Same => here.is_elsewhere(mark) && stored.next < ours.next,
+        Verdict::Other(_) => here.is_elsewhere(mark) || here.brokers != mark.brokers,
+    };
+    is_conflict.then(|| {
         format!(
             "{}: two clusters use one store and one group, and take it from each other: {} and \
              {}. Give one of them another --group, or another --database",
             stored.id,
-            our_mark.place(),
+            here.place(),
             mark.place()
         )
     })
@@ -362,7 +398,7 @@ mod tests {
     }
 
     fn found(begin: i64, end: i64, record: Option<LastRecord>) -> Found {
-        Found { begin, end, record }
+        Found { begin, end, record, never_was: false }
     }
 
     #[test]
@@ -391,6 +427,12 @@ mod tests {
             (&stored, 7, found(0, 9, Some(record(6, "y"))), "the record at offset 6"),
             (&stored, 7, found(0, 6, None), "beyond the end, 6"),
             (&stored, 7, found(0, 0, None), "beyond the end, 0"),
+            (
+                &stored,
+                7,
+                Found { never_was: true, ..found(0, 9, None) },
+                "at offset 6 of cluster a",
+            ),
             (&elsewhere, 7, found(8, 9, None), "offset 6, deleted by now, is one of cluster b"),
         ] {
             let Verdict::Other(why) = judge(mark, next, found) else { panic!("{says}") };
@@ -415,14 +457,19 @@ mod tests {
 
     #[test]
     fn two_clusters_with_one_store_are_told_apart_from_a_topic_that_was_made_again() {
-        let log = |cluster| Some(mark(cluster, None).to_value().unwrap());
-        let ours = Claim { log: log("a"), ..claim(7) };
-        let other = Verdict::Other("other".into());
-        let stored = mark("b", None);
-        let why = conflict(&ours, &claim(0), Some(&stored), &Verdict::Same).unwrap();
+        let (here, other) = (mark("a", None), Verdict::Other("other".into()));
+        let conflict = |next, mark: LogMark, verdict: &Verdict| {
+            super::conflict(&claim(7), &claim(next), Some(&mark), &here, verdict)
+        };
+        let why = conflict(0, mark("b", None), &Verdict::Same).unwrap();
         assert!(why.contains("cluster a at a:9092 and cluster b at b:9092"), "{why}");
-        assert!(conflict(&ours, &claim(9), Some(&stored), &other).is_some());
-        assert!(conflict(&ours, &claim(9), Some(&stored), &Verdict::Same).is_none());
-        assert!(conflict(&ours, &claim(0), Some(&mark("a", None)), &other).is_none());
+        assert!(conflict(9, mark("b", None), &other).is_some());
+        assert!(conflict(9, mark("b", None), &Verdict::Same).is_none());
+        assert!(conflict(0, mark("a", None), &other).is_none());
+        // one cluster has many addresses, one without an id has only them, and an id may be shared
+        let elsewhere = LogMark { brokers: "localhost:9092".into(), ..mark("a", None) };
+        assert!(conflict(0, elsewhere.clone(), &Verdict::Same).is_none());
+        assert!(conflict(0, elsewhere.clone(), &other).is_some());
+        assert!(conflict(0, LogMark { cluster: None, ..elsewhere }, &Verdict::Same).is_some());
     }
 }

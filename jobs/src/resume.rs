@@ -34,8 +34,10 @@ pub(crate) fn resume(
         let found = found.with_context(|| format!("{} was not looked at", claim.id))?;
         let mark = LogMark::of(&claim)?;
         let verdict = judge(&claim, mark.as_ref(), &inspection.here, found);
-        let ours = held.get(&partition);
-        if let Some(why) = ours.and_then(|ours| conflict(ours, &claim, mark.as_ref(), &verdict)) {
+        let (ours, here) = (held.get(&partition), &inspection.here);
+        if let Some(why) =
+            ours.and_then(|ours| conflict(ours, &claim, mark.as_ref(), here, &verdict))
+        {
             bail!(why);
         }
         let next = match verdict {
@@ -71,7 +73,9 @@ fn skip_deleted(
     meters: &Meters,
 ) -> Result<Claim> {
     let n_deleted = found.begin - claim.next;
-    if n_deleted > 0 {
+    // a group that begins has missed nothing
+    let is_new = mark.is_none() && claim.next == 0;
+    if n_deleted > 0 && !is_new {
         tracing::warn!(
             log = claim.id,
             from = claim.next,
@@ -99,7 +103,7 @@ mod tests {
 
     fn inspection(begin: i64, end: i64, record: Option<LastRecord>) -> Inspection {
         let here = LogMark { brokers: "here:9092".into(), ..LogMark::default() };
-        let found = BTreeMap::from([(0, Found { begin, end, record })]);
+        let found = BTreeMap::from([(0, Found { begin, end, record, ..Found::default() })]);
         Inspection { here, found }
     }
 
@@ -155,5 +159,10 @@ mod tests {
         let claims = stored(10, 5, Some(record(9, "a")));
         resume(claims, &BTreeMap::new(), &inspection(10, 12, None), &meters).unwrap();
         assert_eq!(meters.deleted_unread_total.get(), 3);
+        // a group that begins
+        let mut claims = stored(0, 0, None);
+        claims.get_mut(&0).unwrap().log = None;
+        let resumed = resume(claims, &BTreeMap::new(), &inspection(10, 12, None), &meters).unwrap();
+        assert_eq!((resumed.claims[&0].next, meters.deleted_unread_total.get()), (10, 3));
     }
 }

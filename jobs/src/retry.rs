@@ -60,20 +60,34 @@ impl<'a> Retry<'a> {
         lost: impl Future<Output = ()>,
         mut attempt: impl AsyncFnMut() -> Result<T, WriteError>,
     ) -> Result<T, Stop> {
+        let attempt = async || {
+            let attempted = timeout(ATTEMPT, attempt()).await;
+            attempted
+                .unwrap_or_else(|_| Err(anyhow!("no answer within {} s", ATTEMPT.as_secs()).into()))
+        };
+        self.until_done_slowly(sink, lost, attempt).await
+    }
+
+    /// The same for an `attempt` that may take long, and ends by itself when nobody answers.
+    pub(crate) async fn until_done_slowly<T>(
+        &self,
+        sink: &'static str,
+        lost: impl Future<Output = ()>,
+        mut attempt: impl AsyncFnMut() -> Result<T, WriteError>,
+    ) -> Result<T, Stop> {
         let is_down = self.meters.sink_down.with_label_values(&[sink]);
         let started = Instant::now();
         let trying = async {
             let mut pause = PAUSE_MIN;
             loop {
-                let error = match timeout(ATTEMPT, attempt()).await {
-                    Ok(Ok(done)) => return Ok(done),
-                    Ok(Err(WriteError::Fenced(claim))) => return Err(Stop::Fenced(claim)),
-                    Ok(Err(WriteError::Permanent(error))) => {
+                let error = match attempt().await {
+                    Ok(done) => return Ok(done),
+                    Err(WriteError::Fenced(claim)) => return Err(Stop::Fenced(claim)),
+                    Err(WriteError::Permanent(error)) => {
                         let what = format!("{sink}: it is refused, and would be again");
                         return Err(Stop::Failed(error.context(what)));
                     }
-                    Ok(Err(WriteError::Passing(error))) => error,
-                    Err(_) => anyhow!("no answer within {} s", ATTEMPT.as_secs()),
+                    Err(WriteError::Passing(error)) => error,
                 };
                 is_down.set(1);
                 self.meters.sink_retries_total.with_label_values(&[sink]).inc();

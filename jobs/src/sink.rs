@@ -12,7 +12,7 @@ use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use serde_json::json;
 use store::WriteError;
 
-use crate::kafka::{Complaint, Properties, Topics, config, create_topics};
+use crate::kafka::{Complaint, Properties, Topics, config, create_topics_of};
 use crate::request_log::digest;
 use crate::window::DeadLetter;
 
@@ -92,7 +92,7 @@ pub struct Sink {
 
 impl Sink {
     /// Makes a producer for the job of that name; nothing is sent yet. `bytes_max` is the least
-    /// `max.message.bytes` of the topics, as [`create_topics`] tells it.
+    /// `max.message.bytes` of the topics, as [`crate::kafka::create_topics`] tells it.
     pub fn open(
         properties: &Properties,
         topics: Topics,
@@ -161,7 +161,9 @@ impl Sink {
             _ if is_too_large => {}
             _ => return WriteError::Passing(told),
         }
-        let bytes_max = match create_topics(&self.properties, &self.topics).await {
+        // somebody may be about to make the others again
+        let made = create_topics_of(&self.properties, &self.topics, &[&topic]).await;
+        let bytes_max = match made {
             Ok(limits) => limits.batch_bytes_max,
             Err(error) => return WriteError::Passing(error.context(told)),
         };

@@ -30,6 +30,8 @@ use crate::window::Message;
 const IDLE: Duration = Duration::from_millis(500);
 /// And after that, as long as it is quiet.
 const IDLE_AGAIN: Duration = Duration::from_secs(5);
+/// How long leaving the group waits for a look at the broker that has begun.
+const LOOK_END_WAIT: Duration = Duration::from_secs(3);
 /// Messages that librdkafka fetches ahead. More would be fetched again after each pause.
 const FETCHED_MESSAGES: &str = "20000";
 /// How often the group is told how far we are, for those who watch the lag.
@@ -322,6 +324,11 @@ impl Source {
         let poller = self.poller.take();
         let closed = spawn_blocking(move || {
             drop(poller.map(JoinHandle::join));
+            // a look at the broker that had begun holds the consumer too
+            let started = std::time::Instant::now();
+            while Arc::strong_count(&self.consumer) > 1 && started.elapsed() < LOOK_END_WAIT {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             drop(self);
         });
         closed.await.context("leaving the group")

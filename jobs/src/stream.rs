@@ -35,7 +35,7 @@ use crate::retry::{Retry, Stop};
 use crate::sink::{Record, SendError, Sent, Sink};
 use crate::source::{Assignment, Event, Source, Window};
 use crate::streamed::Streamed;
-use crate::window::{self, DeadLetter, Message, Plan, Rules, ScoredWindow};
+use crate::window::{self, DeadLetter, Message, Plan, Rules};
 
 /// How long the store may take to record what only saves work.
 const NOTE_WAIT: Duration = Duration::from_secs(5);
@@ -61,6 +61,8 @@ pub struct Options {
     pub group: String,
     /// The topics.
     pub topics: Topics,
+    /// Whether the topic of requests keeps all of them in one piece: it is not compacted.
+    pub topic_is_whole: bool,
     /// How Kafka is reached.
     pub properties: Vec<(String, String)>,
     /// Largest message that is read, in bytes.
@@ -125,7 +127,11 @@ pub async fn run(
         retry,
         observer,
         claims: BTreeMap::new(),
-        inspector: Inspector::new(&options.properties, &options.topics.requests),
+        inspector: Inspector::new(
+            &options.properties,
+            &options.topics.requests,
+            options.topic_is_whole,
+        ),
         looked: Instant::now(),
         held: BTreeMap::new(),
         known: KnownLetters::default(),
@@ -244,7 +250,7 @@ impl Stream<'_> {
             let claim = self.retry.until_done("store", self.source.lost(), claim).await?;
             stored.insert(*partition, claim);
         }
-        let inspection = self.inspect(stored.iter()).await?;
+        let inspection = self.inspect(stored.iter(), true).await?;
         let Resumed { claims, is_changed } = resume(stored, &self.held, &inspection, self.meters)?;
         let all: Vec<Claim> = claims.values().cloned().collect();
         if is_changed {
@@ -265,20 +271,21 @@ impl Stream<'_> {
     async fn inspect(
         &self,
         claims: impl Iterator<Item = (&i32, &Claim)>,
+        with_cluster: bool,
     ) -> Result<Inspection, Stop> {
         let mut offsets = BTreeMap::new();
         for (partition, claim) in claims {
             let mark = LogMark::of(claim)?;
             offsets.insert(*partition, offset_to_inspect(claim, mark.as_ref()));
         }
-        let look = async || Ok(self.inspector.inspect(offsets.clone()).await?);
+        let look = async || Ok(self.inspector.inspect(offsets.clone(), with_cluster).await?);
         self.retry.until_done("log", self.source.lost(), look).await
     }
 
     /// Whether partitions that were silent are still of the log that we have read so far.
     async fn is_same_log(&self, rested: &BTreeSet<i32>) -> Result<bool, Stop> {
         let claims = || self.claims.iter().filter(|(partition, _)| rested.contains(partition));
-        let Inspection { here, found } = self.inspect(claims()).await?;
+        let Inspection { here, found } = self.inspect(claims(), false).await?;
         for (partition, claim) in claims() {
             let mark = LogMark::of(claim)?;
             let found = found.get(partition).context("a partition that was not looked at")?;
@@ -295,18 +302,19 @@ impl Stream<'_> {
         properties: &Properties,
         claims: &BTreeMap<i32, Claim>,
     ) -> Result<KnownLetters, Stop> {
-        let mut read_again = Vec::new();
+        let mut read_again = BTreeMap::new();
         for (partition, claim) in claims {
             let to = LogMark::of(claim)?.map_or(0, |mark| mark.read_again_to);
             if claim.published < to {
-                read_again.push(*partition);
+                read_again.insert(*partition, to);
             }
         }
         if read_again.is_empty() {
             return Ok(KnownLetters::default());
         }
         let read = async || Ok(known_letters(properties, &self.options.topics, &read_again).await?);
-        self.retry.until_done("dead_letters", self.source.lost(), read).await
+        // as long as it takes: there may be very many
+        self.retry.until_done_slowly("dead_letters", self.source.lost(), read).await
     }
 
     /// Whoever claims the partitions next reads, and tells, what is not told yet.
@@ -390,6 +398,8 @@ impl Stream<'_> {
             *phase += took;
         };
         let mut scored = window::score(&self.plan, messages, rules).await?;
+        // whoever wrote a letter may have died before it wrote the rejection
+        let rejections = rejections(&scored.dead_letters)?;
         scored.dead_letters.retain(|letter| !self.known.contains(&letter.message));
         lap("score", &mut phases.score);
         self.retry
@@ -401,7 +411,7 @@ impl Stream<'_> {
         (self.options.on_step)(Step::Scored);
 
         let documents = documents(&scored)?;
-        let kept = self.store(&scored, &documents, &next, last).await?;
+        let kept = self.store(&rejections, &documents, &next, last).await?;
         lap("store", &mut phases.store);
         (self.options.on_step)(Step::Stored);
 
@@ -450,17 +460,11 @@ impl Stream<'_> {
     /// Writes answers and offsets; returns the ids of the answers that were there before.
     async fn store(
         &mut self,
-        scored: &ScoredWindow,
+        rejections: &[Value],
         documents: &[Value],
         next: &BTreeMap<i32, i64>,
         mut last: BTreeMap<i32, LastRecord>,
     ) -> Result<Vec<String>, Stop> {
-        let rejections: Vec<Value> = scored
-            .dead_letters
-            .iter()
-            .filter_map(DeadLetter::rejection)
-            .map(|refusal| document(&Answer::Refused(refusal)))
-            .collect::<Result<_>>()?;
         let mut moved = BTreeMap::new();
         for (partition, offset) in next {
             let claim = self.claims.get(partition).context("a partition that is not ours")?;
@@ -475,12 +479,25 @@ impl Stream<'_> {
         let kept = self
             .retry
             .until_done("store", self.source.lost(), async || {
-                self.store.upsert(REJECTIONS, &rejections).await?;
+                self.store.upsert(REJECTIONS, rejections).await?;
                 self.store.commit(ANSWERS, documents, STREAM_OFFSETS, &claims).await
             })
             .await?;
         self.claims.extend(moved);
+        if !self.known.is_empty() && !self.reads_again()? {
+            self.known = KnownLetters::default();
+        }
         Ok(kept)
+    }
+
+    /// Whether any partition is still where letters may have been written before.
+    fn reads_again(&self) -> Result<bool> {
+        for claim in self.claims.values() {
+            if LogMark::of(claim)?.is_some_and(|mark| claim.published < mark.read_again_to) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What the topic is told: what the store has, also where that was there before.
@@ -521,6 +538,12 @@ impl Stream<'_> {
         tokio::time::timeout(NOTE_WAIT, noted).await.map_err(anyhow::Error::from)??;
         Ok(())
     }
+}
+
+/// Why messages were rejected, as documents for those who sent them.
+fn rejections(letters: &[DeadLetter]) -> Result<Vec<Value>> {
+    let refusals = letters.iter().filter_map(DeadLetter::rejection);
+    refusals.map(|refusal| document(&Answer::Refused(refusal))).collect()
 }
 
 /// A claim of everything before `next`, of which `last` is the last record.

@@ -1,6 +1,8 @@
 //! Offsets that outlive their log, and logs that are not what they were: a topic that is made again, a
 //! broker that is new, requests that retention has deleted, partitions that are added, transactions.
 
+use std::ops::Range;
+
 use mongodb::bson::doc;
 use rdkafka::admin::{AdminOptions, NewPartitions};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -87,6 +89,102 @@ async fn what_is_read_again_leaves_no_second_dead_letter() {
     world.send(b"nonsense").await;
     world.catch_up(&[]);
     assert_eq!(world.read_all(DEAD_LETTERS).len(), 3);
+
+    // one whose letter was written by a job that died then has its rejection too
+    late["UUID"] = uuid(51).into();
+    world.send(late.to_string().as_bytes()).await;
+    let beyond = doc! { "$set": { "next": 1000_i64, "published": 1000_i64 } };
+    offsets.update_one(doc! {}, beyond).await.unwrap();
+    let mut died = world.stream(&["--trigger", "available-now"]);
+    assert!(!died.args(["--crash-at", "scored"]).status().unwrap().success());
+    assert_eq!(world.read_all(DEAD_LETTERS).len(), 4);
+    world.catch_up(&[]);
+    assert_eq!(world.read_all(DEAD_LETTERS).len(), 4);
+    assert_eq!(world.documents_of(REJECTED, doc! { "_id": uuid(51) }).await.len(), 1);
+}
+
+/// Sends requests, each in a transaction of its own: each is followed by a mark.
+fn transact(world: &World, topic: &str, numbers: Range<u32>) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &world.brokers)
+        .set("transactional.id", "logs")
+        .create()
+        .unwrap();
+    producer.init_transactions(DEADLINE).unwrap();
+    for number in numbers {
+        let value = request(number, "UA", "EWR", "IAH", 5.0).to_string();
+        producer.begin_transaction().unwrap();
+        producer.send(BaseRecord::to(topic).key(&uuid(number)).payload(&value)).unwrap();
+        producer.commit_transaction(DEADLINE).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_was_made_again_is_noticed_by_what_never_was_in_the_other() {
+    let world = World::start().await;
+    world.learn_little();
+    world.make_topic(1).await;
+    world.ask(0..10).await;
+    world.catch_up(&[]);
+    world.delete_topic(REQUESTS).await;
+    world.make_topic(1).await;
+    // where the last record was, at offset 9, there is a mark, and the log is longer
+    transact(&world, REQUESTS, 100..112);
+    assert_eq!(n_warnings(&world.catch_up(&[])), 1);
+    assert_eq!(world.answers().await.len(), 22);
+    // the same log, whose last record is followed by a mark
+    assert_eq!(n_warnings(&world.catch_up(&[])), 0);
+
+    // in a topic that is compacted it may have gone
+    let topic = ["--request-topic", "compacted"];
+    world.make_topic_with("compacted", 1, &[("cleanup.policy", "compact")]).await;
+    transact(&world, "compacted", 200..205);
+    world.catch_up(&topic);
+    let gone = doc! { "$set": { "log.last.offset": 1_i64 } };
+    let offsets = world.collection("stream_offsets").await;
+    let id = doc! { "_id": "tarmac-stream/compacted/0" };
+    assert_eq!(offsets.update_one(id, gone).await.unwrap().modified_count, 1);
+    assert_eq!(n_warnings(&world.catch_up(&topic)), 0);
+    assert_eq!(world.answers().await.len(), 27);
+}
+
+#[tokio::test]
+async fn a_topic_is_read_again_although_its_dead_letters_are_gone() {
+    let world = World::start().await;
+    world.learn_little();
+    world.make_topic(1).await;
+    let stream = Stream::start(&world, "stream", &["--trigger", "interval:200ms"]);
+    world.ask(0..5).await;
+    world.send(b"nonsense").await;
+    until("all are dealt with", || (world.read_all(DEAD_LETTERS).len() == 1).then_some(()));
+    world.answer(4).await;
+    // its letters go with it, and nothing writes to their topic, which would make it again
+    world.delete_topic(DEAD_LETTERS).await;
+    world.delete_topic(REQUESTS).await;
+    world.make_topic(1).await;
+    world.ask(100..105).await;
+    for number in 100..105 {
+        world.answer(number).await;
+    }
+    stream.process.end_cleanly("the stream");
+}
+
+#[tokio::test]
+async fn an_operator_may_name_the_cluster_otherwise() {
+    let world = World::start().await;
+    world.learn_little();
+    world.make_topic(1).await;
+    let stream = Stream::start(&world, "stream", &["--trigger", "interval:200ms"]);
+    world.ask(0..5).await;
+    world.answer(4).await;
+    let n_told = || world.read_all(ANSWERS).len();
+    until("the topic is told", || (n_told() >= 5).then_some(()));
+    let alias = world.brokers.replace("127.0.0.1", "localhost");
+    let mut reset = submit_job(&world.data());
+    reset.args(["stream", "offsets", "reset", "--to", "earliest", "--kafka", &alias]);
+    run(reset.args(["--mongo", &world.mongo_url]));
+    until("all are told again", || (n_told() >= 10).then_some(()));
+    stream.process.end_cleanly("the stream");
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 //! for the topic they must go to, odd spellings, headers.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 
 use mongodb::bson::doc;
@@ -222,4 +224,108 @@ async fn headers_are_kept_with_a_dead_letter_and_sent_again() {
     let unknown = unknown.output().unwrap();
     let said = String::from_utf8_lossy(&unknown.stderr);
     assert!(!unknown.status.success() && said.contains("there is no topic nowhere.dlq"), "{said}");
+}
+
+/// Sends one message over Kafka's own protocol: a client may name a header in any bytes, and the
+/// clients that tests use do not.
+fn produce_with_header(world: &World, name: &[u8], value: &[u8]) {
+    let varint = |n: usize| -> Vec<u8> {
+        // zigzag, then seven bits a byte
+        let (mut rest, mut bytes) = (2 * n, Vec::new());
+        while rest >= 0x80 {
+            bytes.push((rest & 0x7f) as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+        bytes
+    };
+    let sized = |bytes: &[u8]| [&(bytes.len() as i32).to_be_bytes(), bytes].concat();
+    let text = |text: &str| [&(text.len() as i16).to_be_bytes(), text.as_bytes()].concat();
+    // attributes, time and offset as they are; a key of length -1 is none
+    let record = [
+        &[0, 0, 0, 1][..],
+        &varint(value.len()),
+        value,
+        &varint(2),
+        &varint(name.len()),
+        name,
+        &varint(3),
+        b"odd",
+        &varint(5),
+        b"plain",
+        &varint(3),
+        b"one",
+    ]
+    .concat();
+    let time = 1_600_000_000_000_i64.to_be_bytes();
+    let batch = [
+        // attributes, offset of the last record, its time and that of the first
+        &[0_u8; 6][..],
+        &time,
+        &time,
+        // no producer that is idempotent: id, epoch and sequence are -1; one record
+        &[0xff; 14],
+        &1_i32.to_be_bytes(),
+        &varint(record.len()),
+        &record,
+    ]
+    .concat();
+    let batch = [&crc32c(&batch).to_be_bytes()[..], &batch].concat();
+    // epoch of the leader, magic byte 2
+    let batch = [&[0xff, 0xff, 0xff, 0xff, 2][..], &batch].concat();
+    let batch = [&[0; 8][..], &sized(&batch)].concat();
+    let request = [
+        // Produce, version 3, correlation 1, client
+        &[0, 0, 0, 3, 0, 0, 0, 1][..],
+        &text("test"),
+        // no transaction, acknowledged by all, 10 s
+        &[0xff, 0xff, 0xff, 0xff],
+        &10_000_i32.to_be_bytes(),
+        // one topic of one partition, 0
+        &1_i32.to_be_bytes(),
+        &text(REQUESTS),
+        &1_i32.to_be_bytes(),
+        &0_i32.to_be_bytes(),
+        &sized(&batch),
+    ]
+    .concat();
+    let mut broker = TcpStream::connect(&world.brokers).unwrap();
+    broker.set_read_timeout(Some(DEADLINE)).unwrap();
+    broker.write_all(&sized(&request)).unwrap();
+    let mut size = [0; 4];
+    broker.read_exact(&mut size).unwrap();
+    let mut reply = vec![0; u32::from_be_bytes(size) as usize];
+    broker.read_exact(&mut reply).unwrap();
+    // correlation, one topic and its name, one partition and its number, then the error
+    let error = &reply[4 + 4 + 2 + REQUESTS.len() + 4 + 4..][..2];
+    assert_eq!(error, [0, 0], "the broker refuses it: {reply:?}");
+}
+
+/// Castagnoli's.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (if crc & 1 == 1 { 0x82f6_3b78 } else { 0 })
+        })
+    })
+}
+
+#[tokio::test]
+async fn a_header_whose_name_is_no_text_stops_nothing() {
+    let world = World::start().await;
+    world.learn_little();
+    world.make_topic(1).await;
+    let good = request(1, "UA", "EWR", "IAH", 5.0).to_string();
+    produce_with_header(&world, b"\xff\xfe", good.as_bytes());
+    produce_with_header(&world, b"\xff", b"nonsense");
+    world.ask(2..3).await;
+    let log = world.catch_up(&[]);
+    assert_eq!(world.answers().await.len(), 2);
+    assert!(log.contains("a header whose name is not UTF-8 is left out"), "{log}");
+    let list = |what: &str| {
+        let mut list = submit_job(&world.data());
+        run(list.args(["dlq", what, "--kafka", &world.brokers]))
+    };
+    assert!(list("list").contains("0/1"), "its letter is written");
+    assert!(list("show").contains("  plain: one"), "with the headers that can be");
 }
