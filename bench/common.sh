@@ -68,7 +68,7 @@ train() {
         shift
     done
     shift
-    # With a champion, training judges it too: without, all runs have the same work.
+    # With a champion, training evaluates it too: without, all runs have the same work.
     rm -f "$DATA/models/champion"
     measure "${options[@]}" -- "$SUBMIT_JOB" --data "$DATA" train --json "$@"
 }

@@ -11,12 +11,12 @@ use jobs::lake::Lake;
 use serde_json::Value;
 
 use crate::cli::{Cli, Command, Master};
-use crate::config::{Surroundings, now};
-use crate::driver::{self, Drive, Ended, lacks_secrets, without_secrets};
+use crate::config::{Environment, now};
+use crate::driver::{self, Drive, JobOutcome, lacks_secrets, without_secrets};
 use crate::enrich;
 use crate::progress::{print, say};
 use crate::remote::Remote;
-use crate::run::{self, Opened, run_name};
+use crate::run::{self, JobContext, run_name};
 use crate::shell;
 
 /// How long `--no-wait` waits for the job's process to begin.
@@ -49,7 +49,7 @@ fn exit_code(state: State) -> u8 {
 /// Runs a batch job and keeps its record; returns the exit code.
 pub async fn run(
     cli: &Cli,
-    around: &Surroundings,
+    around: &Environment,
     shutdown: impl Future<Output = ()>,
 ) -> Result<u8> {
     let id = cli.job_id.clone().unwrap_or_else(|| run_name(now()));
@@ -78,14 +78,14 @@ pub async fn run(
 /// Runs the job of a record again, where it was.
 pub async fn resume(
     cli: &Cli,
-    around: &Surroundings,
+    around: &Environment,
     id: &str,
     shutdown: impl Future<Output = ()>,
 ) -> Result<u8> {
     let lake = Lake::open(&cli.data, &around.store_options)?;
     let Some(record) = history::get(&lake, id).await? else { return no_such_job(&lake, id) };
     let state = record.state_at(now());
-    ensure!(state != State::Running, "{id} is running; its driver gave a sign of life");
+    ensure!(state != State::Running, "{id} is running; its driver sent a heartbeat");
     ensure!(state != State::Succeeded, "{id} has succeeded already");
     ensure!(
         !lacks_secrets(&record.arguments),
@@ -112,24 +112,24 @@ pub async fn resume(
 
 async fn drive(
     cli: &Cli,
-    around: &Surroundings,
+    around: &Environment,
     master: &Master,
     record: Record,
     shutdown: impl Future<Output = ()>,
 ) -> Result<u8> {
     let id = record.id.clone();
     let opened = run::open(cli, master, &id, &around.store_options).await?;
-    let Opened { lake, remote, shown, .. } = &opened;
+    let JobContext { lake, remote, shown, .. } = &opened;
     let (lake, remote, shown) = (lake.clone(), remote.clone(), Arc::clone(shown));
     let drive = Drive { lake, remote, shown, now };
     let ended = drive.run(record, work(cli, around, &opened), shutdown).await?;
     match ended {
-        Ended::Succeeded => Ok(SUCCEEDED),
-        Ended::Cancelled => {
+        JobOutcome::Succeeded => Ok(SUCCEEDED),
+        JobOutcome::Cancelled => {
             say(&format!("cancelled; `submit-job --resume {id}` goes on"));
             Ok(CANCELLED)
         }
-        Ended::Failed(error) => {
+        JobOutcome::Failed(error) => {
             say(&format!("error: {error:#}"));
             say(&format!("`submit-job --resume {id}` tries again from where it was"));
             Ok(FAILED)
@@ -138,7 +138,7 @@ async fn drive(
 }
 
 /// The job itself; what came of it goes to its record.
-async fn work(cli: &Cli, around: &Surroundings, opened: &Opened) -> Result<Value> {
+async fn work(cli: &Cli, around: &Environment, opened: &JobContext) -> Result<Value> {
     match &cli.command {
         Some(Command::Ingest(args)) => run::run_ingest(opened, args).await,
         Some(Command::Train(args)) => run::run_train_command(opened, args).await,
@@ -163,7 +163,7 @@ async fn work(cli: &Cli, around: &Surroundings, opened: &Opened) -> Result<Value
 }
 
 /// Starts this program again, for the job alone, prints the job's id, and leaves it.
-async fn leave_alone(cli: &Cli, around: &Surroundings, id: &str) -> Result<u8> {
+async fn leave_alone(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
     let lake = Lake::open(&cli.data, &around.store_options)?;
     let log = lake.local_path(&history::path(id, "log")?);
     let output = match &log {
@@ -198,7 +198,7 @@ async fn leave_alone(cli: &Cli, around: &Surroundings, id: &str) -> Result<u8> {
 }
 
 /// Prints the record of a job; its state is the exit code.
-pub async fn status(cli: &Cli, around: &Surroundings, id: &str) -> Result<u8> {
+pub async fn status(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
     let lake = Lake::open(&cli.data, &around.store_options)?;
     let Some(mut record) = history::get(&lake, id).await? else { return no_such_job(&lake, id) };
     record.state = record.state_at(now());
@@ -207,7 +207,7 @@ pub async fn status(cli: &Cli, around: &Surroundings, id: &str) -> Result<u8> {
 }
 
 /// Ends a job.
-pub async fn kill(cli: &Cli, around: &Surroundings, id: &str) -> Result<u8> {
+pub async fn kill(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
     let lake = Lake::open(&cli.data, &around.store_options)?;
     let Some(record) = history::get(&lake, id).await? else { return no_such_job(&lake, id) };
     let remote = match record.master.parse()? {
@@ -219,7 +219,7 @@ pub async fn kill(cli: &Cli, around: &Surroundings, id: &str) -> Result<u8> {
 }
 
 /// Lists the jobs, the last one first.
-pub async fn list(cli: &Cli, around: &Surroundings) -> Result<u8> {
+pub async fn list(cli: &Cli, around: &Environment) -> Result<u8> {
     let lake = Lake::open(&cli.data, &around.store_options)?;
     print(&format!(
         "{:<28} {:<12} {:<10} {:<20} {:>8}  {}",

@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 use chrono::NaiveDate;
 use clap::{Args, Parser, Subcommand};
-use jobs::train::TrainOptions;
+use jobs::train::options::TrainOptions;
 use linfa::ParamGuard;
-use udf::features::{FEATURES, position};
-use udf::fit::ForestFit;
-use udf::forest::ForestParams;
+use udf::encode::features::{FEATURES, position};
+use udf::model::artefact::ForestParams;
+use udf::train::fit::ForestFit;
 
 use crate::dlq::Dlq;
 use crate::enrich::Enrich;
@@ -23,7 +23,7 @@ use crate::models::Models;
 use crate::retention::Gc;
 use crate::scheduler::SchedulerArgs;
 use crate::servers::{StoreArgs, Web};
-use crate::session::Setting;
+use crate::settings::{Setting, setting, settings_of};
 use crate::streaming::StreamArgs;
 use crate::tls::TlsArgs;
 
@@ -35,8 +35,8 @@ pub struct Cli {
     /// Data root: a directory, or the URL of an object store such as s3://bucket/prefix
     #[arg(long, env = "TARMAC_DATA", default_value = "tarmac-data", global = true)]
     pub data: String,
-    /// Where jobs run: local, local[THREADS] or df://HOST:PORT [default: local]
-    #[arg(long, env = "TARMAC_MASTER", global = true)]
+    /// Where jobs run.
+    #[arg(long, env = "TARMAC_MASTER", global = true, help = MASTER_HELP)]
     pub master: Option<Master>,
     /// What the job is called in the history and on the cluster
     #[arg(long, global = true)]
@@ -44,7 +44,7 @@ pub struct Cli {
     /// Setting of the engine, such as datafusion.execution.batch_size=4096; may be repeated
     #[arg(long, value_name = "KEY=VALUE", global = true, value_parser = setting)]
     pub conf: Vec<Setting>,
-    /// File with settings, KEY=VALUE or KEY VALUE a line; --conf goes before it
+    /// File with settings, KEY=VALUE or KEY VALUE a line; --conf takes precedence
     #[arg(long, value_name = "FILE", env = "TARMAC_PROPERTIES", global = true)]
     pub properties_file: Option<PathBuf>,
     /// Memory of this process for joins, groups and sorts, in MiB; beyond it they spill or fail
@@ -79,6 +79,9 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
+/// Not in a comment, where its brackets would be a link.
+const MASTER_HELP: &str =
+    "Where jobs run: local, local[THREADS] or df://HOST:PORT [default: local]";
 const ABOUT: &str = "Flight-delay prediction: ingest flights, train a model, answer requests";
 /// What scripts can rely on.
 const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 failed, 2 wrong usage, 3 no such job, \
@@ -136,7 +139,7 @@ pub enum Command {
     Ingest(Ingest),
     /// Flights to a model
     Train(Train),
-    /// Judge a model on the flights that its training held out
+    /// Evaluate a model on the flights that its training held out
     Evaluate(Ask),
     /// Flights to predictions, as Parquet under the data root
     Score(Ask),
@@ -144,7 +147,7 @@ pub enum Command {
     Publish(StoreArgs),
     /// What Wikipedia says of the airlines to the store
     Enrich(Enrich),
-    /// Answer the requests that were left for the night
+    /// Batch prediction: answer the requests that were stored for the nightly batch
     Predict(Predict),
     /// SQL over flights, features and training, with predict_delay
     Sql(Sql),
@@ -278,24 +281,8 @@ pub struct Sql {
     pub file: Option<PathBuf>,
 }
 
-/// `key=value`; as in the files of Spark, `key value`; as in those of Java, `key:value`. Errors
-/// never repeat the text, which may hold a secret.
-pub fn setting(text: &str) -> Result<Setting> {
-    let is_separator = |c: char| c == '=' || c == ':' || c.is_whitespace();
-    let text = text.trim();
-    let (key, rest) = text.split_at(text.find(is_separator).unwrap_or(text.len()));
-    // `key = value` has one separator, not three
-    let rest = rest.trim_start();
-    let value = rest.strip_prefix(['=', ':']).unwrap_or(rest).trim();
-    // a line of a key in base64 is no name
-    let is_in_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
-    let is_key = key.starts_with(|c: char| c.is_ascii_lowercase()) && key.bytes().all(is_in_name);
-    ensure!(is_key && !rest.is_empty(), "not KEY=VALUE");
-    Ok((key.to_owned(), value.to_owned()))
-}
-
 impl Cli {
-    /// The settings of the file, then those of the command line, which go before.
+    /// The settings of the file, then those of the command line, which take precedence.
     pub fn settings(&self) -> Result<Vec<Setting>> {
         let mut settings = match &self.properties_file {
             Some(path) => settings_of(path)?,
@@ -304,39 +291,6 @@ impl Cli {
         settings.extend(self.conf.iter().cloned());
         Ok(settings)
     }
-}
-
-/// The settings in a file, one a line. A line that ends with a backslash goes on in the next, after
-/// a line feed where it ends with `\\n\\`. Errors name the file and the line, and repeat neither.
-pub fn settings_of(path: &Path) -> Result<Vec<Setting>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let (mut settings, mut lines) = (Vec::new(), text.lines().enumerate());
-    while let Some((i, line)) = lines.next() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with(['#', '!']) {
-            continue;
-        }
-        let mut whole = line.to_owned();
-        // a backslash behind another one is a text's own
-        let goes_on = |text: &str| (text.len() - text.trim_end_matches('\\').len()) % 2 == 1;
-        while goes_on(&whole)
-            && let Some(begun) = whole.strip_suffix('\\')
-        {
-            let begun =
-                begun.strip_suffix("\\n").map_or(begun.to_owned(), |text| format!("{text}\n"));
-            let (_, next) = lines.next().unwrap_or_default();
-            whole = begun + next.trim();
-        }
-        settings.push(setting(&whole).with_context(|| {
-            format!(
-                "{}:{}: a line is KEY=VALUE, and one of several lines ends with a backslash but \
-                 for the last",
-                path.display(),
-                i + 1
-            )
-        })?);
-    }
-    Ok(settings)
 }
 
 impl Train {
@@ -450,24 +404,5 @@ mod tests {
         std::fs::write(&path, "a.b=1\nnonsense\n").unwrap();
         let error = format!("{:#}", parse(file).unwrap().settings().unwrap_err());
         assert!(error.contains("tarmac.conf:2") && !error.contains("nonsense"), "{error}");
-    }
-
-    #[test]
-    fn settings_are_read_as_java_writes_them() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("client.properties");
-        let text = "! note\na.b:1\nc.d = x:y=z\ne.f \\\n  long\ng=h\\\\\n\
-                    key.pem=BEGIN\\n\\\n  AbC=\\n\\\n  END";
-        std::fs::write(&path, text).unwrap();
-        let settings = settings_of(&path).unwrap();
-        let settings = settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-        let expected = [
-            ("a.b", "1"),
-            ("c.d", "x:y=z"),
-            ("e.f", "long"),
-            ("g", "h\\\\"),
-            ("key.pem", "BEGIN\nAbC=\nEND"),
-        ];
-        assert!(settings.clone().eq(expected), "{:?}", settings.collect::<Vec<_>>());
     }
 }

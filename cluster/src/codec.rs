@@ -12,7 +12,7 @@ use datafusion::logical_expr::{AggregateUDF, Extension, LogicalPlan, ScalarUDF};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::logical_plan::LogicalExtensionCodec;
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
-use udf::wire;
+use udf::functions::wire;
 
 /// For the way from the client to the scheduler.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use tracing_subscriber::EnvFilter;
 
-use crate::session::Setting;
+use crate::settings::Setting;
 
 /// What an object store's driver reads: the variables with these beginnings.
 const STORE_VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
@@ -17,7 +17,7 @@ const KAFKA_PREFIX: &str = "TARMAC_KAFKA_CONF_";
 
 /// The surroundings of a program.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct Environment {
     /// The command line, without the program.
     pub arguments: Vec<String>,
     /// Who started it.
@@ -30,7 +30,7 @@ pub struct Surroundings {
     pub shell_history: Option<PathBuf>,
 }
 
-impl Surroundings {
+impl Environment {
     /// Reads them.
     #[expect(clippy::disallowed_methods, reason = "a program reads its surroundings here, once")]
     pub fn read() -> Self {
@@ -60,7 +60,7 @@ pub fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-/// Sends log lines of `level` and above to standard error; `RUST_LOG` goes before.
+/// Sends log lines of `level` and above to standard error; `RUST_LOG` takes precedence.
 pub fn log(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()

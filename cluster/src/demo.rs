@@ -20,10 +20,10 @@ use tokio::sync::watch;
 
 use crate::cli::{Cli, Command, Demo, Ingest, Train};
 use crate::progress::say;
-use crate::run::{self, Opened};
+use crate::run::{self, JobContext};
 use crate::servers::{REQUESTS_PER_SECOND, Web};
 use crate::streaming::{Stream, StreamArgs, run_stream};
-use jobs::metrics::class_title;
+use jobs::models::evaluation::class_title;
 
 /// How long the first answer may take: joining a consumer group takes some seconds.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ const PARTITIONS: i32 = 1;
 
 /// Runs the demo until `shutdown` is done, or until the first answer with `--once`.
 pub async fn run(
-    opened: &Opened,
+    opened: &JobContext,
     args: &Demo,
     now: fn() -> DateTime<Utc>,
     shutdown: impl Future<Output = ()>,
@@ -75,7 +75,7 @@ pub async fn run(
         listen: args.listen,
         requests_per_second: REQUESTS_PER_SECOND,
     };
-    let serving = run::run_web(store.clone(), &web_args, &properties, end(stopped));
+    let serving = run::run_web(store.clone(), &web_args, &properties, now, end(stopped));
     let visiting = async {
         let asked = ask(&kafka, &store, now).await;
         if let (Ok(answer), false) = (&asked, args.once) {
@@ -107,10 +107,10 @@ async fn end(mut stopped: watch::Receiver<()>) {
     while stopped.changed().await.is_ok() {}
 }
 
-async fn train(opened: &Opened) -> Result<()> {
+async fn train(opened: &JobContext) -> Result<()> {
     let started = Instant::now();
     let options = Train::default_options()?;
-    let Opened { ctx, lake, .. } = opened;
+    let JobContext { ctx, lake, .. } = opened;
     if let Some(champion) = jobs::train::up_to_date(ctx, lake, &options).await? {
         say(&format!("nothing changed: using model {}", champion.version()));
         return Ok(());

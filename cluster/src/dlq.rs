@@ -3,14 +3,14 @@
 use anyhow::Result;
 use chrono::{DateTime, SecondsFormat};
 use clap::{Args, Subcommand};
-use jobs::dead_letters::{Letter, Replayed, replay, scan};
 use jobs::lake::Lake;
-use jobs::sink::headers;
+use jobs::stream::dead_letters::{Letter, Replayed, replay, scan};
+use jobs::stream::sink::headers;
 
-use crate::config::Surroundings;
+use crate::config::Environment;
 use crate::progress::{print, say};
 use crate::servers::{KafkaArgs, StoreArgs};
-use crate::session::Setting;
+use crate::settings::Setting;
 
 /// Characters of a reason in the list.
 const REASON_SHOWN: usize = 80;
@@ -74,7 +74,7 @@ pub async fn run_dlq(
     lake: &Lake,
     args: &Dlq,
     properties: &[Setting],
-    around: &Surroundings,
+    around: &Environment,
 ) -> Result<()> {
     let which = args.which();
     let topics = which.kafka.topics()?;

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::progress::{Shown, say};
 use crate::remote::Remote;
-use crate::session::is_secret;
+use crate::settings::is_secret;
 
 /// How often the progress of tasks is asked for.
 const TICK: Duration = Duration::from_millis(500);
@@ -39,7 +39,7 @@ pub struct Drive {
 
 /// How a job ended.
 #[derive(Debug)]
-pub enum Ended {
+pub enum JobOutcome {
     /// With a result.
     Succeeded,
     /// With an error.
@@ -55,7 +55,7 @@ impl Drive {
         mut record: Record,
         work: impl Future<Output = Result<Value>>,
         shutdown: impl Future<Output = ()>,
-    ) -> Result<Ended> {
+    ) -> Result<JobOutcome> {
         record.put(&self.lake).await?;
         // it may have been asked to end in an earlier life
         history::take_request_to_end(&self.lake, &record.id).await?;
@@ -67,21 +67,21 @@ impl Drive {
             worked = work => match worked {
                 Ok(result) => {
                     record.result = result;
-                    Ended::Succeeded
+                    JobOutcome::Succeeded
                 }
                 // a query that --kill cancelled on the cluster fails before we are told
                 Err(error) => match history::take_request_to_end(&self.lake, &record.id).await {
-                    Ok(true) => Ended::Cancelled,
-                    _ => Ended::Failed(error),
+                    Ok(true) => JobOutcome::Cancelled,
+                    _ => JobOutcome::Failed(error),
                 },
             },
-            () = shutdown => Ended::Cancelled,
-            _ = tasks.join_next() => Ended::Cancelled,
+            () = shutdown => JobOutcome::Cancelled,
+            _ = tasks.join_next() => JobOutcome::Cancelled,
         };
         // its last record must not come after ours
         tasks.shutdown().await;
         self.shown.clear();
-        if let (Some(remote), false) = (&self.remote, matches!(ended, Ended::Succeeded)) {
+        if let (Some(remote), false) = (&self.remote, matches!(ended, JobOutcome::Succeeded)) {
             // the work is dropped; what it left on the cluster is not
             if let Err(error) = remote.cancel().await {
                 tracing::warn!(error = format!("{error:#}"), "queries may still run");
@@ -90,9 +90,9 @@ impl Drive {
         record.alive = (self.now)();
         record.ended = Some(record.alive);
         (record.state, record.error) = match &ended {
-            Ended::Succeeded => (State::Succeeded, None),
-            Ended::Failed(error) => (State::Failed, Some(format!("{error:#}"))),
-            Ended::Cancelled => (State::Cancelled, None),
+            JobOutcome::Succeeded => (State::Succeeded, None),
+            JobOutcome::Failed(error) => (State::Failed, Some(format!("{error:#}"))),
+            JobOutcome::Cancelled => (State::Cancelled, None),
         };
         record.put(&self.lake).await?;
         Ok(ended)
@@ -106,7 +106,7 @@ impl Drive {
             if let Some(remote) = &self.remote
                 && let Err(error) = remote.lease().await
             {
-                tracing::debug!(error = format!("{error:#}"), "no sign of life is given");
+                tracing::debug!(error = format!("{error:#}"), "no heartbeat is written");
             }
             // a store that cannot be reached fails the work, with a message, or is back soon
             record.alive = (self.now)();
@@ -114,7 +114,7 @@ impl Drive {
             match told.and(history::take_request_to_end(&self.lake, &record.id).await) {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::debug!(error = format!("{error:#}"), "no sign of life"),
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "no heartbeat is sent"),
             }
         }
     }

@@ -18,7 +18,8 @@ use datafusion::prelude::SessionConfig;
 use tonic::transport::{Server, ServerTlsConfig};
 
 use crate::codec::{LogicalCodec, PhysicalCodec};
-use crate::session::{self, MESSAGE_BYTES_MAX, Setting};
+use crate::session::{self, MESSAGE_BYTES_MAX};
+use crate::settings::Setting;
 use crate::tls::{Tls, TlsArgs};
 
 /// Seconds that an executor waits for its scheduler to start.

@@ -21,6 +21,7 @@ pub mod run;
 pub mod scheduler;
 pub mod servers;
 pub mod session;
+pub mod settings;
 pub mod shell;
 pub mod streaming;
 pub mod tls;

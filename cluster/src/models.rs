@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use jobs::lake::Lake;
-use jobs::models;
+use jobs::models::registry;
 use serde_json::{Value, json};
-use udf::forest::Model;
+use udf::model::artefact::Model;
 
 use crate::progress::{print, say};
 
@@ -58,12 +58,12 @@ pub async fn run_models(lake: &Lake, args: &Models) -> Result<()> {
         Action::Promote { model } => {
             // what cannot be read must not serve
             let (version, _) = open(lake, Some(model)).await?;
-            models::promote(lake, &version).await?;
+            registry::promote(lake, &version).await?;
             say(&format!("champion is now {version}"));
             Ok(())
         }
         Action::Rollback => {
-            let (gone, back) = models::roll_back(lake).await?;
+            let (gone, back) = registry::roll_back(lake).await?;
             say(&format!("champion is {back} again; {gone} is not any more"));
             Ok(())
         }
@@ -82,20 +82,20 @@ pub async fn run_models(lake: &Lake, args: &Models) -> Result<()> {
 /// The model that `start` names, or the champion.
 async fn open(lake: &Lake, start: Option<&str>) -> Result<(String, Model)> {
     let version = match start {
-        Some(start) => models::find(lake, start).await?,
+        Some(start) => registry::find(lake, start).await?,
         None => {
-            let champion = models::champion_version(lake).await?;
+            let champion = registry::champion_version(lake).await?;
             ensure!(champion.is_some(), "there is no champion under {}", lake.root());
             champion.unwrap_or_default()
         }
     };
-    let scorer = models::load(lake, &version).await?;
+    let scorer = registry::load(lake, &version).await?;
     Ok((version, scorer.model().clone()))
 }
 
 async fn list(lake: &Lake) -> Result<()> {
-    let champions = models::champions(lake).await?;
-    let mut versions = models::list(lake).await?;
+    let champions = registry::champions(lake).await?;
+    let mut versions = registry::list(lake).await?;
     let rank = |version: &String| champions.iter().position(|champion| champion == version);
     versions.sort_by_key(|version| rank(version).unwrap_or(usize::MAX));
     print("MODEL         ROLE      TREES  DEPTH  FEATURES  ROWS       ACCURACY  LOG LOSS");
@@ -106,7 +106,7 @@ async fn list(lake: &Lake) -> Result<()> {
             Some(_) => "before",
             None => "-",
         };
-        match models::load(lake, &version).await {
+        match registry::load(lake, &version).await {
             Ok(scorer) => {
                 let Model { params, features, rows, holdout, .. } = scorer.model();
                 print(&format!(

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use jobs::offsets::{PartitionOffsets, Target, reset, show};
-use jobs::request_log::Verdict;
+use jobs::stream::offsets::{PartitionOffsets, Target, reset, show};
+use jobs::stream::request_log::Verdict;
 use store::Store;
 
 use crate::progress::{print, say};
 use crate::servers::{KafkaArgs, StoreArgs};
-use crate::session::Setting;
+use crate::settings::Setting;
 
 /// Arguments of `stream offsets`.
 #[derive(Debug, Clone, Args)]
@@ -85,18 +85,18 @@ pub async fn run_offsets(store: &Store, args: &Offsets, properties: &[Setting]) 
 fn line(offsets: &PartitionOffsets) -> String {
     let PartitionOffsets { partition, stored, found, verdict } = offsets;
     let (begin, end) = (found.begin, found.end);
-    let Some(claim) = stored else {
+    let Some(lease) = stored else {
         let lag = end - begin;
         return format!(
             "{partition:>9} {:>10} {:>10} {begin:>10} {end:>10} {lag:>10}  never read",
             "-", "-"
         );
     };
-    let lag = (end - claim.next.max(begin)).max(0);
+    let lag = (end - lease.next.max(begin)).max(0);
     let log = match verdict {
         Verdict::Same => "the same",
         Verdict::Other(why) => why,
     };
-    let (next, published) = (claim.next, claim.published);
+    let (next, published) = (lease.next, lease.published);
     format!("{partition:>9} {next:>10} {published:>10} {begin:>10} {end:>10} {lag:>10}  {log}")
 }

@@ -15,7 +15,7 @@ use events::{
 };
 use jobs::gc::{self, Ages};
 use jobs::lake::Lake;
-use jobs::models;
+use jobs::models::registry;
 use store::Store;
 
 use crate::progress::{print, say};
@@ -63,7 +63,7 @@ pub struct KeepArgs {
     /// How long it stays in the store why a request was rejected
     #[arg(long, value_name = "AGE", env = "TARMAC_KEEP_REJECTIONS", default_value = "30d")]
     pub keep_rejections: Age,
-    /// How long questions that were left for the night stay in the store, and their answers
+    /// How long requests of the nightly batch stay in the store, and their answers
     #[arg(long, value_name = "AGE", env = "TARMAC_KEEP_TASKS", default_value = "90d")]
     pub keep_tasks: Age,
     /// How long offsets stay in the store after the last stream of their group has ended
@@ -139,7 +139,7 @@ pub struct Gc {
 pub async fn run_gc(lake: &Lake, args: &Gc, now: DateTime<Utc>) -> Result<()> {
     let mut keep = Vec::new();
     for start in &args.keep {
-        keep.push(models::find(lake, start).await?);
+        keep.push(registry::find(lake, start).await?);
     }
     let ages = Ages {
         jobs: args.keep_jobs.0,

@@ -9,13 +9,14 @@ use chrono::{DateTime, Days, NaiveDate, Utc};
 use datafusion::prelude::SessionContext;
 use jobs::ingest::ingest;
 use jobs::lake::Lake;
-use jobs::models;
+use jobs::models::registry;
+use jobs::predict::score::{evaluate, open_model, score};
+use jobs::predict::tasks::answer_tasks;
 use jobs::progress::Progress;
 use jobs::publish::publish;
-use jobs::report::Report;
-use jobs::score::{evaluate, open_model, score};
-use jobs::tasks::answer_tasks;
-use jobs::train::{TrainOptions, train};
+use jobs::train::options::TrainOptions;
+use jobs::train::report::Report;
+use jobs::train::train;
 use serde_json::{Value, json};
 use store::Store;
 
@@ -23,13 +24,14 @@ use crate::cli::{Ask, Cli, Ingest, Master, Train};
 use crate::progress::{Shown, print, say};
 use crate::remote::Remote;
 use crate::servers::Web;
-use crate::session::{self, Setting};
+use crate::session;
+use crate::settings::Setting;
 
 /// Memory for joins and sorts of a window of tasks.
 const PREDICT_MEMORY: usize = 512 * 1024 * 1024;
 
 /// What a job needs, as the command line says.
-pub struct Opened {
+pub struct JobContext {
     /// The session.
     pub ctx: SessionContext,
     /// The data root.
@@ -48,7 +50,7 @@ pub async fn open(
     master: &Master,
     id: &str,
     store_options: &[Setting],
-) -> Result<Opened> {
+) -> Result<JobContext> {
     let settings = cli.settings()?;
     let (ctx, remote) = match master {
         Master::Local(n_threads) => {
@@ -69,7 +71,7 @@ pub async fn open(
     };
     let lake = Lake::open(&cli.data, store_options)?;
     lake.register(&ctx);
-    Ok(Opened { ctx, lake, remote, id: id.to_owned(), shown: Arc::default() })
+    Ok(JobContext { ctx, lake, remote, id: id.to_owned(), shown: Arc::default() })
 }
 
 /// A name for a run's own directories, sortable by time.
@@ -78,9 +80,9 @@ pub fn run_name(now: DateTime<Utc>) -> String {
 }
 
 /// Ingests files.
-pub async fn run_ingest(opened: &Opened, args: &Ingest) -> Result<Value> {
+pub async fn run_ingest(opened: &JobContext, args: &Ingest) -> Result<Value> {
     let started = Instant::now();
-    let Opened { ctx, lake, id, shown, .. } = opened;
+    let JobContext { ctx, lake, id, shown, .. } = opened;
     let show = |progress: Progress| shown.show(progress);
     let ingested = ingest(ctx, lake, &args.files, id, args.rejects_max, &show).await;
     shown.clear();
@@ -114,8 +116,8 @@ pub async fn run_ingest(opened: &Opened, args: &Ingest) -> Result<Value> {
 }
 
 /// Trains a model.
-pub async fn run_train(opened: &Opened, options: &TrainOptions) -> Result<Report> {
-    let Opened { ctx, lake, id, shown, remote } = opened;
+pub async fn run_train(opened: &JobContext, options: &TrainOptions) -> Result<Report> {
+    let JobContext { ctx, lake, id, shown, remote } = opened;
     let mut options = options.clone();
     if remote.is_some() {
         // the memory of this process is not that of the executors
@@ -128,22 +130,22 @@ pub async fn run_train(opened: &Opened, options: &TrainOptions) -> Result<Report
 }
 
 /// Trains a model and prints its report.
-pub async fn run_train_command(opened: &Opened, args: &Train) -> Result<Value> {
+pub async fn run_train_command(opened: &JobContext, args: &Train) -> Result<Value> {
     let report = run_train(opened, &args.options()?).await?;
     let result = train_json(&report);
     if args.json {
         print(&result.to_string());
     } else {
         print(&report.to_text());
-        let url = opened.lake.url(&models::report_of(&report.version));
+        let url = opened.lake.url(&registry::report_of(&report.version));
         say(&format!("champion is now {}; report with plots: {url}", report.version));
     }
     Ok(result)
 }
 
 /// Judges a model on the flights that its training held out, and prints the measures as JSON.
-pub async fn run_evaluate(opened: &Opened, args: &Ask) -> Result<Value> {
-    let Opened { ctx, lake, shown, .. } = opened;
+pub async fn run_evaluate(opened: &JobContext, args: &Ask) -> Result<Value> {
+    let JobContext { ctx, lake, shown, .. } = opened;
     let model = open_model(lake, args.model.as_deref()).await?;
     let version = model.version().to_owned();
     let evaluation = evaluate(ctx, lake, model, &|progress| shown.show(progress)).await;
@@ -160,8 +162,8 @@ pub async fn run_evaluate(opened: &Opened, args: &Ask) -> Result<Value> {
 }
 
 /// Scores all flights.
-pub async fn run_score(opened: &Opened, args: &Ask) -> Result<Value> {
-    let Opened { ctx, lake, id, shown, .. } = opened;
+pub async fn run_score(opened: &JobContext, args: &Ask) -> Result<Value> {
+    let JobContext { ctx, lake, id, shown, .. } = opened;
     let started = Instant::now();
     let model = open_model(lake, args.model.as_deref()).await?;
     let version = model.version().to_owned();
@@ -186,8 +188,8 @@ fn train_json(report: &Report) -> Value {
 }
 
 /// Publishes what pages need.
-pub async fn run_publish(opened: &Opened, store: &Store) -> Result<Value> {
-    let Opened { ctx, lake, shown, .. } = opened;
+pub async fn run_publish(opened: &JobContext, store: &Store) -> Result<Value> {
+    let JobContext { ctx, lake, shown, .. } = opened;
     say(&format!("publishing to {}", store.describe()));
     let started = Instant::now();
     let published = publish(ctx, lake, store, &|progress| shown.show(progress)).await;
@@ -235,6 +237,7 @@ pub async fn run_web(
     store: Store,
     args: &Web,
     properties: &[Setting],
+    now: fn() -> DateTime<Utc>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     args.kafka.topics()?;
@@ -248,6 +251,7 @@ pub async fn run_web(
         response_topic: args.kafka.response_topic.clone(),
         store,
         requests_per_second: args.requests_per_second,
+        now,
     };
     web::serve(listener, config, shutdown).await
 }

@@ -27,7 +27,8 @@ use tonic::transport::Server;
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 
 use crate::codec::{LogicalCodec, PhysicalCodec};
-use crate::session::{self, MESSAGE_BYTES_MAX, Setting};
+use crate::session::{self, MESSAGE_BYTES_MAX};
+use crate::settings::Setting;
 use crate::tls::{AGENT, Tls, TlsArgs};
 
 /// How often leases and draining are looked at.
@@ -53,7 +54,7 @@ pub struct SchedulerArgs {
     /// Seconds that jobs wait for an executor when all are dead, before they fail
     #[arg(long, env = "TARMAC_NO_EXECUTORS_GRACE", default_value_t = 30)]
     pub no_executors_grace_seconds: u64,
-    /// Seconds without a sign of life from a client after which its jobs are cancelled
+    /// Seconds without a heartbeat of a client after which its jobs are cancelled
     #[arg(long, env = "TARMAC_CLIENT_TIMEOUT", default_value_t = 30)]
     pub client_timeout_seconds: u64,
     /// Seconds that running jobs are given to end after SIGTERM
@@ -63,7 +64,7 @@ pub struct SchedulerArgs {
 
 type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
-/// The last sign of life of each client, by the name of its jobs.
+/// The last heartbeat of each client, by the name of its jobs.
 type Leases = Arc<Mutex<HashMap<String, Instant>>>;
 
 /// Runs until `shutdown` is done and the running jobs have ended, or been given their time.
@@ -187,7 +188,7 @@ fn routes(leases: Leases) -> Router {
         .with_state(leases)
 }
 
-/// Cancels what clients run that gave a sign of life once and give none any more. Never ends.
+/// Cancels what clients run that sent a heartbeat once and send none any more. Never ends.
 async fn reap(scheduler: &Scheduler, leases: &Leases, timeout: Duration) {
     loop {
         tokio::time::sleep(TICK).await;

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use jobs::kafka::{Topics, check};
 use jobs::lake::Lake;
+use jobs::stream::kafka::{Topics, check};
 use store::Store;
 
-use crate::cli::{setting, settings_of};
-use crate::config::Surroundings;
-use crate::session::{Setting, is_secret};
+use crate::config::Environment;
+use crate::settings::{Setting, is_secret};
+use crate::settings::{setting, settings_of};
 
 /// Where documents are kept.
 #[derive(Debug, Clone, Default, Args)]
@@ -38,7 +38,7 @@ pub struct KafkaArgs {
     /// from a file or from the environment: TARMAC_KAFKA_CONF_SASL_PASSWORD is sasl.password
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     pub kafka_conf: Vec<Setting>,
-    /// File with properties of librdkafka, KEY=VALUE a line; --kafka-conf goes before it
+    /// File with properties of librdkafka, KEY=VALUE a line; --kafka-conf takes precedence
     #[arg(long, value_name = "FILE", env = "TARMAC_KAFKA_PROPERTIES")]
     pub kafka_properties: Option<PathBuf>,
     /// Topic of requests
@@ -76,7 +76,7 @@ pub const REQUESTS_PER_SECOND: u32 = 300;
 
 impl StoreArgs {
     /// Opens the store: MongoDB, or SQLite under the data root.
-    pub async fn open(&self, lake: &Lake, around: &Surroundings) -> Result<Store> {
+    pub async fn open(&self, lake: &Lake, around: &Environment) -> Result<Store> {
         let url = match &self.mongo_file {
             Some(path) => {
                 let url = std::fs::read_to_string(path);
@@ -108,8 +108,8 @@ fn has_password(url: &str) -> bool {
 
 impl KafkaArgs {
     /// As librdkafka's properties: the file's, then the environment's, then the command line's,
-    /// of which the later go before.
-    pub fn properties(&self, around: &Surroundings) -> Result<Vec<Setting>> {
+    /// of which the later take precedence.
+    pub fn properties(&self, around: &Environment) -> Result<Vec<Setting>> {
         for (name, _) in &self.kafka_conf {
             let variable = name.replace('.', "_").to_uppercase();
             ensure!(
@@ -160,8 +160,8 @@ mod tests {
         }
     }
 
-    fn around(arguments: &[&str]) -> Surroundings {
-        Surroundings {
+    fn around(arguments: &[&str]) -> Environment {
+        Environment {
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             user: "somebody".into(),
             store_options: Vec::new(),

@@ -20,6 +20,7 @@ use url::Url;
 
 use crate::codec::{LogicalCodec, PhysicalCodec};
 use crate::joins::{ShuffleUnsafeJoins, YieldInJoins};
+use crate::settings::{Setting, is_secret};
 use crate::tls::Tls;
 
 /// Rows of a batch: enough to amortise the cost of a batch, few enough to stay in the cache.
@@ -27,12 +28,6 @@ const BATCH_ROWS: usize = 8192;
 /// Largest message between the programs of a cluster, in bytes: a plan carries the forest so far
 /// or models, and each task is sent its plan.
 pub const MESSAGE_BYTES_MAX: u32 = 256 * 1024 * 1024;
-/// Words in the key of a setting that say that its value is a secret.
-const SECRET_WORDS: [&str; 7] =
-    ["secret", "password", "passwd", "token", "credential", "key_id", "key.pem"];
-
-/// A setting by name, such as `datafusion.execution.batch_size` = `4096`.
-pub type Setting = (String, String);
 
 /// The configuration that all sessions share.
 pub fn config() -> SessionConfig {
@@ -147,12 +142,6 @@ fn with_settings(mut config: SessionConfig, settings: &[Setting]) -> Result<Sess
         config.options_mut().set(key, value).with_context(|| format!("--conf {key}={value}"))?;
     }
     Ok(config)
-}
-
-/// Whether a setting's name says that its value is a secret.
-pub fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    SECRET_WORDS.iter().any(|word| key.contains(word))
 }
 
 /// Opens object stores as their URLs turn up.

@@ -8,23 +8,24 @@ use anyhow::{Context, Result, bail};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
-use jobs::{models, train};
+use jobs::models::registry;
+use jobs::train::training::register_training;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
-use udf::forest::ForestParams;
-use udf::predict::Models;
+use udf::functions::predict::Models;
+use udf::model::artefact::ForestParams;
 
 use crate::cli::Sql;
 use crate::progress::{print, say};
-use crate::run::Opened;
-use crate::session::is_secret;
+use crate::run::JobContext;
+use crate::settings::is_secret;
 
 /// Largest statement, in bytes.
 const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// Runs the statements of the command line or of a file.
-pub async fn run(opened: &Opened, args: &Sql) -> Result<Value> {
+pub async fn run(opened: &JobContext, args: &Sql) -> Result<Value> {
     prepare(opened).await?;
     if let Some(path) = &args.file {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -34,7 +35,7 @@ pub async fn run(opened: &Opened, args: &Sql) -> Result<Value> {
 }
 
 /// Reads statements, each ended by a semicolon, from the terminal, or from a pipe.
-pub async fn interact(opened: &Opened, history: Option<PathBuf>) -> Result<()> {
+pub async fn interact(opened: &JobContext, history: Option<PathBuf>) -> Result<()> {
     prepare(opened).await?;
     let mut lines = DefaultEditor::new()?;
     if let Some(path) = &history {
@@ -80,7 +81,7 @@ pub async fn interact(opened: &Opened, history: Option<PathBuf>) -> Result<()> {
 }
 
 /// Runs statements until they end or Ctrl-C cancels them, on the cluster too.
-async fn run_interruptibly(opened: &Opened, statements: &str) {
+async fn run_interruptibly(opened: &JobContext, statements: &str) {
     let ended = tokio::select! {
         ended = execute(&opened.ctx, statements) => ended,
         _ = tokio::signal::ctrl_c() => match &opened.remote {
@@ -94,20 +95,20 @@ async fn run_interruptibly(opened: &Opened, statements: &str) {
 }
 
 /// Makes the relations and functions that statements may name. Without flights there are none.
-async fn prepare(opened: &Opened) -> Result<()> {
-    let Opened { ctx, lake, .. } = opened;
+async fn prepare(opened: &JobContext) -> Result<()> {
+    let JobContext { ctx, lake, .. } = opened;
     if lake.list("flights/").await?.is_empty() {
         say("there are no flights yet; `submit-job ingest` makes them");
         return Ok(());
     }
     lake.register_flights(ctx).await?;
-    let champion = models::champion(lake).await?.map(Arc::new);
+    let champion = registry::champion(lake).await?.map(Arc::new);
     let holdout = champion
         .as_ref()
         .map_or(ForestParams::default().holdout, |champion| champion.model().params.holdout);
-    train::register_training(ctx, holdout).await?;
+    register_training(ctx, holdout).await?;
     let models = champion.map(|champion| ("champion".to_owned(), champion));
-    models::register(ctx, Models::from_iter(models));
+    registry::register(ctx, Models::from_iter(models));
     Ok(())
 }
 

@@ -15,22 +15,24 @@ use axum::routing::get;
 use chrono::{DateTime, Utc};
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand, ValueEnum};
 use events::{PredictionRequest, StreamStatus};
-use jobs::health;
-use jobs::kafka::create_topics;
 use jobs::lake::Lake;
-use jobs::meters::Meters;
-use jobs::models;
-use jobs::sink::Sink;
-use jobs::source::{Limits, Source};
+use jobs::models::registry;
+use jobs::stream::health;
+use jobs::stream::kafka::create_topics;
+use jobs::stream::limits::Limits;
+use jobs::stream::metrics::Metrics;
+use jobs::stream::sink::Sink;
+use jobs::stream::source::Source;
+use jobs::stream::trigger::Trigger;
 use jobs::stream::{self, Ends, Options, Step};
-use jobs::trigger::Trigger;
 use store::Store;
 use tokio::net::TcpListener;
 
 use crate::offsets::Offsets;
 use crate::retention::KeepArgs;
 use crate::servers::{KafkaArgs, StoreArgs};
-use crate::session::{self, Setting};
+use crate::session;
+use crate::settings::Setting;
 
 /// Memory for joins, groups and sorts of a window.
 const MEMORY: usize = 512 * 1024 * 1024;
@@ -183,8 +185,8 @@ impl Stream {
     ) -> Result<Options> {
         let shadow = match &self.shadow {
             Some(start) => {
-                let version = models::find(lake, start).await?;
-                Some(Arc::new(models::load(lake, &version).await?))
+                let version = registry::find(lake, start).await?;
+                Some(Arc::new(registry::load(lake, &version).await?))
             }
             None => None,
         };
@@ -225,8 +227,8 @@ pub async fn run_stream(
     let ctx = session::in_process(1, MEMORY, &[], &[])?;
     let serving = stream::prepare(&ctx, lake).await?;
     let mut options = args.options(lake, properties, now).await?;
-    let meters = Arc::new(Meters::new()?);
-    let shown = show(args.listen, Arc::clone(&meters)).await?;
+    let metrics = Arc::new(Metrics::new()?);
+    let shown = show(args.listen, Arc::clone(&metrics)).await?;
     let limits = create_topics(properties, &options.topics).await?;
     args.keep.check(&options.topics.requests, limits.requests_kept);
     options.topic_is_whole = limits.requests_are_whole;
@@ -239,7 +241,7 @@ pub async fn run_stream(
         args.trigger,
         args.limits(),
         args.give_up_after(),
-        Arc::clone(&meters),
+        Arc::clone(&metrics),
     );
     let source = source.await?;
     tracing::info!(
@@ -250,12 +252,12 @@ pub async fn run_stream(
         "stream is ready"
     );
     let ends = Ends { source, sink, store };
-    let running = stream::run(&ctx, serving, ends, &options, &meters, shutdown);
+    let running = stream::run(&ctx, serving, ends, &options, &metrics, shutdown);
     let streamed = tokio::select! {
         streamed = running => streamed?,
-        never = tell(store, &args.group, &meters, now) => match never {},
+        never = tell(store, &args.group, &metrics, now) => match never {},
         never = args.keep.apply(store) => match never {},
-        never = health::watch(store, &meters.health, args.give_up_after()) => match never? {},
+        never = health::watch(store, &metrics.health, args.give_up_after()) => match never? {},
         served = shown => {
             served?;
             anyhow::bail!("the metrics are not served any more")
@@ -276,7 +278,7 @@ pub async fn run_stream(
 async fn tell(
     store: &Store,
     group: &str,
-    meters: &Meters,
+    metrics: &Metrics,
     now: fn() -> DateTime<Utc>,
 ) -> Infallible {
     let (mut before, mut told_at): (Option<StreamStatus>, _) = (None, Instant::now());
@@ -284,7 +286,7 @@ async fn tell(
         tokio::time::sleep(TELL_EVERY).await;
         let at = PredictionRequest::timestamp(now());
         let told = before.as_ref().map(|before| (before, told_at.elapsed().as_secs_f64()));
-        let Some(status) = meters.status(group, at, told) else { continue };
+        let Some(status) = metrics.status(group, at, told) else { continue };
         told_at = Instant::now();
         let told = async {
             let document = serde_json::to_value(&status)?;
@@ -299,10 +301,10 @@ async fn tell(
     }
 }
 
-/// Serves what the meters say; the future that is returned does it, as long as it is polled.
+/// Serves what the metrics say; the future that is returned does it, as long as it is polled.
 async fn show(
     listen: SocketAddr,
-    meters: Arc<Meters>,
+    metrics: Arc<Metrics>,
 ) -> Result<impl Future<Output = std::io::Result<()>>> {
     let listener = TcpListener::bind(listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
@@ -311,22 +313,22 @@ async fn show(
         "metrics are served"
     );
     let router = Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(show_metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .with_state(meters);
+        .with_state(metrics);
     Ok(axum::serve(listener, router).into_future())
 }
 
-async fn metrics(State(meters): State<Arc<Meters>>) -> Response {
-    match meters.to_text() {
+async fn show_metrics(State(metrics): State<Arc<Metrics>>) -> Response {
+    match metrics.to_text() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
     }
 }
 
-async fn readyz(State(meters): State<Arc<Meters>>) -> Response {
-    match meters.unready() {
+async fn readyz(State(metrics): State<Arc<Metrics>>) -> Response {
+    match metrics.unready() {
         None => "ready\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }

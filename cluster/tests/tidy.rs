@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -90,6 +91,79 @@ fn crates_depend_only_in_the_direction_of_the_arrows() {
     }
 }
 
+/// Files import each other in one direction: what a module needs can be read without it.
+#[test]
+fn no_file_imports_another_in_a_circle() {
+    let circles: Vec<String> = CRATES.iter().flat_map(|name| circles_of(name)).collect();
+    assert!(circles.is_empty(), "{}", circles.join("\n"));
+}
+
+/// Each circle of a crate, as `name: a -> b -> a`.
+fn circles_of(name: &str) -> Vec<String> {
+    let source = root().join(name).join("src");
+    let modules: BTreeMap<String, String> = files(&format!("{name}/src"), ".rs")
+        .into_iter()
+        .map(|(path, text)| {
+            let path = path.strip_prefix(&source).unwrap().with_extension("");
+            let path = path.to_str().unwrap().replace('/', "::");
+            let module = path.strip_suffix("::mod").unwrap_or(&path);
+            (module.to_owned(), without_tests(&text).to_owned())
+        })
+        .collect();
+    let imports: BTreeMap<&str, BTreeSet<&str>> = modules
+        .iter()
+        .map(|(module, text)| (module.as_str(), imports(module, text, &modules)))
+        .collect();
+    let mut found = Vec::new();
+    for start in imports.keys() {
+        // the shortest way back
+        let mut ways = VecDeque::from([vec![*start]]);
+        let mut seen = BTreeSet::new();
+        while let Some(way) = ways.pop_front() {
+            for next in &imports[way[way.len() - 1]] {
+                if next == start {
+                    found.push(format!("{name}: {} -> {start}", way.join(" -> ")));
+                    ways.clear();
+                    break;
+                }
+                if seen.insert(*next) {
+                    ways.push_back([&way[..], &[next]].concat());
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The modules that a file imports: the longest beginning of each `crate::…` that is a file.
+fn imports<'a>(
+    module: &str,
+    text: &str,
+    modules: &'a BTreeMap<String, String>,
+) -> BTreeSet<&'a str> {
+    let code: Vec<&str> =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let mut found = BTreeSet::new();
+    for rest in code.join("").split("crate::").skip(1) {
+        let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        let (path, after) = rest.split_at(rest.find(|c| !is_path(c)).unwrap_or(rest.len()));
+        // a group of imports, of which each is a path
+        let group = after.strip_prefix('{').map_or("", |group| group.split('}').next().unwrap());
+        for item in group.split(',') {
+            let path = format!("{path}{}", item.trim());
+            let mut parts: Vec<&str> = path.split("::").collect();
+            while !parts.is_empty() && !modules.contains_key(&parts.join("::")) {
+                parts.pop();
+            }
+            // what is in no file of its own stands in that of the crate
+            let target = if parts.is_empty() { "lib".to_owned() } else { parts.join("::") };
+            let target = modules.get_key_value(&target).map(|(target, _)| target.as_str());
+            found.extend(target.filter(|target| *target != module));
+        }
+    }
+    found
+}
+
 #[test]
 fn udf_has_no_io_clock_environment_or_async() {
     for (path, text) in files("udf/src", ".rs") {
@@ -117,7 +191,8 @@ fn no_sql_is_written_in_rust() {
 fn each_sql_file_has_a_header_is_a_step_and_has_a_test() {
     let steps = fs::read_to_string(root().join("jobs/src/sql.rs")).unwrap();
     for (path, text) in files("sql", ".sql") {
-        let name = path.file_name().unwrap().to_str().unwrap();
+        // of the pages' steps with their directory
+        let name = path.strip_prefix(root().join("sql")).unwrap().to_str().unwrap();
         let mut lines = text.lines();
         for start in ["-- reads: ", "-- makes: ", "-- grain: "] {
             let line = lines.next().unwrap();
@@ -134,7 +209,7 @@ fn environment_and_clock_are_read_at_the_edge_only() {
     for (path, text) in sources() {
         let is_edge =
             path.ends_with("config.rs") || path.components().any(|part| part.as_os_str() == "bin");
-        let words = ["env::var", "env::args", "SystemTime::now", "Local::now"];
+        let words = ["env::var", "env::args", "SystemTime::now", "Utc::now", "Local::now"];
         for word in words.iter().filter(|_| !is_edge) {
             assert!(!without_tests(&text).contains(word), "{} uses {word}", path.display());
         }
@@ -143,17 +218,24 @@ fn environment_and_clock_are_read_at_the_edge_only() {
 
 #[test]
 fn every_link_in_the_documents_leads_somewhere() {
-    let documents = ["README.md", "ARCHITECTURE.md", "data/README.md", "bench/README.md"];
-    for document in documents {
-        let path = root().join(document);
-        let text = fs::read_to_string(&path).unwrap();
+    let documents: Vec<(PathBuf, String)> = ["data", "bench", "docs"]
+        .iter()
+        .flat_map(|directory| files(directory, ".md"))
+        .chain(["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(|name| {
+            let path = root().join(name);
+            let text = fs::read_to_string(&path).unwrap();
+            (path, text)
+        }))
+        .collect();
+    assert!(documents.len() > 10, "they are found");
+    for (path, text) in documents {
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let target = link.split('#').next().unwrap();
             if target.is_empty() || target.starts_with("http") {
                 continue;
             }
             let target = path.parent().unwrap().join(target);
-            assert!(target.exists(), "{document}: {link} leads nowhere");
+            assert!(target.exists(), "{}: {link} leads nowhere", path.display());
         }
     }
 }

@@ -13,7 +13,7 @@ mod sender;
 pub use answer::{
     Answer, CLASS_LABELS, ClassLabel, Contribution, N_CLASSES, Prediction, Refusal, Status,
 };
-pub use model::{AirlineProfile, CalibrationTenth, Importance, ModelCard, StreamStatus};
+pub use model::{AirlineProfile, CalibrationBin, Importance, ModelCard, StreamStatus};
 pub use request::{BadRequest, PredictionRequest, REASON_BYTES_MAX, REQUEST_BYTES_MAX, parse_uuid};
 pub use sender::request_uuid;
 
@@ -42,8 +42,8 @@ pub const PREDICTION_RESULTS: &str = "prediction_results";
 pub const MODELS: &str = "models";
 /// Collection of [`StreamStatus`].
 pub const STREAM_STATUS: &str = "stream_status";
-/// Collection of airlines, `_id` = carrier code, field `Name`, as `sql/airlines.sql` makes it; so
-/// are all that follow, each by the file of its name.
+/// Collection of airlines, `_id` = carrier code, field `Name`, as `sql/pages/airlines.sql` makes it;
+/// so are all that follow, each by the file of its name.
 pub const AIRLINES: &str = "airlines";
 /// Collection of [`AirlineProfile`]s, `_id` = carrier code.
 pub const AIRLINE_PROFILES: &str = "airline_profiles";

@@ -42,7 +42,7 @@ pub struct ModelCard {
     /// Held-out flights by true class, then predicted class; all 0 where it was not kept.
     pub Confusion: [[u64; N_CLASSES]; N_CLASSES],
     /// By tenths of the predicted class's probability; empty where it was not kept.
-    pub Calibration: Vec<CalibrationTenth>,
+    pub Calibration: Vec<CalibrationBin>,
 }
 
 /// What a feature brought to a model.
@@ -58,7 +58,7 @@ pub struct Importance {
 /// Flights whose predicted class had a probability in one tenth.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[expect(non_snake_case, reason = "named like the fields around it")]
-pub struct CalibrationTenth {
+pub struct CalibrationBin {
     /// Flights.
     pub Flights: u64,
     /// Of these, predicted right.

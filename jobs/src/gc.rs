@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 
 use crate::history::{self, Record, State};
 use crate::lake::{Lake, Object};
-use crate::models;
+use crate::models::registry;
 
 /// Characters of a version that name a model when they stand alone in a command line.
 const BEGINNING_MIN: usize = 4;
@@ -95,7 +95,7 @@ pub async fn find(
             }
         }
     }
-    let champions = models::champions(lake).await?;
+    let champions = registry::champions(lake).await?;
     for (version, objects) in groups(lake, "models", '.').await? {
         let is_version = version.len() == 64;
         let is_named = champions.contains(&version)
@@ -143,7 +143,7 @@ fn names(record: &str, version: &str) -> bool {
 /// Deletes it; whether it was.
 pub async fn delete(lake: &Lake, garbage: &Garbage) -> Result<bool> {
     if let Some(version) = &garbage.model
-        && models::champions(lake).await?.contains(version)
+        && registry::champions(lake).await?.contains(version)
     {
         return Ok(false);
     }

@@ -13,7 +13,7 @@ use crate::lake::Lake;
 const RECORD_BYTES_MAX: usize = 1024 * 1024;
 /// Jobs that are listed at most, the latest ones.
 const LISTED_MAX: usize = 1000;
-/// Time without a sign of life after which a job's driver counts as gone: several heartbeats.
+/// Time without a heartbeat after which a job's driver counts as gone: several are missing.
 const LOST_AFTER: TimeDelta = TimeDelta::seconds(30);
 
 /// One run of one job.
@@ -33,7 +33,7 @@ pub struct Record {
     pub user: String,
     /// When it was started, or resumed last.
     pub started: DateTime<Utc>,
-    /// The driver's last sign of life.
+    /// The driver's last heartbeat.
     pub alive: DateTime<Utc>,
     /// When it ended.
     pub ended: Option<DateTime<Utc>>,
@@ -57,7 +57,7 @@ pub enum State {
     Failed,
     /// Ended by a person.
     Cancelled,
-    /// Its driver gives no sign of life; it can be resumed. Never written, only shown.
+    /// Its driver sends no heartbeat; it can be resumed. Never written, only shown.
     Lost,
 }
 

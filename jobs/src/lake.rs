@@ -5,7 +5,7 @@
 //! distances/*.parquet                   the relation distances
 //! rejects/<run>/*.parquet               rows that were refused, with file, line and reason
 //! models/<sha256>.json, .html           models and their reports; models/champion names one
-//! models/<sha256>.evaluation.json       how a model was judged, for the pages
+//! models/<sha256>.evaluation.json       how a model was evaluated, for the pages
 //! predictions/<run>/*.parquet           answers of a batch
 //! jobs/<id>.json                        the history of jobs
 //! training/<run>/                       codes and checkpoint of a training run; gone when it ends

@@ -1,4 +1,4 @@
-//! What a job tells while it works. Jobs print nothing; whoever started one shows this.
+//! The progress that a job reports. Jobs print nothing; the caller shows this.
 
 /// A step forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

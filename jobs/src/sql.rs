@@ -26,49 +26,49 @@ macro_rules! steps {
 
 steps! {
     /// Raw rows to typed flights.
-    FLIGHTS = "sql/1_flights.sql";
+    FLIGHTS = "sql/10_flights.sql";
     /// Mean distance per pair of airports.
-    DISTANCES = "sql/1_distances.sql";
+    DISTANCES = "sql/20_distances.sql";
     /// The only definition of every feature.
-    FEATURES = "sql/2_features.sql";
+    FEATURES = "sql/30_features.sql";
     /// Label, hold-out and row key.
-    TRAINING = "sql/3_training.sql";
+    TRAINING = "sql/40_training.sql";
     /// Distinct values of each feature.
-    VALUES = "sql/3_values.sql";
+    VALUES = "sql/41_values.sql";
     /// Features as codes.
-    CODES = "sql/3_codes.sql";
+    CODES = "sql/42_indices.sql";
     /// One pass over the codes.
-    HISTOGRAM = "sql/4_histogram.sql";
+    HISTOGRAM = "sql/43_histogram.sql";
     /// A model against the held-out flights.
-    EVALUATION = "sql/5_evaluation.sql";
+    EVALUATION = "sql/50_evaluation.sql";
     /// A sample for the baseline.
-    BASELINE_ROWS = "sql/5_baseline_rows.sql";
+    BASELINE_ROWS = "sql/51_baseline_rows.sql";
     /// What goes to the store.
-    PREDICTIONS = "sql/6_predictions.sql";
+    PREDICTIONS = "sql/60_predictions.sql";
     /// What goes back to who asked.
-    ANSWERS = "sql/7_answers.sql";
+    ANSWERS = "sql/70_answers.sql";
     /// Airlines that fly.
-    AIRLINES = "sql/airlines.sql";
+    AIRLINES = "sql/pages/airlines.sql";
     /// Airplanes that flew.
-    AIRPLANES = "sql/airplanes.sql";
+    AIRPLANES = "sql/pages/airplanes.sql";
     /// Tail numbers of each carrier.
-    AIRPLANES_PER_CARRIER = "sql/airplanes_per_carrier.sql";
+    AIRPLANES_PER_CARRIER = "sql/pages/airplanes_per_carrier.sql";
     /// Airports that are flown to or from.
-    AIRPORTS = "sql/airports.sql";
+    AIRPORTS = "sql/pages/airports.sql";
     /// What each carrier flies.
-    CARRIER_ROUTES = "sql/carrier_routes.sql";
+    CARRIER_ROUTES = "sql/pages/carrier_routes.sql";
     /// Punctuality over the day.
-    DELAYS_BY_HOUR = "sql/delays_by_hour.sql";
+    DELAYS_BY_HOUR = "sql/pages/delays_by_hour.sql";
     /// Punctuality over the year.
-    DELAYS_BY_WEEK = "sql/delays_by_week.sql";
+    DELAYS_BY_WEEK = "sql/pages/delays_by_week.sql";
     /// Flights of each month.
-    FLIGHTS_BY_MONTH = "sql/flights_by_month.sql";
+    FLIGHTS_BY_MONTH = "sql/pages/flights_by_month.sql";
     /// Who made the airplanes.
-    MANUFACTURERS = "sql/manufacturers.sql";
+    MANUFACTURERS = "sql/pages/manufacturers.sql";
     /// Flights as they are searched for.
-    ON_TIME_PERFORMANCE = "sql/on_time_performance.sql";
+    ON_TIME_PERFORMANCE = "sql/pages/on_time_performance.sql";
     /// Pairs of airports.
-    ROUTES = "sql/routes.sql";
+    ROUTES = "sql/pages/routes.sql";
 }
 
 /// SHA-256 of the steps that decide what a model is trained on, in hexadecimal.

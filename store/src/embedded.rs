@@ -9,7 +9,7 @@ use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, Transaction, params_from_iter};
 use serde_json::Value;
 
-use crate::{Claim, OnConflict, Order, Query, WRITTEN_AT, WriteError, document_id};
+use crate::{Lease, OnConflict, Order, Query, WRITTEN_AT, WriteError, document_id};
 
 /// How long a writer waits for another process that writes the same file.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
@@ -69,9 +69,9 @@ impl Embedded {
         .await
     }
 
-    pub(crate) async fn claim(&self, collection: &str, id: &str) -> Result<Claim, WriteError> {
+    pub(crate) async fn acquire(&self, collection: &str, id: &str) -> Result<Lease, WriteError> {
         let (create, id) = (create_table(collection), id.to_owned());
-        let claim = format!(
+        let lease = format!(
             "INSERT INTO \"{collection}\" (_id, document) \
              VALUES (?1, json_object('_id', ?1, 'epoch', 1, 'next', 0, 'published', 0, \
                '{WRITTEN_AT}', {NOW_MS})) \
@@ -80,11 +80,11 @@ impl Embedded {
                  '$.{WRITTEN_AT}', {NOW_MS}) \
              RETURNING json_set(document, '$._id', _id)"
         );
-        let claimed = self.with_connection(move |connection| {
+        let acquired = self.with_connection(move |connection| {
             connection.execute_batch(&create)?;
-            connection.query_row(&claim, [&id], |row| row.get::<_, String>(0))
+            connection.query_row(&lease, [&id], |row| row.get::<_, String>(0))
         });
-        Ok(Claim::of(&value(&claimed.await?)?)?)
+        Ok(Lease::of(&value(&acquired.await?)?)?)
     }
 
     pub(crate) async fn commit(
@@ -92,7 +92,7 @@ impl Embedded {
         collection: &str,
         documents: &[Value],
         offsets: &str,
-        claims: &[Claim],
+        leases: &[Lease],
     ) -> Result<Vec<String>, WriteError> {
         let insert = Insert::new(collection, documents, OnConflict::Keep, true)?;
         let create = create_table(offsets);
@@ -102,15 +102,15 @@ impl Embedded {
                '$.log', json(?5), '$.{WRITTEN_AT}', {NOW_MS}) \
              WHERE _id = ?1 AND json_extract(document, '$.epoch') = ?2"
         );
-        let claims = claims.to_vec();
+        let leases = leases.to_vec();
         let committed = self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute_batch(&create)?;
-            for claim in claims {
-                let log = claim.log.as_ref().map_or("null".to_owned(), Value::to_string);
-                let values = (&claim.id, claim.epoch, claim.next, claim.published, log);
+            for lease in leases {
+                let log = lease.log.as_ref().map_or("null".to_owned(), Value::to_string);
+                let values = (&lease.id, lease.epoch, lease.next, lease.published, log);
                 if transaction.execute(&advance, values)? == 0 {
-                    return Ok(Err(WriteError::Fenced(claim.id)));
+                    return Ok(Err(WriteError::Fenced(lease.id)));
                 }
             }
             let kept = insert.run(&transaction)?;

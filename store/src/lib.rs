@@ -76,10 +76,11 @@ pub struct Replacement<'a> {
 
 /// What a process holds of a log that several may work off: the right to say how far it is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct Lease {
     /// Names the log.
     pub id: String,
-    /// Raised by each claim. Who holds an older one writes nothing any more.
+    /// The fencing token, raised each time that the lease is acquired. Who holds an older one
+    /// writes nothing any more.
     pub epoch: i64,
     /// Offset of the first message that is not done.
     pub next: i64,
@@ -90,8 +91,8 @@ pub struct Claim {
     pub log: Option<Value>,
 }
 
-impl Claim {
-    /// What a document of offsets says, without claiming it: its epoch holds until the next claim.
+impl Lease {
+    /// What a document of offsets says, without acquiring it: its epoch holds until somebody does.
     pub fn of(document: &Value) -> Result<Self> {
         let id = document_id(document)?;
         let number = |name: &str| {
@@ -106,9 +107,9 @@ impl Claim {
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Somebody else has claimed one of these logs. Throw the work away; claim again before any
+    /// Somebody else has acquired one of these logs. Throw the work away; acquire again before any
     /// more.
-    #[error("another process has claimed {0}")]
+    #[error("another process has acquired {0}")]
     Fenced(String),
     /// The database refuses this, and will refuse it again. Do not repeat it.
     #[error(transparent)]
@@ -187,20 +188,20 @@ impl Store {
         }
     }
 
-    /// Claims the log `id` of `collection`, away from whoever holds it. One that nobody has claimed
+    /// Acquires the log `id` of `collection`, away from its holder. One that nobody has acquired
     /// before begins at offset 0.
-    pub async fn claim(&self, collection: &str, id: &str) -> Result<Claim, WriteError> {
+    pub async fn acquire(&self, collection: &str, id: &str) -> Result<Lease, WriteError> {
         check_name(collection)?;
         match self {
-            Self::Mongo(mongo) => mongo.claim(collection, id).await,
-            Self::Embedded(embedded) => embedded.claim(collection, id).await,
+            Self::Mongo(mongo) => mongo.acquire(collection, id).await,
+            Self::Embedded(embedded) => embedded.acquire(collection, id).await,
         }
     }
 
-    /// [Writes once](Self::write_once) `documents` and moves claimed logs to the offsets that
-    /// `claims` say; returns the `_id`s of the documents that were there before.
+    /// [Writes once](Self::write_once) `documents` and moves acquired logs to the offsets that
+    /// `leases` say; returns the `_id`s of the documents that were there before.
     ///
-    /// All or nothing, where the database has transactions, and only while all claims hold. A
+    /// All or nothing, where the database has transactions, and only while all leases hold. A
     /// MongoDB server that is no replica set has none: it writes the documents first, so that a
     /// crash leaves work that will be repeated, never an offset without its documents.
     pub async fn commit(
@@ -208,17 +209,17 @@ impl Store {
         collection: &str,
         documents: &[Value],
         offsets: &str,
-        claims: &[Claim],
+        leases: &[Lease],
     ) -> Result<Vec<String>, WriteError> {
         check_name(offsets)?;
         check_documents(collection, documents)?;
-        if claims.is_empty() {
-            return Err(anyhow::anyhow!("there is no claim to commit by").into());
+        if leases.is_empty() {
+            return Err(anyhow::anyhow!("there is no lease to commit by").into());
         }
         match self {
-            Self::Mongo(mongo) => mongo.commit(collection, documents, offsets, claims).await,
+            Self::Mongo(mongo) => mongo.commit(collection, documents, offsets, leases).await,
             Self::Embedded(embedded) => {
-                embedded.commit(collection, documents, offsets, claims).await
+                embedded.commit(collection, documents, offsets, leases).await
             }
         }
     }

@@ -16,7 +16,7 @@ use mongodb::{Client, Collection, Cursor, Database, IndexModel};
 use serde_json::Value;
 
 use crate::mongo_errors::{code, code_of, explain, fault, write_fault};
-use crate::{Claim, OnConflict, Order, Query, WRITTEN_AT, WriteError, commands, document_id};
+use crate::{Lease, OnConflict, Order, Query, WRITTEN_AT, WriteError, commands, document_id};
 
 /// How long to look for a server before saying that there is none.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ const LOOK_WAIT: Duration = Duration::from_secs(4);
 /// How long to wait for the server's word on what it is, after a commit that failed.
 const HELLO_WAIT: Duration = Duration::from_secs(2);
 
-/// How long the server may search for documents: whoever asked has given up by then.
+/// How long the server may search for documents: the caller has given up by then.
 const READ_WAIT: Duration = Duration::from_secs(30);
 
 /// MongoDB's code for a second document under a unique key.
@@ -155,9 +155,9 @@ impl Mongo {
         Ok(kept(documents, &reply)?)
     }
 
-    pub(crate) async fn claim(&self, collection: &str, id: &str) -> Result<Claim, WriteError> {
+    pub(crate) async fn acquire(&self, collection: &str, id: &str) -> Result<Lease, WriteError> {
         let nothing_done = doc! { "next": 0_i64, "published": 0_i64 };
-        let claimed = self
+        let acquired = self
             .documents(collection)
             .find_one_and_update(
                 doc! { "_id": id },
@@ -170,9 +170,9 @@ impl Mongo {
             .upsert(true)
             .return_document(ReturnDocument::After)
             .await
-            .map_err(|error| fault(format!("claiming {id} in MongoDB at {}", self.hosts), &error))?
+            .map_err(|error| fault(format!("acquiring {id} in MongoDB at {}", self.hosts), &error))?
             .context("an upsert left no document")?;
-        Ok(Claim::of(&value(claimed)?)?)
+        Ok(Lease::of(&value(acquired)?)?)
     }
 
     pub(crate) async fn commit(
@@ -180,10 +180,10 @@ impl Mongo {
         collection: &str,
         documents: &[Value],
         offsets: &str,
-        claims: &[Claim],
+        leases: &[Lease],
     ) -> Result<Vec<String>, WriteError> {
         if self.has_transactions.load(Ordering::Relaxed) {
-            let committed = self.commit_at_once(collection, documents, offsets, claims).await;
+            let committed = self.commit_at_once(collection, documents, offsets, leases).await;
             if let Err(WriteError::Permanent(_) | WriteError::Passing(_)) = committed {
                 // it may be a server by itself by now, which knows no transactions; while none
                 // answers nothing is known
@@ -195,10 +195,10 @@ impl Mongo {
         for chunk in commands(documents) {
             kept.extend(self.write(collection, chunk, OnConflict::Keep).await?);
         }
-        let mut command = move_command(offsets, claims)?;
+        let mut command = move_command(offsets, leases)?;
         let durably = bson::serialize_to_bson(&durably()).map_err(anyhow::Error::from)?;
         command.insert("writeConcern", durably);
-        check_moved(claims, self.database().run_command(command).await)?;
+        check_moved(leases, self.database().run_command(command).await)?;
         Ok(kept)
     }
 
@@ -207,15 +207,15 @@ impl Mongo {
         collection: &str,
         documents: &[Value],
         offsets: &str,
-        claims: &[Claim],
+        leases: &[Lease],
     ) -> Result<Vec<String>, WriteError> {
         // an insert costs a fifth of an upsert, and documents are there before only when a
         // window is read again
-        let inserted = self.transact(collection, documents, offsets, claims, Write::Insert);
+        let inserted = self.transact(collection, documents, offsets, leases, Write::Insert);
         if let Some(kept) = inserted.await? {
             return Ok(kept);
         }
-        let kept = self.transact(collection, documents, offsets, claims, Write::Upsert).await?;
+        let kept = self.transact(collection, documents, offsets, leases, Write::Upsert).await?;
         Ok(kept.context("an upsert found no place")?)
     }
 
@@ -226,7 +226,7 @@ impl Mongo {
         collection: &str,
         documents: &[Value],
         offsets: &str,
-        claims: &[Claim],
+        leases: &[Lease],
         how: Write,
     ) -> Result<Option<Vec<String>>, WriteError> {
         let database = self.database();
@@ -243,9 +243,9 @@ impl Mongo {
         let beginning = || format!("a transaction in MongoDB at {}", self.hosts);
         let mut session = began.await.map_err(|error| fault(beginning(), &error))?;
         let written = async {
-            // the offsets first: a claim that was lost costs no document
-            let moving = database.run_command(move_command(offsets, claims)?);
-            check_moved(claims, moving.session(&mut session).await)?;
+            // the offsets first: a lease that was lost costs no document
+            let moving = database.run_command(move_command(offsets, leases)?);
+            check_moved(leases, moving.session(&mut session).await)?;
             let mut all_kept = Vec::new();
             for chunk in commands(documents) {
                 let command = match how {
@@ -518,14 +518,14 @@ fn primary() -> SelectionCriteria {
     SelectionCriteria::ReadPreference(ReadPreference::Primary)
 }
 
-/// One `update` command that moves the logs whose claims still hold.
-fn move_command(offsets: &str, claims: &[Claim]) -> Result<Document> {
-    let updates = claims.iter().map(|claim| {
-        let still_mine = doc! { "_id": &claim.id, "epoch": claim.epoch };
-        let log = bson::serialize_to_bson(&claim.log)?;
+/// One `update` command that moves the logs whose leases still hold.
+fn move_command(offsets: &str, leases: &[Lease]) -> Result<Document> {
+    let updates = leases.iter().map(|lease| {
+        let still_mine = doc! { "_id": &lease.id, "epoch": lease.epoch };
+        let log = bson::serialize_to_bson(&lease.log)?;
         let moved = doc! {
-            "next": claim.next,
-            "published": claim.published,
+            "next": lease.next,
+            "published": lease.published,
             "log": log,
             WRITTEN_AT: bson::DateTime::now(),
         };
@@ -535,17 +535,17 @@ fn move_command(offsets: &str, claims: &[Claim]) -> Result<Document> {
 }
 
 fn check_moved(
-    claims: &[Claim],
+    leases: &[Lease],
     reply: mongodb::error::Result<Document>,
 ) -> Result<(), WriteError> {
-    let ids = || claims.iter().map(|claim| claim.id.as_str()).collect::<Vec<_>>().join(", ");
+    let ids = || leases.iter().map(|lease| lease.id.as_str()).collect::<Vec<_>>().join(", ");
     let moving = || format!("moving {} in MongoDB", ids());
     let reply = reply.map_err(|error| fault(moving(), &error))?;
     let mut errors = reply.get_array("writeErrors").into_iter().flatten();
     if let Some(error) = errors.next().or(reply.get("writeConcernError")) {
         return Err(write_fault(moving(), error));
     }
-    if reply.get_i32("n").ok() != i32::try_from(claims.len()).ok() {
+    if reply.get_i32("n").ok() != i32::try_from(leases.len()).ok() {
         return Err(WriteError::Fenced(ids()));
     }
     Ok(())

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mongodb::bson::doc;
 use serde_json::{Value, json};
-use store::{Claim, Order, Query, Store, WriteError};
+use store::{Lease, Order, Query, Store, WriteError};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -153,8 +153,8 @@ async fn a_replica_set_keeps_the_contract_in_transactions() {
     // as many as a stream's window may have
     let documents: Vec<Value> =
         (0..MANY).map(|i| json!({"_id": format!("w{i:06}"), "n": i})).collect();
-    let claim = store.claim("offsets", "large").await.unwrap();
-    let moved = [Claim { next: MANY as i64, ..claim }];
+    let lease = store.acquire("offsets", "large").await.unwrap();
+    let moved = [Lease { next: MANY as i64, ..lease }];
     assert!(store.commit("window", &documents, "offsets", &moved).await.unwrap().is_empty());
     assert_eq!(store.count("window", &everything()).await.unwrap(), MANY as u64);
 }
@@ -231,7 +231,7 @@ async fn what_is_old_is_deleted(store: &Store, foreign: &Foreign) {
     store.write_once("aged", &[document("kept"), document("once")]).await.unwrap();
     store.upsert("aged", &[document("again")]).await.unwrap();
     for id in ["claimed", "moved"] {
-        store.claim("aged", id).await.unwrap();
+        store.acquire("aged", id).await.unwrap();
     }
     foreign.insert("undated").await;
     for id in all_ids {
@@ -245,9 +245,9 @@ async fn what_is_old_is_deleted(store: &Store, foreign: &Foreign) {
     store.write_once("aged", &[document("once")]).await.unwrap();
     assert_eq!(foreign.written_at("once").await, before);
     store.upsert("aged", &[document("again")]).await.unwrap();
-    store.claim("aged", "claimed").await.unwrap();
-    let claim = Claim::of(&store.get("aged", "moved").await.unwrap().unwrap()).unwrap();
-    store.commit("committed", &[], "aged", from_ref(&claim)).await.unwrap();
+    store.acquire("aged", "claimed").await.unwrap();
+    let lease = Lease::of(&store.get("aged", "moved").await.unwrap().unwrap()).unwrap();
+    store.commit("committed", &[], "aged", from_ref(&lease)).await.unwrap();
 
     store.keep_for("aged", minutes(30)).await.unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -292,32 +292,32 @@ async fn check_contract(store: &Store) {
 }
 
 async fn offsets_move_with_their_documents(store: &Store) {
-    let claim = store.claim("offsets", "group/topic/0").await.unwrap();
-    let first = Claim { id: "group/topic/0".into(), epoch: 1, next: 0, published: 0, log: None };
-    assert_eq!(claim, first);
+    let lease = store.acquire("offsets", "group/topic/0").await.unwrap();
+    let first = Lease { id: "group/topic/0".into(), epoch: 1, next: 0, published: 0, log: None };
+    assert_eq!(lease, first);
     let documents = [json!({"_id": "a", "n": 1}), json!({"_id": "b", "n": 2})];
-    let moved = Claim { next: 2, ..first };
-    let claims = from_ref(&moved);
-    let kept = store.commit("moved", &documents, "offsets", claims).await.unwrap();
+    let moved = Lease { next: 2, ..first };
+    let leases = from_ref(&moved);
+    let kept = store.commit("moved", &documents, "offsets", leases).await.unwrap();
     assert_eq!(kept, Vec::<String>::new());
     // whoever does not know whether it was written may write it again
-    let kept = store.commit("moved", &documents, "offsets", claims).await.unwrap();
+    let kept = store.commit("moved", &documents, "offsets", leases).await.unwrap();
     assert_eq!(kept, ["a", "b"]);
     let others = [json!({"_id": "b", "n": "late"}), json!({"_id": "c", "n": 3})];
     let log = Some(json!({"last": {"offset": 3, "digest": "a"}, "brokers": "it's \"here\""}));
-    let further = Claim { next: 4, published: 2, log, ..moved };
+    let further = Lease { next: 4, published: 2, log, ..moved };
     let kept = store.commit("moved", &others, "offsets", from_ref(&further)).await.unwrap();
     assert_eq!(kept, ["b"]);
     assert_eq!(store.get("moved", "b").await.unwrap(), Some(documents[1].clone()));
     let seen = store.get("offsets", "group/topic/0").await.unwrap().unwrap();
-    assert_eq!(Claim::of(&seen).unwrap(), further);
-    let again = store.claim("offsets", "group/topic/0").await.unwrap();
-    assert_eq!(again, Claim { epoch: 2, ..further });
+    assert_eq!(Lease::of(&seen).unwrap(), further);
+    let again = store.acquire("offsets", "group/topic/0").await.unwrap();
+    assert_eq!(again, Lease { epoch: 2, ..further });
     // nothing to write is no reason to move nothing
-    let noted = Claim { published: 4, ..again };
+    let noted = Lease { published: 4, ..again };
     assert!(store.commit("moved", &[], "offsets", from_ref(&noted)).await.unwrap().is_empty());
-    let last = store.claim("offsets", "group/topic/0").await.unwrap();
-    assert_eq!(last, Claim { epoch: 3, ..noted });
+    let last = store.acquire("offsets", "group/topic/0").await.unwrap();
+    assert_eq!(last, Lease { epoch: 3, ..noted });
 
     let ids: Vec<String> = ["b", "nowhere", "a"].map(str::to_owned).to_vec();
     let mut found = store.get_all("moved", &ids).await.unwrap();
@@ -327,21 +327,21 @@ async fn offsets_move_with_their_documents(store: &Store) {
 }
 
 async fn only_the_latest_claim_may_write(store: &Store) {
-    let zombie = store.claim("offsets", "fenced/0").await.unwrap();
-    let other = store.claim("offsets", "fenced/1").await.unwrap();
-    let owner = store.claim("offsets", "fenced/0").await.unwrap();
-    let claims = [Claim { next: 7, ..other.clone() }, Claim { next: 9, ..zombie }];
-    let error = store.commit("fenced", &[json!({"_id": "z"})], "offsets", &claims).await;
+    let zombie = store.acquire("offsets", "fenced/0").await.unwrap();
+    let other = store.acquire("offsets", "fenced/1").await.unwrap();
+    let owner = store.acquire("offsets", "fenced/0").await.unwrap();
+    let leases = [Lease { next: 7, ..other.clone() }, Lease { next: 9, ..zombie }];
+    let error = store.commit("fenced", &[json!({"_id": "z"})], "offsets", &leases).await;
     let Err(WriteError::Fenced(id)) = error else { panic!("{error:?}") };
     assert!(id.contains("fenced/0"), "{id}");
     let kept = store.commit("owned", &[], "offsets", from_ref(&owner)).await.unwrap();
     assert!(kept.is_empty());
-    assert_eq!(store.claim("offsets", "fenced/0").await.unwrap().next, owner.next);
+    assert_eq!(store.acquire("offsets", "fenced/0").await.unwrap().next, owner.next);
     let error = store.commit("fenced", &[], "offsets", &[]).await.unwrap_err();
-    assert_eq!(error.to_string(), "there is no claim to commit by");
-    let nobody = Claim { id: "never claimed".into(), epoch: 1, next: 1, published: 0, log: None };
+    assert_eq!(error.to_string(), "there is no lease to commit by");
+    let nobody = Lease { id: "never acquired".into(), epoch: 1, next: 1, published: 0, log: None };
     let error = store.commit("fenced", &[], "offsets", &[nobody]).await.unwrap_err();
-    assert_eq!(error.to_string(), "another process has claimed never claimed");
+    assert_eq!(error.to_string(), "another process has acquired never acquired");
 }
 
 /// Documents that [`only_the_latest_claim_may_write`] has left behind.

@@ -7,12 +7,12 @@ use std::time::Instant;
 use datafusion::arrow::array::{
     ArrayRef, Float64Array, Int32Array, Int64Array, StringViewArray, UInt8Array,
 };
-use udf::chance::hash;
-use udf::codes::{Codes, DistinctValues, code_array};
-use udf::forest::{FORMAT, FeatureSpec, ForestParams, Metrics, Model, Rows};
-use udf::grow::Growth;
-use udf::histogram::count_rows;
-use udf::scorer::Scorer;
+use udf::encode::codes::{Codes, DistinctValues, code_array};
+use udf::model::artefact::{FORMAT, FeatureSpec, ForestParams, Metrics, Model, Rows};
+use udf::model::scorer::Scorer;
+use udf::train::histogram::count_rows;
+use udf::train::sampling::hash;
+use udf::train::split::Growth;
 
 const N_ROWS: usize = 200_000;
 const BATCH_ROWS: usize = 8192;

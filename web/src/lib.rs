@@ -4,60 +4,43 @@
 //! through the response topic, which makes it prompt, and the store, which makes it certain. This
 //! crate must not know DataFusion, models or features: it says what was asked and what came back.
 //!
-//! In reading order: `form` (text becomes a request), `predict` (the routes), `answers` (the
-//! response topic and the store), `stream` (answers pushed to the browser), `page`, `card` and
-//! `reasons` (HTML of it), `overnight` (questions that can wait). `entities` reads what `submit-job
-//! publish` left in the store; `airlines`, `airplanes`, `airports`, `flights`, `delays` and `model`
-//! are its pages, with `chart` for drawings; `api` and `health` are for programs. `frame` is around
-//! every page, `assets` is what pages load; `guard`, `clients`, `meters` and `cache` stand around
-//! every route.
+//! In reading order: `predict` (the form, the question, its answer, and what explains it),
+//! `explore` (pages of airlines, airplanes, airports, flights, delays and models, from what
+//! `submit-job publish` left in the store), `layout` (what all pages share), `http` (middleware,
+//! caching, health, and the description for programs).
 
-mod airlines;
-mod airplanes;
-mod airports;
-mod answers;
-mod api;
-mod assets;
-mod cache;
-mod card;
-mod chart;
-mod clients;
-mod delays;
-mod entities;
-mod flights;
-mod form;
-mod frame;
-mod guard;
-mod health;
-mod meters;
-mod model;
-mod overnight;
-mod page;
+mod app;
+mod explore;
+mod http;
+mod layout;
+mod paths;
 mod predict;
-mod reasons;
-mod stream;
 
 use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use axum::{Router, serve as serve_http};
-use events::Answer;
+use chrono::{DateTime, Utc};
 use rdkafka::ClientConfig;
 use rdkafka::producer::FutureProducer;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, watch};
 
-use crate::cache::Pages;
-use crate::clients::Clients;
-use crate::meters::Meters;
-use crate::page::Choices;
+use crate::app::{App, STREAMS_MAX, stopped};
+use crate::explore::{airlines, airplanes, airports, delays, flights, model};
+use crate::http::cache;
+use crate::http::metrics::Metrics;
+use crate::http::rate_limit::RateLimits;
+use crate::http::{api, health, middleware, responses, static_files};
+use crate::predict::choices::KeptChoices;
+use crate::predict::{answers, nightly, routes, stream};
 
 /// Largest body of a request, in bytes. The form fills less than 1 KiB.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -67,8 +50,6 @@ const HANDLERS_MAX: usize = 512;
 /// Searches at the same time; more wait. One whose fields match much by themselves and nothing
 /// together reads long.
 const SEARCHES_MAX: usize = 8;
-/// Open event streams; more are turned away. Each costs a connection and some kilobytes.
-const STREAMS_MAX: usize = 1_000;
 /// Answers that a slow event stream may lag behind before it reads the store instead.
 const ANSWERS_BUFFERED_MAX: usize = 4_096;
 /// How long open connections may delay the end: longer than any handler is allowed to take.
@@ -88,25 +69,8 @@ pub struct Config {
     pub store: Store,
     /// Requests a second that one client may make, over time.
     pub requests_per_second: u32,
-}
-
-/// What the routes share.
-pub(crate) struct App {
-    pub(crate) store: Store,
-    pub(crate) producer: FutureProducer,
-    pub(crate) request_topic: String,
-    /// Answers heard on the response topic, for the event streams.
-    pub(crate) heard: broadcast::Sender<Arc<Answer>>,
-    pub(crate) clients: Clients,
-    pub(crate) pages: Pages,
-    /// What forms complete, and when it was read.
-    pub(crate) choices: Mutex<Option<(Instant, Arc<Choices>)>>,
-    pub(crate) meters: Meters,
-    pub(crate) looked: health::Looked,
-    pub(crate) searches: Semaphore,
-    pub(crate) handlers: Semaphore,
-    pub(crate) streams: Arc<Semaphore>,
-    pub(crate) stopping: watch::Receiver<bool>,
+    /// The clock.
+    pub now: fn() -> DateTime<Utc>,
 }
 
 /// Serves HTTP on `listener` until `shutdown` resolves; then lets handlers finish, ends event
@@ -127,11 +91,12 @@ pub async fn serve(
         producer: producer(&config.kafka)?,
         request_topic: config.request_topic,
         heard: heard.clone(),
-        clients: Clients::new(config.requests_per_second),
-        meters: Meters::new()?,
-        pages: Pages::default(),
-        choices: Mutex::default(),
-        looked: health::Looked::default(),
+        clients: RateLimits::new(config.requests_per_second),
+        metrics: Metrics::new()?,
+        pages: Arc::default(),
+        choices: KeptChoices::default(),
+        looked: tokio::sync::Mutex::default(),
+        now: config.now,
         searches: Semaphore::new(SEARCHES_MAX),
         handlers: Semaphore::new(HANDLERS_MAX),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -158,14 +123,14 @@ fn router(app: Arc<App>) -> Router {
         .merge(entity_routes().layer(map_response(cache::keep)))
         .route("/openapi.json", get(api::document))
         .route("/api", get(api::human))
-        .route("/static/{name}", get(assets::asset))
-        .fallback(predict::not_found)
+        .route("/static/{name}", get(static_files::asset))
+        .fallback(responses::not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn_with_state(Arc::clone(&app), cache::compact))
-        .layer(from_fn_with_state(Arc::clone(&app), guard::limit))
-        // whoever watches over the server asks when it has too much to do
+        .layer(from_fn_with_state(Arc::clone(&app.pages), cache::compact))
+        .layer(from_fn_with_state(Arc::clone(&app), middleware::limit))
+        // probes must be answered under load
         .merge(health_routes())
-        .layer(from_fn(guard::secure))
+        .layer(from_fn(middleware::secure))
         .with_state(app)
 }
 
@@ -178,13 +143,13 @@ fn health_routes() -> Router<Arc<App>> {
 
 fn prediction_routes() -> Router<Arc<App>> {
     Router::new()
-        .route(predict::FORM_PATH, get(predict::form_page))
-        .route(predict::ASK_PATH, post(predict::ask))
-        .route(&format!("{}/response/{{id}}", predict::ASK_PATH), get(predict::response))
-        .route(overnight::FORM_PATH, get(overnight::form))
-        .route(overnight::ASK_PATH, post(overnight::ask))
-        .route(&format!("{}/results/{{day}}", overnight::FORM_PATH), get(overnight::results))
-        .route(&format!("{}/response/{{id}}/events", predict::ASK_PATH), get(stream::events))
+        .route(paths::FORM, get(routes::form_page))
+        .route(paths::ASK, post(routes::ask))
+        .route(&format!("{}/response/{{id}}", paths::ASK), get(routes::response))
+        .route(paths::NIGHTLY_FORM, get(nightly::form))
+        .route(paths::NIGHTLY_ASK, post(nightly::ask))
+        .route(&format!("{}/results/{{day}}", paths::NIGHTLY_FORM), get(nightly::results))
+        .route(&format!("{}/response/{{id}}/events", paths::ASK), get(stream::events))
 }
 
 fn entity_routes() -> Router<Arc<App>> {
@@ -219,11 +184,6 @@ fn producer(kafka: &[(String, String)]) -> Result<FutureProducer> {
         .set("enable.idempotence", "true")
         .create()
         .context("the Kafka properties make no producer")
-}
-
-/// Resolves when the server has been told to stop, or nobody is left to tell it.
-pub(crate) async fn stopped(mut stopping: watch::Receiver<bool>) {
-    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 async fn overdue(stopping: watch::Receiver<bool>) {

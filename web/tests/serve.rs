@@ -58,6 +58,8 @@ async fn start_with(brokers: &str, requests_per_second: u32) -> Server {
         response_topic: RESPONSE_TOPIC.into(),
         store: store.clone(),
         requests_per_second,
+        #[expect(clippy::disallowed_methods, reason = "the server under test has the real time")]
+        now: chrono::Utc::now,
     };
     let shutdown = async {
         let _ = stopped.await;

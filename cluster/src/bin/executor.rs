@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use cluster::config::{Surroundings, log};
+use cluster::config::{Environment, log};
 use cluster::executor::{ExecutorArgs, run};
 use cluster::tls::TlsArgs;
 
@@ -20,5 +20,5 @@ struct Cli {
 async fn main() -> Result<()> {
     let cli = Cli::parse();
     log("info");
-    run(&cli.executor, &cli.tls, Surroundings::read().store_options).await
+    run(&cli.executor, &cli.tls, Environment::read().store_options).await
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use cluster::config::{Surroundings, log, signal};
+use cluster::config::{Environment, log, signal};
 use cluster::scheduler::{SchedulerArgs, run};
 use cluster::tls::TlsArgs;
 
@@ -23,5 +23,5 @@ struct Cli {
 async fn main() -> Result<()> {
     let cli = Cli::parse();
     log("info");
-    run(&cli.scheduler, &cli.tls, Surroundings::read().store_options, signal()).await
+    run(&cli.scheduler, &cli.tls, Environment::read().store_options, signal()).await
 }

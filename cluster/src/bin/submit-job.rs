@@ -5,7 +5,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use cluster::batch::{self, FAILED, SUCCEEDED};
 use cluster::cli::{Cli, Command, Master};
-use cluster::config::{Surroundings, log, now, signal};
+use cluster::config::{Environment, log, now, signal};
 use cluster::progress::say;
 use cluster::streaming::{self, StreamAction, StreamArgs};
 use cluster::{
@@ -15,7 +15,7 @@ use jobs::lake::Lake;
 
 #[tokio::main]
 async fn main() {
-    let code = run(Cli::parse(), Surroundings::read()).await.unwrap_or_else(|error| {
+    let code = run(Cli::parse(), Environment::read()).await.unwrap_or_else(|error| {
         say(&format!("error: {error:#}"));
         FAILED
     });
@@ -23,7 +23,7 @@ async fn main() {
     std::process::exit(code.into())
 }
 
-async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
+async fn run(cli: Cli, around: Environment) -> Result<u8> {
     use Command::{Cluster, Demo, Dlq, Executor, Gc, Models, Scheduler, Stream, Web};
     log(match cli.command {
         Some(Stream(StreamArgs::Instead(_))) => "warn",
@@ -74,7 +74,7 @@ async fn run(cli: Cli, around: Surroundings) -> Result<u8> {
             let lake = Lake::open(&cli.data, options)?;
             let properties = args.kafka.properties(&around)?;
             let store = args.store.open(&lake, &around).await?;
-            run::run_web(store, args, &properties, shutdown).await?;
+            run::run_web(store, args, &properties, now, shutdown).await?;
         }
         Dlq(args) => {
             let lake = Lake::open(&cli.data, options)?;

@@ -8,10 +8,13 @@ use datafusion::arrow::datatypes::{DataType, Date32Type, Float64Type, Int32Type}
 use datafusion::common::ScalarValue;
 use datafusion::prelude::{SessionContext, col, lit};
 use events::PredictionRequest;
-use jobs::{models, sql, stream, window};
-use udf::features::{FEATURES, Kind};
-use udf::predict::Models;
-use udf::scorer::Scorer;
+use jobs::models::registry;
+use jobs::sql;
+use jobs::stream;
+use jobs::stream::micro_batch;
+use udf::encode::features::{FEATURES, Kind};
+use udf::functions::predict::Models;
+use udf::model::scorer::Scorer;
 use uuid::Uuid;
 
 use crate::setup::{memory_lake, rules, session, shipped, some_lake};
@@ -34,7 +37,7 @@ async fn one_batch(ctx: &SessionContext, query: &str) -> RecordBatch {
 /// All features of all flights, ordered by flight: numbers as their bits, categories as text.
 async fn bits(ctx: &SessionContext) -> Vec<Vec<Option<String>>> {
     let batch = one_batch(ctx, "SELECT * FROM features ORDER BY flight_id").await;
-    let column = |feature: &udf::features::Feature| {
+    let column = |feature: &udf::encode::features::Feature| {
         let column = batch.column_by_name(feature.column).unwrap();
         match feature.kind {
             Kind::Numeric => {
@@ -107,7 +110,7 @@ async fn training_and_streaming_features_are_bit_equal() {
     assert!(expected[0].len() > 4_000, "{} flights", expected[0].len());
     let streaming = serving().await;
     let requests = requests(&training, true).await;
-    window::register_features(&streaming).await.unwrap().fill(&requests).unwrap();
+    micro_batch::register_features(&streaming).await.unwrap().fill(&requests).unwrap();
     check_equal(&expected, &bits(&streaming).await);
 }
 
@@ -126,7 +129,7 @@ async fn a_distance_from_the_route_is_the_one_that_training_would_see() {
     assert!(expected[1].iter().all(Option::is_some), "every pair has a distance");
 
     let streaming = serving().await;
-    window::register_features(&streaming).await.unwrap().fill(&requests).unwrap();
+    micro_batch::register_features(&streaming).await.unwrap().fill(&requests).unwrap();
     check_equal(&expected, &bits(&streaming).await);
 }
 
@@ -160,15 +163,15 @@ async fn training_and_streaming_predictions_are_bit_equal() {
     let streaming = serving().await;
     for ctx in [&training, &streaming] {
         let models = Models::from([("champion".to_owned(), Arc::clone(&scorer))]);
-        models::register(ctx, models);
+        registry::register(ctx, models);
     }
     let requests = requests(&training, true).await;
-    let messages = requests.iter().map(|request| window::Message {
+    let messages = requests.iter().map(|request| micro_batch::Message {
         value: Some(request.encode()),
-        ..window::Message::default()
+        ..micro_batch::Message::default()
     });
-    let plan = window::Plan::new(&streaming).await.unwrap();
-    let scored = window::score(&plan, messages.collect(), rules()).await.unwrap();
+    let plan = micro_batch::Plan::new(&streaming).await.unwrap();
+    let scored = micro_batch::score(&plan, messages.collect(), rules()).await.unwrap();
     assert!(scored.dead_letters.is_empty() && scored.answers.len() == requests.len());
 
     let params = [("model", ScalarValue::from("champion"))];

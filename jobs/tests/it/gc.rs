@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use jobs::gc::{Ages, Garbage, delete, find};
 use jobs::history::{Record, State};
 use jobs::lake::Lake;
-use jobs::models::promote;
+use jobs::models::registry::promote;
 use serde_json::json;
 
 use crate::setup::local_lake;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{pending, ready};
-use jobs::meters::Meters;
-use jobs::source::{Assignment, Event, Limits, Source};
-use jobs::trigger::Trigger;
-use jobs::window::Message;
+use jobs::stream::limits::Limits;
+use jobs::stream::metrics::Metrics;
+use jobs::stream::micro_batch::Message;
+use jobs::stream::source::{Assignment, Event, Source};
+use jobs::stream::trigger::Trigger;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
@@ -57,7 +58,7 @@ async fn fill(broker: &Broker, n: usize) {
     futures::future::join_all(sends).await;
 }
 
-async fn open(broker: &Broker, trigger: Trigger, limits: Limits) -> (Source, Arc<Meters>) {
+async fn open(broker: &Broker, trigger: Trigger, limits: Limits) -> (Source, Arc<Metrics>) {
     let brokers = broker.bootstrap_servers();
     // the mock decides again only after it has missed a member for so long
     let properties = [
@@ -65,10 +66,10 @@ async fn open(broker: &Broker, trigger: Trigger, limits: Limits) -> (Source, Arc
         ("session.timeout.ms".to_owned(), "3000".to_owned()),
         ("heartbeat.interval.ms".to_owned(), "500".to_owned()),
     ];
-    let meters = Arc::new(Meters::new().unwrap());
+    let metrics = Arc::new(Metrics::new().unwrap());
     let open =
-        Source::open(&properties, TOPIC, "group", trigger, limits, None, Arc::clone(&meters));
-    (open.await.unwrap(), meters)
+        Source::open(&properties, TOPIC, "group", trigger, limits, None, Arc::clone(&metrics));
+    (open.await.unwrap(), metrics)
 }
 
 async fn next(source: &mut Source) -> Event {
@@ -80,7 +81,7 @@ async fn assigned(source: &mut Source) -> Assignment {
         match next(source).await {
             Event::Assigned(assignment) => return assignment,
             Event::Idle => {}
-            Event::Window(window) => panic!("{window:?}"),
+            Event::MicroBatch(window) => panic!("{window:?}"),
         }
     }
 }
@@ -111,16 +112,16 @@ async fn window_from(source: &mut Source, offset: i64) -> Vec<Message> {
     loop {
         match next(source).await {
             Event::Assigned(assignment) => start(source, &assignment, offset),
-            Event::Window(window) => return window.messages,
+            Event::MicroBatch(window) => return window.messages,
             Event::Idle => {}
         }
     }
 }
 
 /// Starts whatever is ours, until it is paused because nothing takes what was read.
-async fn until_paused(source: &mut Source, meters: &Meters) {
+async fn until_paused(source: &mut Source, metrics: &Metrics) {
     let is_paused = async {
-        while meters.paused.get() == 0 {
+        while metrics.paused.get() == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -138,12 +139,12 @@ async fn until_paused(source: &mut Source, meters: &Meters) {
 }
 
 /// A source whose queue is full: it has been read for a while, and nobody takes anything.
-async fn paused() -> (Broker, Source, Arc<Meters>) {
+async fn paused() -> (Broker, Source, Arc<Metrics>) {
     let broker = broker(2_000).await;
     let limits = Limits { queue_rows: 100, ..LIMITS };
-    let (mut source, meters) = open(&broker, Trigger::Arrival, limits).await;
-    until_paused(&mut source, &meters).await;
-    (broker, source, meters)
+    let (mut source, metrics) = open(&broker, Trigger::Arrival, limits).await;
+    until_paused(&mut source, &metrics).await;
+    (broker, source, metrics)
 }
 
 /// Waits until two members have a partition each; what the first has.
@@ -172,7 +173,7 @@ async fn read_all(source: &mut Source, offset: i64) -> Vec<Vec<Message>> {
                 windows.clear();
                 start(source, &assignment, offset);
             }
-            Event::Window(window) => {
+            Event::MicroBatch(window) => {
                 windows.push(window.messages);
                 if window.is_last {
                     return windows;
@@ -186,14 +187,14 @@ async fn read_all(source: &mut Source, offset: i64) -> Vec<Vec<Message>> {
 #[tokio::test]
 async fn a_bounded_source_reads_what_is_there_from_where_it_is_told() {
     let broker = broker(3).await;
-    let (mut source, meters) = open(&broker, Trigger::AvailableNow, LIMITS).await;
+    let (mut source, metrics) = open(&broker, Trigger::AvailableNow, LIMITS).await;
     let mut messages = read_all(&mut source, 1).await.concat();
     messages.sort_by_key(|message| (message.partition, message.offset));
     let places: Vec<(i32, i64)> = messages.iter().map(|m| (m.partition, m.offset)).collect();
     assert_eq!(places, [(0, 1), (0, 2), (1, 1), (1, 2)]);
     assert_eq!(messages[0].value.as_deref(), Some(&b"1"[..]));
     assert!(messages[0].created_ms.is_some());
-    assert_eq!(meters.assigned.get(), i64::from(PARTITIONS));
+    assert_eq!(metrics.assigned.get(), i64::from(PARTITIONS));
     source.close_group().await.unwrap();
     // nothing is left
     let (mut source, _) = open(&broker, Trigger::AvailableNow, LIMITS).await;
@@ -242,14 +243,14 @@ async fn a_window_ends_when_it_is_full_of_rows_or_bytes() {
 
 #[tokio::test]
 async fn a_full_queue_pauses_the_partitions_and_nothing_is_lost() {
-    let (_broker, mut source, meters) = paused().await;
+    let (_broker, mut source, metrics) = paused().await;
     let mut read = BTreeMap::from([(0, 0), (1, 0)]);
     while read.values().sum::<i64>() < 4_000 {
         // what one poll brings may exceed the limit, no more
-        assert!(meters.queue_rows.get() <= 101, "{}", meters.queue_rows.get());
+        assert!(metrics.queue_rows.get() <= 101, "{}", metrics.queue_rows.get());
         match next(&mut source).await {
             Event::Assigned(again) => source.start(&again, &read).unwrap(),
-            Event::Window(window) => {
+            Event::MicroBatch(window) => {
                 for message in window.messages {
                     let expected = read.get_mut(&message.partition).unwrap();
                     assert_eq!(message.offset, *expected, "in order, without a gap");
@@ -259,24 +260,26 @@ async fn a_full_queue_pauses_the_partitions_and_nothing_is_lost() {
             Event::Idle => {}
         }
     }
-    assert!(meters.to_text().unwrap().contains("tarmac_stream_paused"));
+    assert!(metrics.to_text().unwrap().contains("tarmac_stream_paused"));
 }
 
 #[tokio::test]
 async fn a_source_that_is_behind_ends_when_it_is_told_to() {
     let (_broker, mut source, _) = paused().await;
     assert!(source.has_next());
-    let Event::Window(window) = source.next(ready(())).await.unwrap() else { panic!("no window") };
+    let Event::MicroBatch(window) = source.next(ready(())).await.unwrap() else {
+        panic!("no window")
+    };
     assert_eq!((window.is_last, window.messages.is_empty()), (true, false));
 }
 
 #[tokio::test]
 async fn a_partition_that_was_paused_when_the_group_decided_is_read_again() {
-    let (broker, mut first, meters) = paused().await;
+    let (broker, mut first, metrics) = paused().await;
     // the same partitions, told again
     first.assign_again().unwrap();
     assert_eq!(window_from(&mut first, 0).await[0].offset, 0);
-    until_paused(&mut first, &meters).await;
+    until_paused(&mut first, &metrics).await;
     // and one of them after another member came
     let lost = first.lost();
     let (mut second, _) = open(&broker, Trigger::Arrival, LIMITS).await;

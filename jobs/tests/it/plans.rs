@@ -7,13 +7,14 @@ use datafusion::datasource::MemTable;
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::{DataFrame, SessionContext};
 use jobs::sql::{self, Step};
-use jobs::window;
-use jobs::{stream, train};
-use udf::codes::Codes;
-use udf::forest::FeatureSpec;
-use udf::grow::Growth;
-use udf::histogram::TreeHistogram;
-use udf::predict::FeatureCodes;
+use jobs::stream;
+use jobs::stream::micro_batch;
+use jobs::train::training::register_training;
+use udf::encode::codes::Codes;
+use udf::functions::predict::FeatureCodes;
+use udf::model::artefact::FeatureSpec;
+use udf::train::histogram::TreeHistogram;
+use udf::train::split::Growth;
 
 use crate::setup::{check_golden, session, shipped, some_lake};
 
@@ -57,7 +58,7 @@ async fn a_pass_counts_in_every_partition_and_merges_once() {
     let ctx = session(2);
     register_functions(&ctx);
     some_lake().await.register_flights(&ctx).await.unwrap();
-    train::register_training(&ctx, 0.2).await.unwrap();
+    register_training(&ctx, 0.2).await.unwrap();
     let codes = sql::plan(&ctx, sql::CODES, &[]).await.unwrap();
     let schema = Arc::clone(codes.schema().inner());
     let partitions = vec![Vec::new(), Vec::new()];
@@ -65,7 +66,7 @@ async fn a_pass_counts_in_every_partition_and_merges_once() {
     let plan = plan(&ctx, sql::HISTOGRAM, &[]).await;
     assert!(plan.contains("AggregateExec: mode=Final,"), "{plan}");
     assert!(plan.contains("AggregateExec: mode=Partial,"), "{plan}");
-    check_golden("plan_of_4_histogram.txt", &plan);
+    check_golden("plan_of_43_histogram.txt", &plan);
 }
 
 #[tokio::test]
@@ -73,16 +74,16 @@ async fn codes_are_made_in_one_scan_of_the_flights() {
     let ctx = session(2);
     register_functions(&ctx);
     some_lake().await.register_flights(&ctx).await.unwrap();
-    train::register_training(&ctx, 0.2).await.unwrap();
+    register_training(&ctx, 0.2).await.unwrap();
     let plan = plan(&ctx, sql::CODES, &[]).await;
     assert_eq!(plan.matches("file_groups=").count(), 2, "flights and distances\n{plan}");
-    check_golden("plan_of_3_codes.txt", &plan);
+    check_golden("plan_of_42_indices.txt", &plan);
 }
 
 #[tokio::test]
 async fn a_window_is_scored_in_one_partition() {
     let ctx = session(1);
     stream::prepare(&ctx, &shipped().await.lake).await.unwrap();
-    let plan = window::Plan::new(&ctx).await.unwrap();
-    check_golden("plan_of_7_answers.txt", &plan.to_string());
+    let plan = micro_batch::Plan::new(&ctx).await.unwrap();
+    check_golden("plan_of_70_answers.txt", &plan.to_string());
 }

@@ -4,9 +4,10 @@ use std::sync::Mutex;
 
 use jobs::lake::Lake;
 use jobs::progress::Progress;
-use jobs::train::{TrainOptions, train};
+use jobs::train::options::TrainOptions;
+use jobs::train::train;
 use tokio::sync::Notify;
-use udf::forest::ForestParams;
+use udf::model::artefact::ForestParams;
 
 use crate::setup::{fixture, ingest_all, local_lake, options, session, some_flights, with_params};
 

@@ -7,15 +7,16 @@ use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use jobs::ingest::{Ingested, ingest};
 use jobs::lake::Lake;
-use jobs::report::Report;
-use jobs::train::{TrainOptions, train};
-use jobs::window::Rules;
+use jobs::stream::micro_batch::Rules;
+use jobs::train::options::TrainOptions;
+use jobs::train::report::Report;
+use jobs::train::train;
 use linfa::ParamGuard;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
-use udf::features::FEATURES;
-use udf::fit::ForestFit;
-use udf::forest::ForestParams;
+use udf::encode::features::FEATURES;
+use udf::model::artefact::ForestParams;
+use udf::train::fit::ForestFit;
 
 /// The root of the repository.
 pub fn repository() -> &'static Path {

@@ -15,20 +15,24 @@ use sqllogictest::{
     DB, DBOutput, DefaultColumnType, Runner, default_normalizer, default_validator,
     strict_column_validator,
 };
-use udf::codes::Codes;
-use udf::forest::{
+use udf::encode::codes::Codes;
+use udf::functions::predict::{FeatureCodes, Models};
+use udf::model::artefact::{
     FORMAT, FeatureSpec, ForestParams, LeftCodes, Metrics, Model, Node, Rows, Split, Tree,
 };
-use udf::histogram::{OpenNode, Pass, TreeHistogram};
-use udf::predict::{FeatureCodes, Models};
-use udf::scorer::Scorer;
+use udf::model::scorer::Scorer;
+use udf::train::histogram::TreeHistogram;
+use udf::train::pass::{OpenNode, Pass};
 
 use crate::setup::{is_update, repository, session};
+
+/// Where the steps are, each with the directory of their tests.
+const DIRECTORIES: [(&str, &str); 2] = [("sql", "sql/tests"), ("sql/pages", "sql/tests/pages")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_does_what_its_file_of_tests_says() {
     let mut failures = Vec::new();
-    for file in files("sql/tests", "slt") {
+    for file in DIRECTORIES.iter().flat_map(|(_, tests)| files(tests, "slt")) {
         if is_update() {
             let (validator, normalizer) = (default_validator, default_normalizer);
             Runner::new(|| async { Ok(Engine::new()) })
@@ -47,19 +51,24 @@ async fn every_step_does_what_its_file_of_tests_says() {
 
 #[test]
 fn every_step_has_a_header_and_tests_and_is_used() {
-    for file in files("sql", "sql") {
+    let steps = DIRECTORIES.iter().flat_map(|(steps, tests)| {
+        files(steps, "sql").into_iter().map(move |file| (steps, tests, file))
+    });
+    for (directory, tests, file) in steps {
         let name = file.file_name().unwrap().to_str().unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         let header: Vec<&str> = text.lines().take(3).collect();
         for (line, want) in header.iter().zip(["-- reads: ", "-- makes: ", "-- grain: "]) {
             assert!(line.starts_with(want), "{name}: {line:?} should start with {want:?}");
         }
-        let tests = repository().join("sql/tests").join(name).with_extension("slt");
+        let tests = repository().join(tests).join(name).with_extension("slt");
         assert!(tests.is_file(), "{name} has no {}", tests.display());
-        let is_used = STEPS.iter().any(|step| step.file == format!("sql/{name}"));
+        let is_used = STEPS.iter().any(|step| step.file == format!("{directory}/{name}"));
         assert!(is_used, "{name} is not among the steps of jobs/src/sql.rs");
     }
-    assert_eq!(files("sql", "sql").len(), files("sql/tests", "slt").len());
+    for (steps, tests) in DIRECTORIES {
+        assert_eq!(files(steps, "sql").len(), files(tests, "slt").len(), "{steps}");
+    }
 }
 
 fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
@@ -106,7 +115,7 @@ impl Engine {
         ctx.register_udf(FeatureCodes::new(&model.features).into());
         ctx.register_udaf(TreeHistogram::new(Arc::new(pass)).into_udaf());
         let scorer = Arc::new(Scorer::new(model, "version-of-tiny"));
-        jobs::models::register(&ctx, Models::from([("tiny".to_owned(), scorer)]));
+        jobs::models::registry::register(&ctx, Models::from([("tiny".to_owned(), scorer)]));
         Self { ctx }
     }
 
@@ -139,7 +148,7 @@ impl Engine {
     }
 }
 
-/// `3_training holdout=16384` as the step and its parameters.
+/// `40_training holdout=16384` as the step and its parameters.
 fn step_of(text: &str) -> (Step, Vec<(&str, ScalarValue)>) {
     let mut words = text.split_whitespace();
     let file = format!("sql/{}.sql", words.next().unwrap());
@@ -187,7 +196,7 @@ fn tiny_model() -> Model {
     ];
     Model {
         format: FORMAT,
-        classes: (0..udf::N_CLASSES).map(jobs::metrics::class_title).collect(),
+        classes: (0..udf::N_CLASSES).map(jobs::models::evaluation::class_title).collect(),
         params: ForestParams::default(),
         sql_sha256: String::new(),
         rows: Rows::default(),

@@ -5,16 +5,19 @@ use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
 use jobs::lake::Lake;
-use jobs::models::{self, Looked};
-use jobs::train::{TrainOptions, register_training, train, up_to_date};
+use jobs::models::registry::{self, RefreshOutcome};
+use jobs::predict::score::{open_model, score};
+use jobs::train::options::TrainOptions;
+use jobs::train::training::register_training;
+use jobs::train::{train, up_to_date};
 use sha2::{Digest, Sha256};
-use udf::forest::{ForestParams, MODEL_BYTES_MAX, Model};
-use udf::predict::Models;
-use udf::scorer::Scorer;
+use udf::functions::predict::Models;
+use udf::model::artefact::{ForestParams, MODEL_BYTES_MAX, Model};
+use udf::model::scorer::Scorer;
 
 use crate::setup::{
-    fixture, ingest_all, local_lake, memory_lake, options, rows, session, shipped, some_flights,
-    some_lake, with_params,
+    check_golden, fixture, ingest_all, local_lake, memory_lake, options, rows, session, shipped,
+    some_flights, some_lake, with_params,
 };
 
 /// The artefact that training makes.
@@ -26,7 +29,7 @@ async fn artefact(lake: &Lake, n_partitions: usize, options: &TrainOptions) -> V
 }
 
 async fn refusal(lake: &Lake, version: &str) -> String {
-    format!("{:#}", models::load(lake, version).await.unwrap_err())
+    format!("{:#}", registry::load(lake, version).await.unwrap_err())
 }
 
 #[tokio::test]
@@ -75,8 +78,8 @@ async fn an_artefact_is_named_by_its_hash_and_the_champion_names_it() {
     assert_eq!(&digest, version);
     let champion = lake.get("models/champion", 1024).await.unwrap().unwrap();
     assert_eq!(String::from_utf8(champion).unwrap(), format!("{version}\n"));
-    assert_eq!(models::champion(lake).await.unwrap().unwrap().model(), &shipped.report.model);
-    let report = lake.get(&models::report_of(version), MODEL_BYTES_MAX).await.unwrap();
+    assert_eq!(registry::champion(lake).await.unwrap().unwrap().model(), &shipped.report.model);
+    let report = lake.get(&registry::report_of(version), MODEL_BYTES_MAX).await.unwrap();
     assert!(report.is_some_and(|html| !html.is_empty()));
 }
 
@@ -122,8 +125,8 @@ async fn a_model_is_up_to_date_until_options_or_flights_change() {
 async fn a_model_that_is_not_what_its_name_says_is_refused() {
     let (directory, lake) = local_lake();
     let model = &shipped().await.report.model;
-    let version = models::save(&lake, model).await.unwrap();
-    assert_eq!(models::load(&lake, &version).await.unwrap().model(), model);
+    let version = registry::save(&lake, model).await.unwrap();
+    assert_eq!(registry::load(&lake, &version).await.unwrap().model(), model);
 
     let file = directory.path().join(format!("models/{version}.json"));
     let mut bytes = std::fs::read(&file).unwrap();
@@ -144,7 +147,7 @@ async fn a_model_that_is_not_what_its_name_says_is_refused() {
 #[tokio::test]
 async fn a_champion_that_names_no_model_is_refused() {
     let (_directory, lake) = local_lake();
-    assert!(models::champion(&lake).await.unwrap().is_none());
+    assert!(registry::champion(&lake).await.unwrap().is_none());
     let hash = "a".repeat(64);
     for (text, want) in [
         ("rubbish", "models/champion does not name a model"),
@@ -155,7 +158,7 @@ async fn a_champion_that_names_no_model_is_refused() {
         (&hash, "there is no model"),
     ] {
         lake.put("models/champion", text.as_bytes().to_vec()).await.unwrap();
-        let error = format!("{:#}", models::champion(&lake).await.unwrap_err());
+        let error = format!("{:#}", registry::champion(&lake).await.unwrap_err());
         assert!(error.contains(want), "{error:?} should say {want:?}");
     }
 }
@@ -188,14 +191,14 @@ async fn a_handful_of_flights_is_enough_to_train_on() {
     ingest_all(&lake, &[fixture("bts_new.csv")], "first").await;
     let report = train(&session(2), &lake, "run", &options(2), &|_| {}).await.unwrap();
     assert_eq!(report.model.rows.training + report.model.rows.holdout, 7);
-    models::champion(&lake).await.unwrap().unwrap();
+    registry::champion(&lake).await.unwrap().unwrap();
 }
 
 /// Asks the shipped model about a flight whose features are given as SQL.
 async fn asked(model: Model, features: &str) -> String {
     let ctx: SessionContext = session(1);
     let scorer = Arc::new(Scorer::new(model, "shipped"));
-    models::register(&ctx, Models::from([("champion".to_owned(), scorer)]));
+    registry::register(&ctx, Models::from([("champion".to_owned(), scorer)]));
     let query = format!(
         "SELECT answer['prediction'] BETWEEN 0 AND 3 AS is_class, \
          ROUND(answer['probabilities'][1] + answer['probabilities'][2] \
@@ -221,7 +224,7 @@ async fn null_and_unseen_values_are_scored_and_said() {
         assert_eq!(cells, ["true", "1.0", unseen], "{features}");
     }
     let ctx = session(1);
-    models::register(&ctx, Models::new());
+    registry::register(&ctx, Models::new());
     let query = "SELECT predict_delay('nobody', 1, 1, 1, 1, 1, '', '', '', '', 1, 1)";
     let error = ctx.sql(query).await.unwrap().collect().await.unwrap_err().to_string();
     assert!(error.contains("there is no model \"nobody\""), "{error}");
@@ -251,48 +254,53 @@ async fn a_new_champion_serves_and_a_broken_one_does_not() {
     let (mut second, mut third) = (first.clone(), first.clone());
     second.params.seed += 1;
     third.params.seed += 2;
-    let first = models::save(&lake, &first).await.unwrap();
-    models::promote(&lake, &first).await.unwrap();
+    let first = registry::save(&lake, &first).await.unwrap();
+    registry::promote(&lake, &first).await.unwrap();
     let ctx = session(1);
-    let mut serving = models::Serving::load(&ctx, &lake).await.unwrap();
+    let mut serving = registry::Serving::load(&ctx, &lake).await.unwrap();
 
-    let second = models::save(&lake, &second).await.unwrap();
+    let second = registry::save(&lake, &second).await.unwrap();
     serving.look(&ctx).await;
     assert_eq!(serving.champion().version(), first, "it is saved, not promoted");
-    for (broken, looked) in
-        [("not a version".to_owned(), Looked::Same), ("f".repeat(64), Looked::Refused)]
-    {
+    for (broken, looked) in [
+        ("not a version".to_owned(), RefreshOutcome::Same),
+        ("f".repeat(64), RefreshOutcome::Refused),
+    ] {
         lake.put("models/champion", broken.into_bytes()).await.unwrap();
         assert_eq!(serving.look(&ctx).await, looked);
-        assert_eq!(serving.look(&ctx).await, Looked::Same, "it is complained of once");
+        assert_eq!(serving.look(&ctx).await, RefreshOutcome::Same, "it is complained of once");
         assert_eq!(serving.champion().version(), first);
     }
     // what cannot be read at the moment is read as soon as it can be
-    let third = models::save(&lake, &third).await.unwrap();
+    let third = registry::save(&lake, &third).await.unwrap();
     let path = directory.path().join(format!("models/{third}.json"));
     let good = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     // a link to itself cannot be followed
     std::os::unix::fs::symlink(&path, &path).unwrap();
-    models::promote(&lake, &third).await.unwrap();
+    registry::promote(&lake, &third).await.unwrap();
     for _ in 0..2 {
-        assert_eq!(serving.look(&ctx).await, Looked::Same, "an error that may pass is no damage");
+        assert_eq!(
+            serving.look(&ctx).await,
+            RefreshOutcome::Same,
+            "an error that may pass is no damage"
+        );
     }
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(serving.look(&ctx).await, Looked::Refused, "it is not there");
-    assert_eq!(serving.look(&ctx).await, Looked::Same, "it is complained of once");
+    assert_eq!(serving.look(&ctx).await, RefreshOutcome::Refused, "it is not there");
+    assert_eq!(serving.look(&ctx).await, RefreshOutcome::Same, "it is complained of once");
     std::fs::write(&path, &good).unwrap();
-    assert_eq!(serving.look(&ctx).await, Looked::Replaced, "it came");
+    assert_eq!(serving.look(&ctx).await, RefreshOutcome::Replaced, "it came");
     // what is damaged is looked at again when it is promoted again
     let path = directory.path().join(format!("models/{second}.json"));
     let good = std::fs::read(&path).unwrap();
     std::fs::write(&path, &good[..good.len() / 2]).unwrap();
-    models::promote(&lake, &second).await.unwrap();
-    assert_eq!(serving.look(&ctx).await, Looked::Refused);
+    registry::promote(&lake, &second).await.unwrap();
+    assert_eq!(serving.look(&ctx).await, RefreshOutcome::Refused);
     std::fs::write(&path, &good).unwrap();
-    assert_eq!(serving.look(&ctx).await, Looked::Same);
-    models::promote(&lake, &second).await.unwrap();
-    assert_eq!(serving.look(&ctx).await, Looked::Replaced);
+    assert_eq!(serving.look(&ctx).await, RefreshOutcome::Same);
+    registry::promote(&lake, &second).await.unwrap();
+    assert_eq!(serving.look(&ctx).await, RefreshOutcome::Replaced);
     assert_eq!(serving.champion().version(), second);
     let asked = "SELECT predict_delay('champion', 1.0, 1.0, 1, 1, 1, 'AA', 'JFK', 'LAX',
                  'JFK-LAX', NULL, NULL)['model_version'] AS version";
@@ -306,24 +314,44 @@ async fn the_champion_before_comes_back_once_for_each_promotion() {
     for seed in 1..=3 {
         let mut model = shipped().await.report.model.clone();
         model.params.seed = seed;
-        versions.push(models::save(&lake, &model).await.unwrap());
+        versions.push(registry::save(&lake, &model).await.unwrap());
     }
-    let error = models::roll_back(&lake).await.unwrap_err().to_string();
+    let error = registry::roll_back(&lake).await.unwrap_err().to_string();
     assert!(error.contains("names no champion before"), "{error}");
     // promoting again what was champion before does not make two of it
     for version in [0, 1, 0, 2] {
-        models::promote(&lake, &versions[version]).await.unwrap();
+        registry::promote(&lake, &versions[version]).await.unwrap();
     }
     let history = [&versions[2], &versions[0], &versions[1]];
-    assert!(models::champions(&lake).await.unwrap().iter().eq(history));
-    let (gone, back) = models::roll_back(&lake).await.unwrap();
+    assert!(registry::champions(&lake).await.unwrap().iter().eq(history));
+    let (gone, back) = registry::roll_back(&lake).await.unwrap();
     assert_eq!((&gone, &back), (history[0], history[1]));
-    models::roll_back(&lake).await.unwrap();
-    models::roll_back(&lake).await.unwrap_err();
-    assert_eq!(models::champion_version(&lake).await.unwrap().as_ref(), Some(history[2]));
-    assert_eq!(models::find(&lake, &versions[0][..10]).await.unwrap(), versions[0]);
-    let error = models::find(&lake, "zz").await.unwrap_err().to_string();
+    registry::roll_back(&lake).await.unwrap();
+    registry::roll_back(&lake).await.unwrap_err();
+    assert_eq!(registry::champion_version(&lake).await.unwrap().as_ref(), Some(history[2]));
+    assert_eq!(registry::find(&lake, &versions[0][..10]).await.unwrap(), versions[0]);
+    let error = registry::find(&lake, "zz").await.unwrap_err().to_string();
     assert!(error.starts_with("there is no model zz under"), "{error}");
-    let error = models::find(&lake, "").await.unwrap_err().to_string();
+    let error = registry::find(&lake, "").await.unwrap_err().to_string();
     assert_eq!(error, "more than one model begins with ");
+}
+
+/// A model that was made on 2026-11-27 by format 1, with `train --trees 2 --depth 3 --with crs_dep
+/// --with crs_arr` on the shipped flights.
+const OLD_MODEL: &str = "604345f993c1b6166a6b2db1aa69c68129ebe470502fd035abd5c5e4075d703d";
+
+#[tokio::test]
+async fn a_model_that_was_made_once_scores_the_same_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_directory, lake) = local_lake();
+    ingest_all(&lake, &[some_flights(directory.path(), true).await], "old").await;
+    let bytes = std::fs::read(fixture(&format!("models/{OLD_MODEL}.json"))).unwrap();
+    lake.put(&format!("models/{OLD_MODEL}.json"), bytes).await.unwrap();
+    let ctx = session(2);
+    let model = open_model(&lake, Some(OLD_MODEL)).await.unwrap();
+    score(&ctx, &lake, "old", model, &|_| {}).await.unwrap();
+    lake.register_table(&ctx, "predictions", "predictions/old/", &[]).await.unwrap();
+    let scored = "SELECT flight_id, prediction, probabilities, model_version FROM predictions
+                  ORDER BY flight_id LIMIT 40";
+    check_golden("predictions_of_an_old_model.txt", &rows(&ctx, scored).await);
 }

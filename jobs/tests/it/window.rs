@@ -2,7 +2,7 @@
 
 use events::{Answer, Prediction, Status};
 use jobs::stream;
-use jobs::window::{DeadLetter, Message, Plan, Rules, ScoredWindow, score};
+use jobs::stream::micro_batch::{DeadLetter, Message, Plan, Rules, ScoredBatch, score};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ async fn plan() -> Plan {
     Plan::new(&ctx).await.unwrap()
 }
 
-async fn scored(messages: Vec<Message>) -> ScoredWindow {
+async fn scored(messages: Vec<Message>) -> ScoredBatch {
     score(&plan().await, messages, rules()).await.unwrap()
 }
 
@@ -242,7 +242,7 @@ async fn a_request_older_than_the_limit_expires_and_one_without_a_time_does_not(
 #[tokio::test]
 async fn a_window_of_any_bytes_accounts_for_every_message() {
     // what is good among it is damaged by a hash of its place, so that each run has the same
-    let noise = |i: u64, n: u64| udf::chance::hash(&[i, n]);
+    let noise = |i: u64, n: u64| udf::train::sampling::hash(&[i, n]);
     let messages: Vec<Message> = (0..10_000_u64)
         .map(|i| {
             let mut bytes = request(u128::from(i), json!({})).to_string().into_bytes();

@@ -1,0 +1,210 @@
+//! Each batch job, in one process and on a scheduler with two executors: the same rows, the same
+//! bytes.
+
+use std::path::Path;
+
+use cluster::session;
+use cluster::tls::Tls;
+use datafusion::arrow::util::pretty::pretty_format_batches;
+use datafusion::prelude::SessionContext;
+use jobs::lake::Lake;
+use jobs::sql;
+use serde_json::Value;
+use udf::encode::codes::Codes;
+use udf::model::artefact::ForestParams;
+use udf::train::histogram::TreeHistogram;
+use udf::train::split::Growth;
+
+use crate::setup::{Cluster, repository, run, start_s3, submit_job, trained};
+
+const FLIGHTS: &str = "data/nycflights13/flights.parquet";
+
+/// What is asked of both data roots; each answer has an order.
+const QUESTIONS: &str = "
+    SELECT carrier, COUNT(*) AS n, SUM(arr_delay_minutes) AS late, MIN(flight_id) AS first
+    FROM flights GROUP BY carrier ORDER BY carrier;
+    SELECT year, month, COUNT(*) AS n, COUNT(tail_number) AS tails
+    FROM flights GROUP BY year, month ORDER BY year, month;
+    SELECT * FROM distances ORDER BY origin, dest;
+    SELECT * FROM training WHERE row_key % 5000 = 7 ORDER BY row_key;
+    SELECT label, COUNT(DISTINCT route) AS routes FROM training GROUP BY label ORDER BY label;
+    SELECT row_key,
+      predict_delay('champion', dep_delay_minutes, distance_miles, day_of_month, day_of_week,
+        day_of_year, carrier, origin, dest, route, crs_dep_minutes, crs_arr_minutes) AS answer
+    FROM training WHERE row_key % 5000 = 7 ORDER BY row_key;";
+
+/// Joins of every kind between small and large relations, grouped and not: on a cluster a row must
+/// not be lost or counted by two tasks.
+fn joins() -> String {
+    let large = "(SELECT flight_id, origin, dest, distance_miles AS miles FROM flights)";
+    let small = "(SELECT origin, dest, distance_miles AS miles FROM distances WHERE dest < 'M')";
+    let tiny = "(SELECT origin, dest, miles FROM (VALUES ('EWR', 'IAH', 1400.0), \
+                ('XXX', 'YYY', 1.0), ('JFK', 'LAX', NULL)) AS pairs(origin, dest, miles))";
+    let on = ["a.origin = b.origin AND a.dest = b.dest", "a.miles > b.miles * 3"];
+    let mut statements = String::new();
+    for kind in ["INNER", "LEFT", "RIGHT", "FULL", "LEFT SEMI", "LEFT ANTI"] {
+        for (a, b) in [(large, small), (small, large), (small, tiny), (tiny, small), (tiny, tiny)] {
+            // a condition that is no equality compares all pairs: not for the large relation
+            let n_conditions = if a == large || b == large { 1 } else { 2 };
+            for on in &on[..n_conditions] {
+                let from = format!("FROM {a} AS a {kind} JOIN {b} AS b ON {on}");
+                statements += &format!("SELECT COUNT(*) AS n {from};\n");
+                statements += &format!(
+                    "SELECT a.origin, COUNT(*) AS n, COUNT(a.miles) AS known {from} \
+                     GROUP BY a.origin ORDER BY a.origin NULLS LAST;\n"
+                );
+            }
+        }
+    }
+    for (a, b) in [(large, tiny), (tiny, large), (small, tiny)] {
+        let keys = format!("SELECT dest FROM {b} AS b");
+        statements += &format!("SELECT COUNT(*) AS n FROM {a} AS a CROSS JOIN {tiny} AS b;\n");
+        statements += &format!("SELECT COUNT(*) AS n FROM {a} AS a WHERE dest IN ({keys});\n");
+        statements += &format!("SELECT COUNT(*) AS n FROM {a} AS a WHERE dest NOT IN ({keys});\n");
+    }
+    statements
+}
+
+#[test]
+fn joins_of_every_kind_give_the_same_rows_in_process_and_on_a_cluster() {
+    let cluster = Cluster::start(2, &[]);
+    // flights enough for several tasks, and so few that a plan has a single one
+    for file in [FLIGHTS, "data/fixtures/bts_new.csv"] {
+        let data = tempfile::tempdir().unwrap();
+        run(submit_job(data.path()).args(["ingest", "--rejects-max", "0.5", file]));
+        let ask = |job: std::process::Command| run({ job }.args(["sql", "-c", &joins()]));
+        let (here, there) = (ask(submit_job(data.path())), ask(cluster.job(data.path())));
+        for (n, (here, there)) in here.lines().zip(there.lines()).enumerate() {
+            assert_eq!(here, there, "{file}: line {n} of the answers to\n{}", joins());
+        }
+        assert_eq!(here, there, "{file}");
+    }
+}
+
+/// A statement that reads predictions back.
+fn read_back(url: &str) -> String {
+    format!(
+        "CREATE EXTERNAL TABLE predictions STORED AS PARQUET LOCATION '{url}';
+         SELECT COUNT(*) AS n, SUM(prediction) AS total FROM predictions;
+         SELECT * FROM predictions WHERE flight_id % 5000 = 7 ORDER BY flight_id;"
+    )
+}
+
+/// What a job wrote into its record.
+fn result_of(data: &Path, environment: &[(&'static str, String)], command: &str) -> Value {
+    let environment = || environment.iter().cloned();
+    let listed = run(submit_job(data).arg("--list").envs(environment()));
+    let line = listed.lines().find(|line| line.contains(&format!(" {command} "))).unwrap();
+    let id = line.split_whitespace().next().unwrap();
+    let record = run(submit_job(data).args(["--status", id]).envs(environment()));
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["state"], "succeeded");
+    record["result"].clone()
+}
+
+#[test]
+fn every_batch_job_gives_the_same_in_process_and_on_a_cluster_over_s3() {
+    let (_server, environment) = start_s3();
+    let cluster = Cluster::start(2, &environment);
+    let (local, remote) = (tempfile::tempdir().unwrap(), Path::new("s3://lake/same"));
+    let (local, fixtures) = (local.path(), "data/fixtures/bts_new.csv");
+    for job in [submit_job(local), cluster.job(remote)] {
+        run({ job }.args(["ingest", "--rejects-max", "0.5", FLIGHTS, fixtures]));
+    }
+    let in_process = trained(&mut submit_job(local), &[]);
+    let on_cluster = trained(&mut cluster.job(remote), &[]);
+    assert_eq!(in_process["model"], on_cluster["model"], "the bytes of the model");
+    assert_eq!(in_process["holdout_log_loss"], on_cluster["holdout_log_loss"]);
+
+    let ask = |job: std::process::Command, text: &str| run({ job }.args(["sql", "-c", text]));
+    let (here, there) = (ask(submit_job(local), QUESTIONS), ask(cluster.job(remote), QUESTIONS));
+    assert_eq!(here, there);
+    assert!(here.lines().count() > 300, "{here}");
+
+    let evaluated = |job: std::process::Command| run({ job }.arg("evaluate"));
+    assert_eq!(evaluated(submit_job(local)), evaluated(cluster.job(remote)));
+
+    run(submit_job(local).arg("score"));
+    run(cluster.job(remote).arg("score"));
+    let (here, there) = (result_of(local, &[], "score"), result_of(remote, &environment, "score"));
+    assert_eq!(here["rows"], there["rows"]);
+    let here = ask(submit_job(local), &read_back(here["predictions"].as_str().unwrap()));
+    let there = ask(cluster.job(remote), &read_back(there["predictions"].as_str().unwrap()));
+    assert_eq!(here, there);
+    assert!(here.lines().count() > 50, "{here}");
+    assert!(!cluster.logs().contains("the-secret"), "a secret is in a log");
+}
+
+#[test]
+fn what_pages_need_is_published_from_a_cluster_too() {
+    let cluster = Cluster::start(1, &[]);
+    let data = tempfile::tempdir().unwrap();
+    run(submit_job(data.path()).args(["ingest", FLIGHTS]));
+    for job in [submit_job(data.path()), cluster.job(data.path())] {
+        run({ job }.arg("publish"));
+        let result = result_of(data.path(), &[], "publish");
+        assert_eq!((&result["airlines"], &result["airports"]), (&16.into(), &107.into()));
+    }
+}
+
+/// The stages that the scheduler makes of a step, without the names of files.
+async fn staged_plan(ctx: &SessionContext, step: sql::Step) -> String {
+    let plan = sql::plan(ctx, step, &[]).await.unwrap().explain(false, false).unwrap();
+    let batches = plan.collect().await.unwrap();
+    let text = pretty_format_batches(&batches).unwrap().to_string();
+    let text = &text[text.find("| distributed_plan").unwrap()..];
+    let lines = text.lines().filter_map(|line| {
+        let line = line.trim_matches(['|', '+', '-']).trim_end();
+        let line = line.strip_prefix(" distributed_plan | ").or(line.get(20..))?;
+        let line = match line.split_once("file_groups={") {
+            Some((before, rest)) => {
+                let after = rest.split_once("]]}").map_or("", |(_, after)| after);
+                format!("{before}file_groups=…{after}")
+            }
+            None => line.to_owned(),
+        };
+        Some(line.trim_end().to_owned() + "\n")
+    });
+    lines.collect()
+}
+
+/// Whether files of expected text are to be written instead of compared.
+#[expect(clippy::disallowed_methods, reason = "the one switch of the tests, for people")]
+fn is_update() -> bool {
+    std::env::var_os("UPDATE").is_some()
+}
+
+#[tokio::test]
+async fn partial_and_final_histograms_are_on_different_stages() {
+    let cluster = Cluster::start(2, &[]);
+    let data = tempfile::tempdir().unwrap();
+    run(submit_job(data.path()).args(["ingest", FLIGHTS]));
+    let url = format!("df://127.0.0.1:{}", cluster.port);
+    let ctx = session::on_cluster(&url, &Tls::default(), "plans", 2, &[], &[]).await.unwrap();
+    let lake = Lake::open(data.path().to_str().unwrap(), &[]).unwrap();
+    // the shape of the plan is that of any relation with these columns
+    lake.register_flights(&ctx).await.unwrap();
+    ctx.sql(&format!(
+        "COPY (SELECT flight_id AS row_key, arrow_cast(1, 'UInt8') AS label,
+           arrow_cast(arrow_cast('ab', 'Binary'), 'FixedSizeBinary(2)') AS codes
+         FROM flights) TO '{}codes/' STORED AS PARQUET",
+        lake.root()
+    ))
+    .await
+    .unwrap()
+    .collect()
+    .await
+    .unwrap();
+    lake.register_table(&ctx, "codes", "codes/", &[]).await.unwrap();
+    let codes = Codes::Numeric(vec![0.5]);
+    let params = ForestParams { n_trees: 1, features_per_node: 1, ..ForestParams::default() };
+    let pass = Growth::new(&params, &[&codes]).next_pass(1 << 20).unwrap();
+    ctx.register_udaf(TreeHistogram::new(pass.into()).into_udaf());
+    let plan = staged_plan(&ctx, sql::HISTOGRAM).await;
+    let golden = repository().join("cluster/tests/golden/stages_of_43_histogram.txt");
+    if is_update() {
+        std::fs::write(&golden, &plan).unwrap();
+    }
+    let expected = std::fs::read_to_string(&golden).unwrap();
+    assert_eq!(plan, expected, "UPDATE=1 writes the golden file");
+}

@@ -1,0 +1,61 @@
+//! `flights` × a model → predictions as Parquet, and a model against the held-out flights.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use datafusion::common::ScalarValue;
+use datafusion::prelude::SessionContext;
+use udf::functions::predict::Models;
+use udf::model::scorer::Scorer;
+
+use crate::lake::Lake;
+use crate::models::evaluation::Evaluation;
+use crate::models::registry;
+use crate::progress::{OnProgress, Progress};
+use crate::sql;
+use crate::train;
+use crate::train::training::register_training;
+use crate::write::{Place, parquet, write};
+
+/// The model that jobs ask: `version`, or the champion.
+pub async fn open_model(lake: &Lake, version: Option<&str>) -> Result<Arc<Scorer>> {
+    let model = match version {
+        Some(version) => registry::load(lake, version).await?,
+        None => registry::champion(lake).await?.context("there is no model; `train` makes one")?,
+    };
+    Ok(Arc::new(model))
+}
+
+/// Scores all flights by `sql/60_predictions.sql` into `predictions/<run>/`; returns their number
+/// and the URL.
+pub async fn score(
+    ctx: &SessionContext,
+    lake: &Lake,
+    run: &str,
+    model: Arc<Scorer>,
+    on_progress: OnProgress<'_>,
+) -> Result<(u64, String)> {
+    lake.register_flights(ctx).await?;
+    sql::view(ctx, "features", sql::FEATURES, &[]).await?;
+    registry::register(ctx, Models::from([("model".to_owned(), model)]));
+    on_progress(Progress::Stage("scoring flights by sql/60_predictions.sql"));
+    let rows = sql::plan(ctx, sql::PREDICTIONS, &[("model", ScalarValue::from("model"))]).await?;
+    let directory = format!("predictions/{run}/");
+    let place = Place { directory: &directory, partitions: &[] };
+    let n_rows = write(ctx, lake, &[rows], place, &parquet()).await?;
+    Ok((n_rows, lake.url(&directory)))
+}
+
+/// Evaluates a model on the flights that its training held out.
+pub async fn evaluate(
+    ctx: &SessionContext,
+    lake: &Lake,
+    model: Arc<Scorer>,
+    on_progress: OnProgress<'_>,
+) -> Result<Evaluation> {
+    lake.register_flights(ctx).await?;
+    register_training(ctx, model.model().params.holdout).await?;
+    registry::register(ctx, Models::from([("model".to_owned(), model)]));
+    on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
+    train::evaluate(ctx, "model").await
+}

@@ -1,0 +1,275 @@
+//! A window of messages → answers and dead letters. No Kafka, no store: the stream ties this to
+//! both, and a test feeds it a `Vec`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, Datelike, Utc};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, RecordBatch};
+use datafusion::arrow::datatypes::{Float64Type, Int32Type, Int64Type};
+use datafusion::common::ScalarValue;
+use datafusion::execution::{SessionStateBuilder, TaskContext};
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
+use datafusion::prelude::SessionContext;
+use events::{
+    Answer, BadRequest, Contribution, N_CLASSES, Prediction, PredictionRequest, Refusal, Status,
+    request_uuid,
+};
+use uuid::Uuid;
+
+use crate::sql;
+use crate::stream::requests::Requests;
+
+/// A message as it came from a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Message {
+    /// Partition of the request topic.
+    pub partition: i32,
+    /// Offset in the partition.
+    pub offset: i64,
+    /// When Kafka got it, in milliseconds since 1970.
+    pub created_ms: Option<i64>,
+    /// Key, unchanged.
+    pub key: Option<Vec<u8>>,
+    /// Value, unchanged; none when the message has none.
+    pub value: Option<Vec<u8>>,
+    /// Headers, unchanged, in order.
+    pub headers: Headers,
+}
+
+/// Names and values of headers.
+pub type Headers = Vec<(String, Option<Vec<u8>>)>;
+
+impl Message {
+    /// Bytes of key, value and headers.
+    pub fn n_bytes(&self) -> usize {
+        let value = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+        let headers = self.headers.iter().map(|(name, text)| name.len() + value(text));
+        value(&self.key) + value(&self.value) + headers.sum::<usize>()
+    }
+}
+
+/// A message that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The message.
+    pub message: Message,
+    /// The kind of fault, see [`BadRequest::kind`].
+    pub kind: &'static str,
+    /// Why; names the field.
+    pub reason: String,
+    /// The request that it is, where it says so.
+    pub uuid: Option<Uuid>,
+}
+
+impl DeadLetter {
+    /// What its sender is told.
+    pub fn rejection(&self) -> Option<Refusal> {
+        let refusal =
+            |uuid| Refusal { UUID: uuid, status: Status::Rejected, Reason: self.reason.clone() };
+        self.uuid.map(refusal)
+    }
+}
+
+/// What decides whether a message is scored.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// The present.
+    pub now: DateTime<Utc>,
+    /// Largest message that is read, in bytes.
+    pub message_bytes_max: usize,
+    /// Age beyond which a request is not scored any more, by its `Timestamp`; `None` is for ever.
+    pub expire_after: Option<Duration>,
+}
+
+/// What became of a window.
+#[derive(Debug, Default)]
+pub struct ScoredBatch {
+    /// One for each request that can be read.
+    pub answers: Vec<Answer>,
+    /// What cannot be read.
+    pub dead_letters: Vec<DeadLetter>,
+    /// The rows of `sql/70_answers.sql`: features and predictions of what was scored.
+    pub rows: Vec<RecordBatch>,
+    /// Requests whose UUID came before in the same window; the first one is answered.
+    pub n_repeated: usize,
+}
+
+/// Scores a window. Errors are faults of the engine; a bad message never is one.
+pub async fn score(plan: &Plan, messages: Vec<Message>, rules: Rules) -> Result<ScoredBatch> {
+    let mut window = ScoredBatch::default();
+    let mut requests = Vec::new();
+    let mut uuids = HashSet::new();
+    for message in messages {
+        let value = message.value.as_deref().unwrap_or_default();
+        match PredictionRequest::decode_within(value, rules.message_bytes_max) {
+            Ok(request) if !uuids.insert(request.UUID) => window.n_repeated += 1,
+            Ok(request) => match expired(&request, rules) {
+                Some(refusal) => window.answers.push(Answer::Refused(refusal)),
+                None => requests.push(request),
+            },
+            Err(error) => reject(&mut window, message, &error),
+        }
+    }
+    if !requests.is_empty() {
+        predict(plan, &requests, rules.now, &mut window).await?;
+    }
+    Ok(window)
+}
+
+/// Why a request is not worth scoring any more, if so. One that does not say when it was asked
+/// never expires.
+fn expired(request: &PredictionRequest, rules: Rules) -> Option<Refusal> {
+    let limit = rules.expire_after?;
+    let age = rules.now.signed_duration_since(request.asked_at()?).to_std().ok()?;
+    let reason = format!("Timestamp: {} s old, more than {}", age.as_secs(), limit.as_secs());
+    let refusal = Refusal { UUID: request.UUID, status: Status::Expired, Reason: reason };
+    (age > limit).then_some(refusal)
+}
+
+fn reject(window: &mut ScoredBatch, message: Message, error: &BadRequest) {
+    let uuid = message.value.as_deref().and_then(request_uuid);
+    let reason = error.reason();
+    window.dead_letters.push(DeadLetter { message, kind: error.kind(), reason, uuid });
+}
+
+/// Registers `flights`, to be filled with requests, and `features` made from it by the step that
+/// training uses.
+pub async fn register_features(ctx: &SessionContext) -> Result<Arc<Requests>> {
+    let requests = Requests::register(ctx)?;
+    sql::view(ctx, "features", sql::FEATURES, &[]).await?;
+    Ok(requests)
+}
+
+/// How windows are scored: by `sql/30_features.sql`, `sql/60_predictions.sql` and
+/// `sql/70_answers.sql`, planned once for a model, because planning costs more than scoring some
+/// thousand rows.
+pub struct Plan {
+    requests: Arc<Requests>,
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+}
+
+impl Plan {
+    /// Plans over `distances` and the model named `champion`, which `ctx` knows.
+    pub async fn new(ctx: &SessionContext) -> Result<Self> {
+        let requests = register_features(ctx).await?;
+        let model = ScalarValue::from("champion");
+        sql::view(ctx, "predictions", sql::PREDICTIONS, &[("model", model.clone())]).await?;
+        let frame = sql::plan(ctx, sql::ANSWERS, &[("model", model)]).await?;
+        let (state, plan) = frame.into_parts();
+        // another default catalog would take the place of the one that holds our relations
+        let mut config = state.config().clone().with_create_default_catalog_and_schema(false);
+        // a join that tells its other side what to leave out remembers it from one run to the next
+        config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
+        let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
+        let plan = state.create_physical_plan(&plan).await.context(sql::ANSWERS.file)?;
+        Ok(Self { requests, plan, task: state.task_ctx() })
+    }
+
+    async fn predict(&self, requests: &[PredictionRequest]) -> Result<Vec<RecordBatch>> {
+        self.requests.fill(requests)?;
+        let plan = reset_plan_states(Arc::clone(&self.plan))?;
+        Ok(collect(plan, Arc::clone(&self.task)).await?)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        displayable(self.plan.as_ref()).indent(false).fmt(f)
+    }
+}
+
+async fn predict(
+    plan: &Plan,
+    requests: &[PredictionRequest],
+    now: DateTime<Utc>,
+    window: &mut ScoredBatch,
+) -> Result<()> {
+    window.rows = plan.predict(requests).await?;
+    let answered_at = PredictionRequest::timestamp(now);
+    let mut answers = BTreeMap::new();
+    for batch in &window.rows {
+        for (row, prediction) in predictions_of(batch, requests, &answered_at)? {
+            answers.insert(row, Answer::Scored(Box::new(prediction)));
+        }
+    }
+    anyhow::ensure!(answers.len() == requests.len(), "a request was lost in scoring");
+    window.answers.extend(answers.into_values());
+    Ok(())
+}
+
+/// Reads the rows of `sql/70_answers.sql`, each with the position of its request.
+fn predictions_of(
+    batch: &RecordBatch,
+    requests: &[PredictionRequest],
+    answered_at: &str,
+) -> Result<Vec<(usize, Prediction)>> {
+    let column = |name: &str| batch.column_by_name(name).with_context(|| format!("no {name}"));
+    let ids = column("flight_id")?.as_primitive::<Int64Type>();
+    let prediction = column("prediction")?.as_primitive::<Int32Type>();
+    let probabilities = column("probabilities")?.as_fixed_size_list();
+    let version = column("model_version")?.as_string_view();
+    let unseen = column("unseen")?.as_list::<i32>();
+    let base_rates = column("base_rates")?.as_fixed_size_list();
+    let contributions = column("contributions")?.as_list::<i32>();
+    let distance = column("distance_miles")?.as_primitive::<Float64Type>();
+    let mut predictions = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        let position = usize::try_from(ids.value(row))?;
+        let request = requests.get(position).context("a flight that nobody asked for")?;
+        let fields = unseen.value(row);
+        let fields = fields.as_string::<i32>().iter().flatten().map(str::to_owned);
+        let date = request.FlightDate;
+        predictions.push((
+            position,
+            Prediction {
+                UUID: request.UUID,
+                status: Status::Ok,
+                Origin: request.Origin.clone(),
+                Dest: request.Dest.clone(),
+                Route: format!("{}-{}", request.Origin, request.Dest),
+                Carrier: request.Carrier.clone(),
+                FlightNum: request.FlightNum.clone(),
+                FlightDate: date,
+                DayOfWeek: date.weekday().number_from_monday() as i32,
+                DayOfYear: date.ordinal() as i32,
+                DayOfMonth: date.day() as i32,
+                DepDelay: request.DepDelay,
+                Distance: distance.is_valid(row).then(|| distance.value(row)),
+                Timestamp: request.Timestamp.clone(),
+                AnsweredAt: answered_at.to_owned(),
+                Prediction: prediction.value(row),
+                Probabilities: by_class(probabilities, row)?,
+                BaseRates: Some(by_class(base_rates, row)?),
+                Contributions: contributions_of(&contributions.value(row))?,
+                Unseen: fields.collect(),
+                ModelVersion: version.value(row).to_owned(),
+            },
+        ));
+    }
+    Ok(predictions)
+}
+
+/// The numbers of a row, one a class.
+fn by_class(numbers: &FixedSizeListArray, row: usize) -> Result<[f64; N_CLASSES]> {
+    let numbers = numbers.value(row);
+    let numbers = numbers.as_primitive::<Float64Type>().values();
+    numbers.as_ref().try_into().context("a number for each class")
+}
+
+/// Reads one list of `delay_contributions`.
+fn contributions_of(list: &ArrayRef) -> Result<Vec<Contribution>> {
+    let fields = list.as_struct().columns();
+    let [features, changes] = fields else { anyhow::bail!("a contribution has two fields") };
+    let (features, changes) = (features.as_string::<i32>(), changes.as_fixed_size_list());
+    let contribution = |row| {
+        let feature = features.value(row).to_owned();
+        Ok(Contribution { Feature: feature, Changes: by_class(changes, row)? })
+    };
+    (0..features.len()).map(contribution).collect()
+}

@@ -1,0 +1,581 @@
+//! The streaming job: windows of requests from Kafka, scored, to the store and to the response
+//! topic.
+//!
+//! What a window leaves behind is written in this order, each step only after the one before is
+//! durable: dead letters, then answers together with the offsets they come from, then answers to
+//! the topic. Where to go on is what the store says, so a crash at any point repeats only work that
+//! may be repeated.
+
+pub(crate) mod chunks;
+pub mod dead_letters;
+mod group;
+pub mod health;
+pub mod kafka;
+pub mod limits;
+pub mod metrics;
+pub mod micro_batch;
+mod monitor;
+pub mod offsets;
+mod poll;
+pub mod request_log;
+pub mod requests;
+mod resume;
+mod retry;
+pub mod sink;
+pub mod source;
+pub mod stats;
+pub mod trigger;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+use events::{ANSWERS, Answer, REJECTIONS, STREAM_OFFSETS};
+use futures::future::{BoxFuture, FutureExt, Shared};
+use serde_json::Value;
+use store::{Lease, Store, WriteError};
+use udf::model::scorer::Scorer;
+
+use crate::lake::Lake;
+use crate::models::registry::{RefreshOutcome, Serving};
+use crate::stream::chunks::{chunks, created_ms, document, documents, last_records, next_offsets};
+use crate::stream::dead_letters::{KnownLetters, known_letters};
+use crate::stream::kafka::{Properties, Topics};
+use crate::stream::metrics::Metrics;
+use crate::stream::micro_batch::{DeadLetter, Message, Plan, Rules};
+use crate::stream::monitor::Observer;
+use crate::stream::request_log::{
+    Inspection, Inspector, LastRecord, LogMark, Verdict, compare, offset_to_inspect,
+};
+use crate::stream::resume::{Resumed, resume};
+use crate::stream::retry::{Retry, Stop};
+use crate::stream::sink::{Record, SendError, Sent, Sink};
+use crate::stream::source::{Assignment, Event, MicroBatch, Source};
+use crate::stream::stats::StreamStats;
+
+/// How long the store may take to record what only saves work.
+const NOTE_WAIT: Duration = Duration::from_secs(5);
+
+/// How often the leases are checked, beside each commit: that also keeps the offsets
+/// of a stream that has nothing to do from growing old.
+const LEASES_EVERY: Duration = Duration::from_secs(5);
+
+/// A place in a window's way at which a test lets the program die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It is scored; nothing is written but dead letters.
+    Scored,
+    /// Answers and offsets are in the store.
+    Stored,
+    /// Answers are in the topic; the group has not been told.
+    Published,
+}
+
+/// How requests are answered.
+pub struct Options {
+    /// The consumer group; names the job and what it holds of the topic.
+    pub group: String,
+    /// The topics.
+    pub topics: Topics,
+    /// Whether the topic of requests keeps all of them in one chunk: it is not compacted.
+    pub topic_is_whole: bool,
+    /// How Kafka is reached.
+    pub properties: Vec<(String, String)>,
+    /// Largest message that is read, in bytes.
+    pub message_bytes_max: usize,
+    /// Age beyond which a request is not scored any more; `None` is for ever.
+    pub expire_after: Option<Duration>,
+    /// How long a sink may fail before the job ends with an error; `None` is for ever.
+    pub give_up_after: Option<Duration>,
+    /// A challenger that is asked beside the champion, and only counted.
+    pub shadow: Option<Arc<Scorer>>,
+    /// The clock.
+    pub now: fn() -> DateTime<Utc>,
+    /// Called at each step of a window.
+    pub on_step: Box<dyn Fn(Step) + Send + Sync>,
+}
+
+/// What a stream reads from and writes to.
+pub struct Ends<'a> {
+    /// Requests.
+    pub source: Source,
+    /// Answers and dead letters.
+    pub sink: Sink,
+    /// Answers, and how far the stream is.
+    pub store: &'a Store,
+}
+
+/// Loads what scoring needs: the champion, and the distances into memory.
+pub async fn prepare(ctx: &SessionContext, lake: &Lake) -> Result<Serving> {
+    let serving = Serving::load(ctx, lake).await?;
+    lake.register_table(ctx, "distances", "distances/", &[]).await?;
+    let distances = ctx.table("distances").await?;
+    let schema = Arc::clone(distances.schema().inner());
+    let table = MemTable::try_new(schema, vec![distances.collect().await?])?;
+    ctx.deregister_table("distances")?;
+    ctx.register_table("distances", Arc::new(table))?;
+    Ok(serving)
+}
+
+/// Runs until `shutdown` is done or a bounded trigger is. `ctx` was [`prepare`]d, which gave
+/// `serving`. A window is scored with one model, the champion at its end.
+pub async fn run(
+    ctx: &SessionContext,
+    serving: Serving,
+    ends: Ends<'_>,
+    options: &Options,
+    metrics: &Metrics,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<StreamStats> {
+    let shutdown = shutdown.boxed().shared();
+    let retry = Retry::new(options.give_up_after, metrics, shutdown.clone());
+    let observer = Observer::new(Arc::clone(serving.champion()), options.shadow.clone(), metrics);
+    let Ends { source, sink, store } = ends;
+    let mut stream = Stream {
+        ctx,
+        serving,
+        plan: Plan::new(ctx).await?,
+        source,
+        sink,
+        store,
+        options,
+        metrics,
+        retry,
+        observer,
+        leases: BTreeMap::new(),
+        inspector: Inspector::new(
+            &options.properties,
+            &options.topics.requests,
+            options.topic_is_whole,
+        ),
+        looked: Instant::now(),
+        held: BTreeMap::new(),
+        known: KnownLetters::default(),
+        has_to_note: false,
+        in_flight: None,
+        streamed: StreamStats::default(),
+    };
+    stream.run(shutdown).await?;
+    stream.note_published().await;
+    let Stream { source, streamed, .. } = stream;
+    source.close_group().await?;
+    Ok(streamed)
+}
+
+struct Stream<'a> {
+    ctx: &'a SessionContext,
+    serving: Serving,
+    plan: Plan,
+    source: Source,
+    sink: Sink,
+    store: &'a Store,
+    options: &'a Options,
+    metrics: &'a Metrics,
+    retry: Retry<'a>,
+    observer: Observer<'a>,
+    /// What we hold of each assigned partition. `published` goes before what the store knows: it
+    /// is written with the next answers.
+    leases: BTreeMap<i32, Lease>,
+    inspector: Inspector,
+    /// When it was last looked whether the leases hold.
+    looked: Instant,
+    /// What we held before the last assignment.
+    held: BTreeMap<i32, Lease>,
+    /// Letters that were written before what is read again.
+    known: KnownLetters,
+    has_to_note: bool,
+    in_flight: Option<InFlight>,
+    streamed: StreamStats,
+}
+
+/// Answers on their way to the topic; the store has them.
+struct InFlight {
+    records: Vec<Record>,
+    sent: Result<Sent, SendError>,
+    /// Where their messages end.
+    next: BTreeMap<i32, i64>,
+}
+
+/// How long the phases of a window took.
+#[derive(Default)]
+struct Phases {
+    score: Duration,
+    store: Duration,
+    publish: Duration,
+}
+
+impl Stream<'_> {
+    async fn run(&mut self, shutdown: Shared<BoxFuture<'_, ()>>) -> Result<()> {
+        loop {
+            let (done, is_last) = match self.source.next(shutdown.clone()).await? {
+                Event::Assigned(assignment) => (self.acquire(&assignment).await, false),
+                Event::MicroBatch(window) => {
+                    let is_last = window.is_last;
+                    (self.answer(window).await, is_last)
+                }
+                Event::Idle => {
+                    self.note_published().await;
+                    (Ok(()), false)
+                }
+            };
+            // a bounded stream whose last window went to others waits for what it is assigned next
+            let is_over = is_last && (done.is_ok() || shutdown.peek().is_some());
+            match done {
+                Ok(()) => {}
+                Err(Stop::Lost) => tracing::warn!("a window is left to others: the group decided"),
+                Err(Stop::Fenced(acquired)) => {
+                    tracing::warn!(
+                        acquired,
+                        "a window is thrown away: another process acquired it"
+                    );
+                    self.metrics.fenced_total.inc();
+                    self.leave_to_others();
+                    self.source.assign_again()?;
+                }
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+            if self.looked.elapsed() >= LEASES_EVERY {
+                self.look_at_leases().await?;
+                self.looked = Instant::now();
+            }
+            if is_over {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Notices when somebody has acquired what is ours although there is nothing to write: an
+    /// operator, who lets us go on from somewhere else.
+    async fn look_at_leases(&mut self) -> Result<()> {
+        if let Err(WriteError::Fenced(acquired)) = self.note_leases().await {
+            tracing::warn!(acquired, "another process acquired what is ours");
+            self.metrics.fenced_total.inc();
+            self.leave_to_others();
+            self.source.assign_again()?;
+        }
+        Ok(())
+    }
+
+    /// Takes what the group assigned, away from its holder, and reads on from where the store
+    /// says, if that is of the same log. Answers that others may not have been told of are read,
+    /// and told, again.
+    async fn acquire(&mut self, assignment: &Assignment) -> Result<(), Stop> {
+        self.leave_to_others();
+        let Options { group, topics, properties, .. } = self.options;
+        let mut stored = BTreeMap::new();
+        for partition in &assignment.partitions {
+            let id = format!("{group}/{}/{partition}", topics.requests);
+            let lease = async || self.store.acquire(STREAM_OFFSETS, &id).await;
+            let lease = self.retry.until_done("store", self.source.lost(), lease).await?;
+            stored.insert(*partition, lease);
+        }
+        let inspection = self.inspect(stored.iter(), true).await?;
+        let Resumed { leases, is_changed } = resume(stored, &self.held, &inspection, self.metrics)?;
+        let all: Vec<Lease> = leases.values().cloned().collect();
+        if is_changed {
+            let note = async || self.store.commit(ANSWERS, &[], STREAM_OFFSETS, &all).await;
+            self.retry.until_done("store", self.source.lost(), note).await?;
+        }
+        self.known = self.letters_before(properties, &leases).await?;
+        let offsets = leases.iter().map(|(partition, lease)| (*partition, lease.published));
+        let offsets: BTreeMap<i32, i64> = offsets.collect();
+        self.leases = leases;
+        tracing::info!(?offsets, "reading on from where the store says");
+        self.source.start(assignment, &offsets)?;
+        // the holder before may have died before its offsets were committed
+        Ok(self.source.done(&offsets)?)
+    }
+
+    /// What there is of the logs of leases.
+    async fn inspect(
+        &self,
+        leases: impl Iterator<Item = (&i32, &Lease)>,
+        with_cluster: bool,
+    ) -> Result<Inspection, Stop> {
+        let mut offsets = BTreeMap::new();
+        for (partition, lease) in leases {
+            let mark = LogMark::of(lease)?;
+            offsets.insert(*partition, offset_to_inspect(lease, mark.as_ref()));
+        }
+        let look = async || Ok(self.inspector.inspect(offsets.clone(), with_cluster).await?);
+        self.retry.until_done("log", self.source.lost(), look).await
+    }
+
+    /// Whether partitions that were silent are still of the log that we have read so far.
+    async fn is_same_log(&self, rested: &BTreeSet<i32>) -> Result<bool, Stop> {
+        let leases = || self.leases.iter().filter(|(partition, _)| rested.contains(partition));
+        let Inspection { here, found } = self.inspect(leases(), false).await?;
+        for (partition, lease) in leases() {
+            let mark = LogMark::of(lease)?;
+            let found = found.get(partition).context("a partition that was not looked at")?;
+            if compare(lease, mark.as_ref(), &here, found) != Verdict::Same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The dead letters that may have been written before, of partitions that are read again.
+    async fn letters_before(
+        &self,
+        properties: &Properties,
+        leases: &BTreeMap<i32, Lease>,
+    ) -> Result<KnownLetters, Stop> {
+        let mut read_again = BTreeMap::new();
+        for (partition, lease) in leases {
+            let to = LogMark::of(lease)?.map_or(0, |mark| mark.read_again_to);
+            if lease.published < to {
+                read_again.insert(*partition, to);
+            }
+        }
+        if read_again.is_empty() {
+            return Ok(KnownLetters::default());
+        }
+        let read = async || Ok(known_letters(properties, &self.options.topics, &read_again).await?);
+        // as long as it takes: there may be very many
+        self.retry.until_done_slowly("dead_letters", self.source.lost(), read).await
+    }
+
+    /// The next process that acquires the partitions reads, and publishes, what is not published
+    /// yet.
+    fn leave_to_others(&mut self) {
+        self.held.append(&mut self.leases);
+        self.in_flight = None;
+    }
+
+    /// Answers a window, in chunks that fit a transaction.
+    async fn answer(&mut self, window: MicroBatch) -> Result<(), Stop> {
+        let MicroBatch { messages, is_last, rested } = window;
+        if messages.is_empty() {
+            self.finish_publishing().await?;
+            return Ok(());
+        }
+        if !rested.is_empty() && !self.is_same_log(&rested).await? {
+            tracing::warn!("a window is thrown away: the topic was made again meanwhile");
+            self.finish_publishing().await?;
+            self.leave_to_others();
+            self.source.assign_again()?;
+            return Ok(());
+        }
+        let (started, before) = (Instant::now(), self.streamed);
+        self.refresh().await?;
+        let mut phases = Phases::default();
+        for chunk in chunks(messages) {
+            self.answer_chunk(chunk, &mut phases).await?;
+        }
+        // what is behind does not wait for the topic: it scores and stores meanwhile
+        if is_last || !self.source.has_next() {
+            phases.publish += self.finish_publishing().await?;
+        }
+        self.streamed.n_windows += 1;
+        let (took, after) = (started.elapsed(), self.streamed);
+        self.metrics.windows_total.inc();
+        self.metrics.window_seconds.observe(took.as_secs_f64());
+        tracing::info!(
+            messages = after.n_messages - before.n_messages,
+            answered = after.n_answered - before.n_answered,
+            repeated = after.n_repeated - before.n_repeated,
+            dead_letters = after.n_dead_letters - before.n_dead_letters,
+            score_ms = phases.score.as_millis(),
+            store_ms = phases.store.as_millis(),
+            publish_ms = phases.publish.as_millis(),
+            window_ms = took.as_millis(),
+            "window"
+        );
+        Ok(())
+    }
+
+    async fn refresh(&mut self) -> Result<()> {
+        match self.serving.refresh(self.ctx).await {
+            RefreshOutcome::Same => {}
+            RefreshOutcome::Refused => self.metrics.models_refused_total.inc(),
+            RefreshOutcome::Replaced => {
+                self.plan = Plan::new(self.ctx).await?;
+                self.observer.replace(Arc::clone(self.serving.champion()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer_chunk(
+        &mut self,
+        messages: Vec<Message>,
+        phases: &mut Phases,
+    ) -> Result<(), Stop> {
+        let rules = Rules {
+            now: (self.options.now)(),
+            message_bytes_max: self.options.message_bytes_max,
+            expire_after: self.options.expire_after,
+        };
+        let (next, created) = (next_offsets(&messages), created_ms(&messages));
+        let last = last_records(&messages);
+        let n_messages = messages.len() as u64;
+        let (metrics, mut clock) = (self.metrics, Instant::now());
+        let mut lap = |name, phase: &mut Duration| {
+            let took = clock.elapsed();
+            clock = Instant::now();
+            metrics.phase(name, took);
+            *phase += took;
+        };
+        let mut scored = micro_batch::score(&self.plan, messages, rules).await?;
+        // the writer of a letter may have died before it wrote the rejection
+        let rejections = rejections(&scored.dead_letters)?;
+        scored.dead_letters.retain(|letter| !self.known.contains(&letter.message));
+        lap("score", &mut phases.score);
+        self.retry
+            .until_done("dead_letters", self.source.lost(), async || {
+                self.sink.send_dead_letters(&scored.dead_letters).await
+            })
+            .await?;
+        lap("dead_letters", &mut phases.publish);
+        (self.options.on_step)(Step::Scored);
+
+        let documents = documents(&scored)?;
+        let kept = self.store(&rejections, &documents, &next, last).await?;
+        lap("store", &mut phases.store);
+        (self.options.on_step)(Step::Stored);
+
+        let now_ms = (self.options.now)().timestamp_millis();
+        self.streamed.count(n_messages, &scored, kept.len(), &created, now_ms, metrics);
+        self.observer.see(&scored.rows);
+
+        let records = self.records(&documents, &kept).await?;
+        phases.publish += self.finish_publishing().await?;
+        let sent = self.sink.begin_answers(&records);
+        self.in_flight = Some(InFlight { records, sent, next });
+        Ok(())
+    }
+
+    /// Waits until the topic has the answers that it is being told, which makes their messages
+    /// done; how long that took.
+    async fn finish_publishing(&mut self) -> Result<Duration, Stop> {
+        let Some(InFlight { records, sent, next }) = self.in_flight.take() else {
+            return Ok(Duration::ZERO);
+        };
+        let (started, mut sent) = (Instant::now(), Some(sent));
+        self.retry
+            .until_done("answers", self.source.lost(), async || {
+                let sent = sent.take().unwrap_or_else(|| self.sink.begin_answers(&records));
+                let done = match sent {
+                    Ok(sent) => sent.acknowledged().await,
+                    Err(error) => Err(error),
+                };
+                match done {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.sink.recover(error).await),
+                }
+            })
+            .await?;
+        let took = started.elapsed();
+        self.metrics.phase("publish", took);
+        (self.options.on_step)(Step::Published);
+        for (partition, lease) in &mut self.leases {
+            lease.published = next.get(partition).copied().unwrap_or(lease.published);
+        }
+        self.has_to_note = true;
+        self.source.done(&next)?;
+        Ok(took)
+    }
+
+    /// Writes answers and offsets; returns the ids of the answers that were there before.
+    async fn store(
+        &mut self,
+        rejections: &[Value],
+        documents: &[Value],
+        next: &BTreeMap<i32, i64>,
+        mut last: BTreeMap<i32, LastRecord>,
+    ) -> Result<Vec<String>, Stop> {
+        let mut moved = BTreeMap::new();
+        for (partition, offset) in next {
+            let lease = self.leases.get(partition).context("a partition that is not ours")?;
+            // what is read again, to be published, is in the store already
+            let lease = match last.remove(partition) {
+                Some(last) if *offset > lease.next => moved_to(lease, *offset, last)?,
+                _ => lease.clone(),
+            };
+            moved.insert(*partition, lease);
+        }
+        let leases: Vec<Lease> = moved.values().cloned().collect();
+        let kept = self
+            .retry
+            .until_done("store", self.source.lost(), async || {
+                self.store.upsert(REJECTIONS, rejections).await?;
+                self.store.commit(ANSWERS, documents, STREAM_OFFSETS, &leases).await
+            })
+            .await?;
+        self.leases.extend(moved);
+        if !self.known.is_empty() && !self.reads_again()? {
+            self.known = KnownLetters::default();
+        }
+        Ok(kept)
+    }
+
+    /// Whether any partition is still where letters may have been written before.
+    fn reads_again(&self) -> Result<bool> {
+        for lease in self.leases.values() {
+            if LogMark::of(lease)?.is_some_and(|mark| lease.published < mark.read_again_to) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What the topic is told: what the store has, also where that was there before.
+    async fn records(&self, documents: &[Value], kept: &[String]) -> Result<Vec<Record>, Stop> {
+        let read = async || Ok(self.store.get_all(ANSWERS, kept).await?);
+        let before = match kept {
+            [] => Vec::new(),
+            _ => self.retry.until_done("store", self.source.lost(), read).await?,
+        };
+        let id = |document: &Value| document["_id"].as_str().unwrap_or_default().to_owned();
+        let before: BTreeMap<String, &Value> = before.iter().map(|d| (id(d), d)).collect();
+        let records = documents.iter().map(|document| {
+            let id = id(document);
+            let answer = before.get(&id).copied().unwrap_or(document);
+            (id, answer.to_string().into_bytes())
+        });
+        Ok(records.collect())
+    }
+
+    /// Records what is published, so that the next holder of the lease need not do it again. There
+    /// is no harm when this fails.
+    async fn note_published(&mut self) {
+        if !std::mem::take(&mut self.has_to_note) {
+            return;
+        }
+        if let Err(error) = self.note_leases().await {
+            tracing::warn!(error = format!("{error:#}"), "what is published is not recorded");
+        }
+    }
+
+    /// Writes the leases as they are.
+    async fn note_leases(&self) -> Result<(), WriteError> {
+        if self.leases.is_empty() {
+            return Ok(());
+        }
+        let leases: Vec<Lease> = self.leases.values().cloned().collect();
+        let noted = self.store.commit(ANSWERS, &[], STREAM_OFFSETS, &leases);
+        tokio::time::timeout(NOTE_WAIT, noted).await.map_err(anyhow::Error::from)??;
+        Ok(())
+    }
+}
+
+/// Why messages were rejected, as documents for those who sent them.
+fn rejections(letters: &[DeadLetter]) -> Result<Vec<Value>> {
+    let refusals = letters.iter().filter_map(DeadLetter::rejection);
+    refusals.map(|refusal| document(&Answer::Refused(refusal))).collect()
+}
+
+/// A lease of everything before `next`, of which `last` is the last record.
+fn moved_to(lease: &Lease, next: i64, last: LastRecord) -> Result<Lease> {
+    let mut mark = LogMark::of(lease)?.unwrap_or_default();
+    mark.last = Some(last);
+    if next >= mark.read_again_to {
+        mark.read_again_to = 0;
+    }
+    Ok(Lease { next, log: Some(mark.to_value()?), ..lease.clone() })
+}

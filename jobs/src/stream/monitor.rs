@@ -1,0 +1,87 @@
+//! What is seen of a stream beside its answers: whether the flights drift away from those that the
+//! champion was trained on, and what a challenger would have said.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::Int32Type;
+use udf::encode::features::FEATURES;
+use udf::model::drift::Drift;
+use udf::model::scorer::Scorer;
+
+use crate::stream::metrics::Metrics;
+
+/// Sees the rows of each window.
+pub(crate) struct Observer<'a> {
+    champion: Arc<Scorer>,
+    shadow: Option<Arc<Scorer>>,
+    drift: Option<Drift>,
+    metrics: &'a Metrics,
+}
+
+impl<'a> Observer<'a> {
+    pub(crate) fn new(
+        champion: Arc<Scorer>,
+        shadow: Option<Arc<Scorer>>,
+        metrics: &'a Metrics,
+    ) -> Self {
+        let mut observer = Self { champion: Arc::clone(&champion), shadow, drift: None, metrics };
+        observer.replace(champion);
+        observer
+    }
+
+    /// Another champion: what was seen is compared with its training sample from now on.
+    pub(crate) fn replace(&mut self, champion: Arc<Scorer>) {
+        self.metrics.model.reset();
+        self.metrics.model.with_label_values(&[champion.version()]).set(1);
+        self.metrics.drift_psi.reset();
+        self.drift = champion.model().sample.clone().map(Drift::new);
+        self.champion = champion;
+    }
+
+    /// Sees rows of `sql/70_answers.sql`.
+    pub(crate) fn see(&mut self, rows: &[RecordBatch]) {
+        for batch in rows {
+            // a gauge that cannot be computed is no reason to leave a question unanswered
+            if let Err(error) = self.see_batch(batch) {
+                tracing::warn!(error = format!("{error:#}"), "drift and shadow are not counted");
+            }
+        }
+        if let (Some(drift), false) = (&self.drift, rows.is_empty()) {
+            let (features, predicted) = drift.psi();
+            let names = self.champion.model().features.iter().map(|spec| spec.name.as_str());
+            for (name, psi) in names.chain(["prediction"]).zip(features.iter().chain([&predicted]))
+            {
+                self.metrics.drift_psi.with_label_values(&[name]).set(*psi);
+            }
+            self.metrics.drift_rows.set(drift.n_rows());
+        }
+    }
+
+    fn see_batch(&mut self, batch: &RecordBatch) -> Result<()> {
+        let n_rows = batch.num_rows();
+        let column = |name: &str| batch.column_by_name(name).with_context(|| format!("no {name}"));
+        let columns: Vec<ArrayRef> = FEATURES
+            .iter()
+            .map(|feature| Ok(Arc::clone(column(feature.column)?)))
+            .collect::<Result<_>>()?;
+        let classes = column("prediction")?.as_primitive::<Int32Type>().values();
+        for class in classes {
+            self.metrics.predictions_total.with_label_values(&[class.to_string()]).inc();
+        }
+        if let Some(drift) = &mut self.drift {
+            drift.count(&self.champion.codes(&columns, n_rows)?, classes);
+        }
+        if let Some(shadow) = &self.shadow {
+            let challengers = shadow.score(&columns, n_rows)?.classes;
+            for (champion, challenger) in classes.iter().zip(&challengers) {
+                let agrees = if champion == challenger { "yes" } else { "no" };
+                self.metrics.shadow_rows_total.with_label_values(&[agrees]).inc();
+                let class = challenger.to_string();
+                self.metrics.shadow_predictions_total.with_label_values(&[class]).inc();
+            }
+        }
+        Ok(())
+    }
+}

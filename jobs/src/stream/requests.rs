@@ -1,0 +1,110 @@
+//! The requests of a window as the relation `flights`, so that the steps which training uses make
+//! features of them. The relation is registered once, and filled for each window.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use datafusion::arrow::array::{
+    Array, BooleanArray, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch,
+    StringViewArray, new_null_array,
+};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::prelude::SessionContext;
+use events::PredictionRequest;
+
+/// What `flights` holds at present.
+#[derive(Debug)]
+pub struct Requests {
+    schema: SchemaRef,
+    batch: Mutex<RecordBatch>,
+}
+
+impl Requests {
+    /// Registers `flights` with `ctx`; it holds nothing.
+    pub fn register(ctx: &SessionContext) -> Result<Arc<Self>> {
+        let schema = flights_schema();
+        let batch = Mutex::new(RecordBatch::new_empty(Arc::clone(&schema)));
+        let requests = Arc::new(Self { schema, batch });
+        let partition: Arc<dyn PartitionStream> = Arc::clone(&requests) as _;
+        let table = StreamingTable::try_new(Arc::clone(&requests.schema), vec![partition])?;
+        ctx.deregister_table("flights")?;
+        ctx.register_table("flights", Arc::new(table))?;
+        Ok(requests)
+    }
+
+    /// Makes `flights` these requests, and nothing else.
+    pub fn fill(&self, requests: &[PredictionRequest]) -> Result<()> {
+        let batch = flights_of(requests)?;
+        // a batch is replaced as a whole, so a panic has not left half of one
+        *self.batch.lock().unwrap_or_else(PoisonError::into_inner) = batch;
+        Ok(())
+    }
+}
+
+impl PartitionStream for Requests {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let batches = futures::stream::iter([Ok(batch)]);
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
+    }
+}
+
+/// The requests as the relation `flights`; `flight_id` is the position of the request.
+fn flights_of(requests: &[PredictionRequest]) -> Result<RecordBatch> {
+    let texts = |of: fn(&PredictionRequest) -> Option<&str>| -> Arc<dyn Array> {
+        Arc::new(requests.iter().map(of).collect::<StringViewArray>())
+    };
+    let minutes = |of: fn(&PredictionRequest) -> Option<i32>| -> Arc<dyn Array> {
+        let minutes = |hhmm: i32| hhmm / 100 % 24 * 60 + hhmm % 100;
+        Arc::new(requests.iter().map(|r| of(r).map(minutes)).collect::<Int32Array>())
+    };
+    let days = requests.iter().map(|r| {
+        let epoch = chrono::NaiveDate::default();
+        r.FlightDate.signed_duration_since(epoch).num_days() as i32
+    });
+    let n_rows = requests.len();
+    let columns: Vec<Arc<dyn Array>> = vec![
+        Arc::new(Int64Array::from_iter_values(0..n_rows as i64)),
+        Arc::new(Date32Array::from_iter_values(days)),
+        texts(|r| Some(&r.Carrier)),
+        texts(|r| r.FlightNum.as_deref()),
+        texts(|r| Some(&r.Origin)),
+        texts(|r| Some(&r.Dest)),
+        minutes(|r| r.CRSDepTime),
+        Arc::new(Float64Array::from_iter_values(requests.iter().map(|r| r.DepDelay))),
+        minutes(|r| r.CRSArrTime),
+        new_null_array(&DataType::Float64, n_rows),
+        Arc::new(requests.iter().map(|r| r.Distance).collect::<Float64Array>()),
+        Arc::new(BooleanArray::from(vec![false; n_rows])),
+        Arc::new(BooleanArray::from(vec![false; n_rows])),
+    ];
+    Ok(RecordBatch::try_new(flights_schema(), columns)?)
+}
+
+/// The columns of `flights` that features are made of.
+fn flights_schema() -> SchemaRef {
+    let field = |name: &str, of: DataType| Field::new(name, of, true);
+    Arc::new(Schema::new(vec![
+        field("flight_id", DataType::Int64),
+        field("flight_date", DataType::Date32),
+        field("carrier", DataType::Utf8View),
+        field("flight_number", DataType::Utf8View),
+        field("origin", DataType::Utf8View),
+        field("dest", DataType::Utf8View),
+        field("crs_dep_minutes", DataType::Int32),
+        field("dep_delay_minutes", DataType::Float64),
+        field("crs_arr_minutes", DataType::Int32),
+        field("arr_delay_minutes", DataType::Float64),
+        field("distance_miles", DataType::Float64),
+        field("cancelled", DataType::Boolean),
+        field("diverted", DataType::Boolean),
+    ]))
+}

@@ -1,0 +1,63 @@
+//! When a window of the stream ends.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Longest window: longer ones would look like a hang to those who wait for an answer.
+const INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+/// When a window ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// After this time, however much arrived.
+    Interval(Duration),
+    /// As soon as something arrived, with all that is there.
+    Arrival,
+    /// One window with what is there at the start; then the job ends.
+    Once,
+    /// As many windows as what is there at the start needs; then the job ends.
+    AvailableNow,
+}
+
+impl FromStr for Trigger {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "arrival" => return Ok(Self::Arrival),
+            "once" => return Ok(Self::Once),
+            "available-now" => return Ok(Self::AvailableNow),
+            _ => {}
+        }
+        let explain = || {
+            format!("{text:?} is not interval:<n>s, interval:<n>ms, arrival, once or available-now")
+        };
+        let interval = text.strip_prefix("interval:").ok_or_else(explain)?;
+        let (number, unit_ms) = match interval.strip_suffix("ms") {
+            Some(number) => (number, 1),
+            None => (interval.strip_suffix('s').ok_or_else(explain)?, 1000),
+        };
+        let number: u64 = number.parse().map_err(|_| explain())?;
+        let interval = Duration::from_millis(number.saturating_mul(unit_ms));
+        if interval.is_zero() || interval > INTERVAL_MAX {
+            return Err(format!("the interval must be above 0 and at most {INTERVAL_MAX:?}"));
+        }
+        Ok(Self::Interval(interval))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn triggers_are_read_and_others_are_explained() {
+        assert_eq!("interval:10s".parse(), Ok(Trigger::Interval(Duration::from_secs(10))));
+        assert_eq!("interval:250ms".parse(), Ok(Trigger::Interval(Duration::from_millis(250))));
+        assert_eq!("available-now".parse(), Ok(Trigger::AvailableNow));
+        for bad in ["", "interval:0s", "interval:s", "interval:-1s", "interval:2h", "hourly"] {
+            assert!(bad.parse::<Trigger>().is_err(), "{bad}");
+        }
+        assert!("interval:99999s".parse::<Trigger>().unwrap_err().contains("at most"));
+    }
+}

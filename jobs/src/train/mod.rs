@@ -1,0 +1,268 @@
+//! `flights` → a model, as query plans.
+//!
+//! Three scans of the flights (distinct values, indices, evaluation), then a pass over the indices
+//! for every level: `tree_histogram` counts, [`Growth`](udf::train::split::Growth) splits. Runs the
+//! same in process and on a cluster, and makes the same bytes on both, also when it is interrupted
+//! and resumed.
+
+pub mod baseline;
+pub mod checkpoint;
+pub mod indices;
+pub mod options;
+pub mod plots;
+pub mod report;
+pub mod report_html;
+pub mod training;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{Int64Type, UInt64Type};
+use datafusion::common::ScalarValue;
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::prelude::{SessionContext, col, lit};
+use udf::encode::codes::Codes;
+use udf::encode::features::FEATURES;
+use udf::functions::distinct_counts;
+use udf::functions::predict::Models;
+use udf::model::artefact::{FORMAT, FeatureSpec, Metrics, Model, Rows, version_of};
+use udf::model::drift::{self, Group, Sample};
+use udf::model::scorer::Scorer;
+use udf::train::histogram::TreeHistogram;
+use udf::train::split::importances;
+
+use crate::lake::Lake;
+use crate::models::cards;
+use crate::models::evaluation::{Evaluation, class_title};
+use crate::models::registry;
+use crate::progress::{OnProgress, Progress};
+use crate::sql;
+use crate::train::checkpoint::Checkpoint;
+use crate::train::options::TrainOptions;
+use crate::train::report::{Phase, Previous, Report};
+use crate::train::training::register_training;
+
+/// Trains a model, saves it, writes its report, and makes it the champion. `run` names the run's
+/// own directory; a run of that name that was interrupted is gone on with.
+pub async fn train(
+    ctx: &SessionContext,
+    lake: &Lake,
+    run: &str,
+    options: &TrainOptions,
+    on_progress: OnProgress<'_>,
+) -> Result<Report> {
+    let mut clock = PhaseClock::start();
+    lake.register_flights(ctx).await?;
+    register_training(ctx, options.params.get().holdout).await?;
+
+    on_progress(Progress::Stage("finding bins and categories by sql/41_values.sql"));
+    let mut at = begin_or_go_on(ctx, lake, run, options).await?;
+    let n_training = at.n_training;
+    clock.end("values", n_training);
+
+    on_progress(Progress::Stage("coding rows by sql/42_indices.sql"));
+    indices::materialise(ctx, lake, run, &mut at, options.codes_bytes).await?;
+    clock.end("codes", n_training);
+
+    on_progress(Progress::Stage("growing trees by sql/43_histogram.sql"));
+    let n_passes = grow(ctx, lake, run, &mut at, options.histogram_bytes, on_progress).await?;
+    ctx.deregister_table("codes")?;
+    let (specs, groups, trees) = (at.specs, at.groups, at.growth.into_trees());
+    clock.end("levels", n_training * n_passes);
+
+    on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
+    let previous = registry::champion(lake).await?.map(Arc::new);
+    let mut model = Model {
+        format: FORMAT,
+        classes: (0..udf::N_CLASSES).map(class_title).collect(),
+        params: options.params.get().clone(),
+        sql_sha256: sql::training_sha256(),
+        rows: Rows { training: n_training, holdout: 0 },
+        holdout: Metrics::default(),
+        importances: importances(&trees, specs.len()),
+        features: specs,
+        sample: None,
+        trees,
+    };
+    let candidate = Arc::new(Scorer::new(model.clone(), "candidate"));
+    let mut known = Models::from([("candidate".to_owned(), candidate)]);
+    known.extend(previous.iter().map(|champion| ("champion".to_owned(), Arc::clone(champion))));
+    registry::register(ctx, known);
+    let forest = evaluate(ctx, "candidate").await?;
+    model.rows.holdout = forest.n_rows();
+    model.holdout = forest.metrics;
+    model.sample = Some(Sample { features: groups, predicted: forest.predicted() });
+    let previous = evaluate_previous(ctx, previous.as_deref()).await?;
+    clock.end("evaluation", forest.n_rows());
+
+    on_progress(Progress::Stage("training the logistic baseline"));
+    let n_rows = model.rows.training + model.rows.holdout;
+    let logistic = baseline::evaluate(ctx, &model.features, n_rows).await?;
+    clock.end("baseline", n_rows);
+
+    on_progress(Progress::Stage("saving the model and its report"));
+    let majority = Evaluation::majority(&forest)?;
+    let version = version_of(&model.to_bytes());
+    let phases = clock.phases;
+    let report = Report { model, version, forest, majority, logistic, previous, phases };
+    let html = report_html::to_html(&report)?;
+    lake.put(&registry::report_of(&report.version), html.into_bytes()).await?;
+    cards::save_evaluation(lake, &report.version, &report.forest).await?;
+    registry::save(lake, &report.model).await?;
+    registry::promote(lake, &report.version).await?;
+    // last, so that a run that dies before is resumed, not repeated
+    lake.delete_below(&format!("training/{run}/")).await?;
+    Ok(report)
+}
+
+/// The champion, when training with `options` on the flights as they are would make it again.
+///
+/// Compares parameters, features, SQL and the number of rows on each side of the hold-out.
+pub async fn up_to_date(
+    ctx: &SessionContext,
+    lake: &Lake,
+    options: &TrainOptions,
+) -> Result<Option<Scorer>> {
+    let Ok(Some(champion)) = registry::champion(lake).await else { return Ok(None) };
+    let model = champion.model();
+    let same = model.params == *options.params.get()
+        && model.sql_sha256 == sql::training_sha256()
+        && champion.positions().eq(options.features.iter().copied());
+    if !same {
+        return Ok(None);
+    }
+    lake.register_flights(ctx).await?;
+    register_training(ctx, model.params.holdout).await?;
+    let sides = ctx.table("training").await?;
+    let sides = sides.aggregate(vec![col("is_holdout")], vec![count(lit(1)).alias("n_rows")])?;
+    let mut rows = Rows::default();
+    for batch in sides.collect().await? {
+        for row in 0..batch.num_rows() {
+            let n_rows = batch.column(1).as_primitive::<Int64Type>().value(row).unsigned_abs();
+            match batch.column(0).as_boolean().value(row) {
+                true => rows.holdout += n_rows,
+                false => rows.training += n_rows,
+            }
+        }
+    }
+    Ok((rows == model.rows).then_some(champion))
+}
+
+/// What an earlier process left of the run, or its beginning.
+async fn begin_or_go_on(
+    ctx: &SessionContext,
+    lake: &Lake,
+    run: &str,
+    options: &TrainOptions,
+) -> Result<Checkpoint> {
+    let flights = lake.fingerprint(&["flights/", "distances/"]).await?;
+    if let Some(checkpoint) = Checkpoint::load(lake, run, options, &flights).await? {
+        return Ok(checkpoint);
+    }
+    let (n_training, specs, groups) = feature_specs(ctx, options).await?;
+    Ok(Checkpoint::begin(options, flights, n_training, specs, groups))
+}
+
+/// Number of training rows, and for each feature how its values become codes, and in which groups
+/// they lie.
+async fn feature_specs(
+    ctx: &SessionContext,
+    options: &TrainOptions,
+) -> Result<(u64, Vec<FeatureSpec>, Vec<Vec<Group>>)> {
+    let used = options.features.iter().map(|&position| FEATURES[position].column);
+    let used: Vec<&str> = ["n_rows"].into_iter().chain(used).collect();
+    // what is not selected is not counted
+    let values = sql::plan(ctx, sql::VALUES, &[]).await?.select_columns(&used)?.collect().await?;
+    let values = one_row(&values, sql::VALUES.file)?;
+    let n_rows = values.column(0).as_primitive::<Int64Type>().value(0).unsigned_abs();
+    ensure!(
+        n_rows > 0,
+        "there is nothing to train on: no flight has a departure and an arrival delay"
+    );
+    let (mut specs, mut groups) = (Vec::new(), Vec::new());
+    for &position in &options.features {
+        let feature = FEATURES[position];
+        let column = values.column_by_name(feature.column).context(feature.column)?;
+        let values = distinct_counts::read(column)?;
+        let codes = Codes::from_values(values.clone(), options.params.get().n_bins);
+        groups.push(drift::groups(&codes, &values, n_rows));
+        specs.push(FeatureSpec { name: feature.name.to_owned(), codes });
+    }
+    Ok((n_rows, specs, groups))
+}
+
+/// Grows the forest level by level; returns the number of passes over the codes.
+async fn grow(
+    ctx: &SessionContext,
+    lake: &Lake,
+    run: &str,
+    at: &mut Checkpoint,
+    histogram_bytes: usize,
+    on_progress: OnProgress<'_>,
+) -> Result<u64> {
+    let (n_trees, total) = (at.growth.params().n_trees, at.growth.params().depth);
+    // each partition holds counters of its own, and their merger one more
+    let n_partitions = ctx.state().config().target_partitions();
+    let pass_bytes = histogram_bytes / (n_partitions + 1);
+    let mut n_passes = 0;
+    while let Some(pass) = at.growth.next_pass(pass_bytes) {
+        on_progress(Progress::Level { n_trees, done: at.growth.depth(), total });
+        let pass = Arc::new(pass);
+        ctx.register_udaf(TreeHistogram::new(Arc::clone(&pass)).into_udaf());
+        let counted = sql::plan(ctx, sql::HISTOGRAM, &[]).await?.collect().await?;
+        let counted = one_row(&counted, sql::HISTOGRAM.file)?;
+        let counters = counted.column(0).as_list::<i32>().value(0);
+        at.growth.split(&pass, counters.as_primitive::<UInt64Type>().values());
+        at.save(lake, run).await?;
+        n_passes += 1;
+    }
+    on_progress(Progress::Level { n_trees, done: total, total });
+    Ok(n_passes)
+}
+
+/// Judges the model that SQL knows as `name` on the held-out rows of `training`.
+pub async fn evaluate(ctx: &SessionContext, name: &str) -> Result<Evaluation> {
+    let rows = sql::plan(ctx, sql::EVALUATION, &[("model", ScalarValue::from(name))]).await?;
+    Evaluation::from_batches(&rows.collect().await?)
+}
+
+async fn evaluate_previous(
+    ctx: &SessionContext,
+    champion: Option<&Scorer>,
+) -> Result<Option<Previous>> {
+    let Some(champion) = champion else { return Ok(None) };
+    let model = champion.model();
+    let names = model.features.iter().map(|spec| spec.name.clone());
+    Ok(Some(Previous {
+        version: champion.version().to_owned(),
+        evaluation: evaluate(ctx, "champion").await?,
+        importances: names.zip(model.importances.iter().copied()).collect(),
+    }))
+}
+
+fn one_row<'a>(batches: &'a [RecordBatch], file: &str) -> Result<&'a RecordBatch> {
+    match batches.iter().find(|batch| batch.num_rows() > 0) {
+        Some(batch) => Ok(batch),
+        None => bail!("{file} gave no row"),
+    }
+}
+
+/// Seconds and rows of each phase.
+struct PhaseClock {
+    since: Instant,
+    phases: Vec<Phase>,
+}
+
+impl PhaseClock {
+    fn start() -> Self {
+        Self { since: Instant::now(), phases: Vec::new() }
+    }
+
+    fn end(&mut self, name: &'static str, n_rows: u64) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.phases.push(Phase { name, seconds, n_rows });
+        self.since = Instant::now();
+    }
+}

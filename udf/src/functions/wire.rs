@@ -1,0 +1,208 @@
+//! What functions carry, as bytes: for the way from the program that plans a query to the programs
+//! that run it. A function that carries nothing travels by its name alone.
+//!
+//! The bytes are a line with the version of Tarmac and a JSON document. Programs of different
+//! versions may compute different forests, so they refuse each other's functions.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::common::{DataFusionError, Result, exec_datafusion_err, exec_err};
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use serde::{Deserialize, Serialize};
+
+use crate::encode::features;
+use crate::functions::contributions::DelayContributions;
+use crate::functions::predict::{FeatureCodes, Models, PredictDelay, UnseenFeatures};
+use crate::model::artefact::{FeatureSpec, Model};
+use crate::model::scorer::Scorer;
+use crate::train::histogram::TreeHistogram;
+use crate::train::pass::Pass;
+
+/// The first line of what is sent.
+const HEADER: &str = concat!("tarmac ", env!("CARGO_PKG_VERSION"));
+
+/// A model on its way, under the name that SQL calls it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SentModel {
+    version: String,
+    model: Model,
+}
+
+/// What a scalar function carries; `None` when it is known by its name.
+pub fn encode_scalar(function: &ScalarUDF) -> Result<Option<Vec<u8>>> {
+    let function: &dyn Any = function.inner().as_ref();
+    if let Some(codes) = function.downcast_ref::<FeatureCodes>() {
+        return encode(&codes.feature_specs()).map(Some);
+    }
+    let predict = function.downcast_ref::<PredictDelay>().map(PredictDelay::models);
+    let unseen = function.downcast_ref::<UnseenFeatures>().map(UnseenFeatures::models);
+    let reasons = function.downcast_ref::<DelayContributions>().map(DelayContributions::models);
+    let Some(models) = predict.or(unseen).or(reasons) else { return Ok(None) };
+    let sent: BTreeMap<&String, SentModel> = models
+        .iter()
+        .map(|(name, scorer)| {
+            let (version, model) = (scorer.version().to_owned(), scorer.model().clone());
+            (name, SentModel { version, model })
+        })
+        .collect();
+    encode(&sent).map(Some)
+}
+
+/// The scalar function `name` with what it carried.
+pub fn decode_scalar(name: &str, bytes: &[u8]) -> Result<ScalarUDF> {
+    let models = || -> Result<Arc<Models>> {
+        let sent: BTreeMap<String, SentModel> = decode(name, bytes)?;
+        let mut models = Models::new();
+        for (called, SentModel { version, model }) in sent {
+            model.check().map_err(|e| exec_datafusion_err!("{name}: model {called}: {e}"))?;
+            models.insert(called, Arc::new(Scorer::new(model, version)));
+        }
+        Ok(Arc::new(models))
+    };
+    match name {
+        "feature_codes" => {
+            let specs: Vec<FeatureSpec> = decode(name, bytes)?;
+            for FeatureSpec { name: feature, codes } in &specs {
+                if features::position(feature).is_none() {
+                    return exec_err!("{name}: feature {feature:?} is unknown");
+                }
+                codes.check().map_err(|e| exec_datafusion_err!("{name}: {feature}: {e}"))?;
+            }
+            Ok(FeatureCodes::new(&specs).into())
+        }
+        "predict_delay" => Ok(PredictDelay::new(models()?).into()),
+        "unseen_features" => Ok(UnseenFeatures::new(models()?).into()),
+        "delay_contributions" => Ok(DelayContributions::new(models()?).into()),
+        _ => unknown(name),
+    }
+}
+
+/// What an aggregate function carries; `None` when it is known by its name.
+pub fn encode_aggregate(function: &AggregateUDF) -> Result<Option<Vec<u8>>> {
+    let function: &dyn Any = function.inner().as_ref();
+    let histogram = function.downcast_ref::<TreeHistogram>();
+    histogram.map(|histogram| encode(histogram.pass())).transpose()
+}
+
+/// The aggregate function `name` with what it carried.
+pub fn decode_aggregate(name: &str, bytes: &[u8]) -> Result<AggregateUDF> {
+    match name {
+        "tree_histogram" => {
+            let pass: Pass = decode(name, bytes)?;
+            pass.check().map_err(|e| exec_datafusion_err!("{name}: {e}"))?;
+            Ok(TreeHistogram::new(Arc::new(pass)).into_udaf())
+        }
+        _ => unknown(name),
+    }
+}
+
+fn unknown<T>(name: &str) -> Result<T> {
+    exec_err!("this program ({HEADER}) does not know the function {name}")
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    let mut bytes = format!("{HEADER}\n").into_bytes();
+    serde_json::to_writer(&mut bytes, value)
+        .map_err(|e| DataFusionError::Execution(e.to_string()))?;
+    Ok(bytes)
+}
+
+fn decode<T: for<'a> Deserialize<'a>>(name: &str, bytes: &[u8]) -> Result<T> {
+    let end = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
+    let (header, document) = bytes.split_at(end);
+    if header != HEADER.as_bytes() {
+        let header = String::from_utf8_lossy(&header[..header.len().min(64)]);
+        return exec_err!("{name} comes from {header:?}, this program is {HEADER:?}");
+    }
+    serde_json::from_slice(document)
+        .map_err(|e| exec_datafusion_err!("{name}: what it carried cannot be read: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::codes::Codes;
+    use crate::model::artefact::{ForestParams, Metrics, Node, Rows, Tree};
+    use crate::train::split::Growth;
+
+    fn specs() -> Vec<FeatureSpec> {
+        // a number whose decimal form is long, and a text that JSON must escape
+        let edges = vec![0.1 + 0.2, 1e300];
+        let categories = vec!["A\"\n".to_owned(), "é".to_owned()];
+        vec![
+            FeatureSpec { name: "dep_delay".into(), codes: Codes::Numeric(edges) },
+            FeatureSpec { name: "route".into(), codes: Codes::Categorical(categories) },
+        ]
+    }
+
+    fn models() -> Arc<Models> {
+        let model = Model {
+            format: crate::model::artefact::FORMAT,
+            classes: (0..crate::N_CLASSES).map(|class| class.to_string()).collect(),
+            params: ForestParams::default(),
+            sql_sha256: String::new(),
+            rows: Rows::default(),
+            holdout: Metrics::default(),
+            features: specs(),
+            sample: None,
+            importances: vec![0.0; 2],
+            trees: vec![Tree { nodes: vec![Node { counts: [1, 2, 3, 4], split: None }] }],
+        };
+        Arc::new(Models::from([("champion".into(), Arc::new(Scorer::new(model, "v1")))]))
+    }
+
+    #[test]
+    fn functions_arrive_as_they_were_sent() {
+        let sent: [ScalarUDF; 4] = [
+            FeatureCodes::new(&specs()).into(),
+            PredictDelay::new(models()).into(),
+            UnseenFeatures::new(models()).into(),
+            DelayContributions::new(models()).into(),
+        ];
+        for sent in sent {
+            let bytes = encode_scalar(&sent).unwrap().unwrap();
+            assert_eq!(decode_scalar(sent.name(), &bytes).unwrap(), sent);
+        }
+        let specs = specs();
+        let codes: Vec<&Codes> = specs.iter().map(|spec| &spec.codes).collect();
+        let pass = Growth::new(&ForestParams::default(), &codes).next_pass(1 << 20).unwrap();
+        let sent = TreeHistogram::new(Arc::new(pass)).into_udaf();
+        let bytes = encode_aggregate(&sent).unwrap().unwrap();
+        assert_eq!(decode_aggregate(sent.name(), &bytes).unwrap(), sent);
+    }
+
+    #[test]
+    fn a_function_without_a_load_travels_by_its_name() {
+        for function in crate::scalar_functions() {
+            assert_eq!(encode_scalar(&function).unwrap(), None);
+        }
+        for function in crate::aggregate_functions() {
+            assert_eq!(encode_aggregate(&function).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused_by_name() {
+        let error = decode_scalar("predict_delay", b"tarmac 0.0.1\n{}").unwrap_err().to_string();
+        assert!(error.contains("tarmac 0.0.1") && error.contains(HEADER), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_that_names_the_function() {
+        let cut = format!("{HEADER}\n{{\"seed\":1,").into_bytes();
+        let mistaken = format!(
+            "{HEADER}\n{{\"seed\":1,\"n_codes\":[2],\"trees\":[],\
+             \"open\":[{{\"tree\":3,\"node\":0,\"features\":[0]}}]}}"
+        );
+        for bytes in [&cut, mistaken.as_bytes(), b""] {
+            let error = decode_aggregate("tree_histogram", bytes).unwrap_err().to_string();
+            assert!(error.contains("tree_histogram"), "{error}");
+        }
+        // an executor is asked for a function it lacks with no bytes at all
+        let error = decode_aggregate("rf_hist", b"").unwrap_err().to_string();
+        assert!(error.contains("does not know the function rf_hist"), "{error}");
+    }
+}

@@ -1,0 +1,136 @@
+//! Dropping rows down the trees of a pass, and counting them where they come to rest. The inner
+//! loops of training: no allocation, no hash map, three loads a step.
+
+use crate::N_CLASSES;
+use crate::model::artefact::Tree;
+use crate::train::pass::Pass;
+
+/// A tree made ready for walking: at each node a table from code to the next node.
+#[derive(Debug)]
+pub(crate) struct TreeWalk {
+    pub(crate) tree: usize,
+    n_levels: u32,
+    nodes: Vec<WalkNode>,
+    next: Vec<u16>,
+    /// Per node, which of the open nodes it is, or [`CLOSED`].
+    slots: Vec<u16>,
+    /// Features of an open node, as many for each, with where their counters begin.
+    counted: Vec<(u32, u32)>,
+    n_counted: usize,
+}
+
+/// A node leads to `next[offset + (code & mask)]`; a leaf has mask 0 and leads to itself.
+#[derive(Debug, Clone, Copy)]
+struct WalkNode {
+    feature: u16,
+    mask: u16,
+    offset: u32,
+}
+
+const CLOSED: u16 = u16::MAX;
+
+impl TreeWalk {
+    /// Those trees of a pass that have open nodes. Counters lie in the order of the nodes.
+    pub(crate) fn of_pass(pass: &Pass) -> Vec<Self> {
+        let mut walks: Vec<Self> = Vec::new();
+        let mut offset = 0;
+        for open in &pass.open {
+            if walks.last().is_none_or(|walk| walk.tree != open.tree) {
+                let tree = &pass.trees[open.tree];
+                walks.push(Self::new(open.tree, tree, &pass.n_codes, open.features.len()));
+            }
+            let walk = walks.last_mut().expect("one was pushed");
+            walk.slots[open.node] = (walk.counted.len() / walk.n_counted) as u16;
+            for &feature in &open.features {
+                walk.counted.push((feature as u32, offset));
+                offset += (pass.n_codes[feature] * N_CLASSES) as u32;
+            }
+        }
+        walks
+    }
+
+    fn new(tree: usize, grown: &Tree, n_codes: &[usize], n_counted: usize) -> Self {
+        let mut nodes = Vec::new();
+        let mut next = Vec::new();
+        let mut levels = vec![0; grown.nodes.len()];
+        for (i, node) in grown.nodes.iter().enumerate() {
+            let offset = next.len() as u32;
+            match &node.split {
+                Some(split) => {
+                    nodes.push(WalkNode { feature: split.feature as u16, mask: !0, offset });
+                    next.extend((0..n_codes[split.feature]).map(|code| {
+                        (split.left + usize::from(!split.goes_left(code as u16))) as u16
+                    }));
+                    levels[split.left] = levels[i] + 1;
+                    levels[split.left + 1] = levels[i] + 1;
+                }
+                None => {
+                    nodes.push(WalkNode { feature: 0, mask: 0, offset });
+                    next.push(i as u16);
+                }
+            }
+        }
+        Self {
+            tree,
+            n_levels: levels.into_iter().max().unwrap_or(0),
+            slots: vec![CLOSED; nodes.len()],
+            nodes,
+            next,
+            counted: Vec::new(),
+            n_counted,
+        }
+    }
+
+    /// Adds the weights of the drawn rows to the counters of the open nodes that they fall to.
+    /// `nodes` is scratch space, at least as long as `drawn`.
+    pub(crate) fn count(
+        &self,
+        block: &Block<'_>,
+        drawn: &[u16],
+        nodes: &mut [u16],
+        counters: &mut [u32],
+    ) {
+        let nodes = &mut nodes[..drawn.len()];
+        self.drop_rows(block, drawn, nodes);
+        for (&row, &node) in drawn.iter().zip(&*nodes) {
+            let row = usize::from(row);
+            let slot = self.slots[usize::from(node)];
+            if slot == CLOSED {
+                continue;
+            }
+            let (class, weight) = (usize::from(block.labels[row]), u32::from(block.weights[row]));
+            let codes = &block.codes[row * block.n_features..][..block.n_features];
+            let counted = &self.counted[usize::from(slot) * self.n_counted..][..self.n_counted];
+            for &(feature, offset) in counted {
+                let code = usize::from(codes[feature as usize]);
+                counters[offset as usize + code * N_CLASSES + class] += weight;
+            }
+        }
+    }
+
+    /// Finds the node of each drawn row. A level at a time for all rows: steps of different rows
+    /// do not wait for each other, those of one row do.
+    fn drop_rows(&self, block: &Block<'_>, drawn: &[u16], nodes: &mut [u16]) {
+        nodes.fill(0);
+        for _ in 0..self.n_levels {
+            for (node, &row) in nodes.iter_mut().zip(drawn) {
+                let walk = self.nodes[usize::from(*node)];
+                let at = usize::from(row) * block.n_features + usize::from(walk.feature);
+                let code = block.codes[at] & walk.mask;
+                *node = self.next[walk.offset as usize + usize::from(code)];
+            }
+        }
+    }
+}
+
+/// Rows that are counted together.
+pub(crate) struct Block<'a> {
+    /// Class of each row.
+    pub(crate) labels: &'a [u8],
+    /// `n_features` codes a row.
+    pub(crate) codes: &'a [u16],
+    /// Codes of a row.
+    pub(crate) n_features: usize,
+    /// Weight of each row in the tree that is counted.
+    pub(crate) weights: &'a [u8],
+}

@@ -1,0 +1,47 @@
+//! What the routes share.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use events::Answer;
+use rdkafka::producer::FutureProducer;
+use store::Store;
+use tokio::sync::{Semaphore, broadcast, watch};
+
+use crate::http::cache::Pages;
+use crate::http::metrics::Metrics;
+use crate::http::rate_limit::RateLimits;
+use crate::predict::choices::KeptChoices;
+
+/// Open event streams; more are turned away. Each costs a connection and some kilobytes.
+pub(crate) const STREAMS_MAX: usize = 1_000;
+
+/// The last look at what is behind the server, and why it was not ready.
+pub(crate) type LastProbe = tokio::sync::Mutex<Option<(Instant, Option<&'static str>)>>;
+
+/// What the routes share.
+pub(crate) struct App {
+    pub(crate) store: Store,
+    pub(crate) producer: FutureProducer,
+    pub(crate) request_topic: String,
+    /// Answers heard on the response topic, for the event streams.
+    pub(crate) heard: broadcast::Sender<Arc<Answer>>,
+    pub(crate) clients: RateLimits,
+    pub(crate) pages: Arc<Pages>,
+    /// What forms complete.
+    pub(crate) choices: KeptChoices,
+    pub(crate) metrics: Metrics,
+    pub(crate) looked: LastProbe,
+    pub(crate) searches: Semaphore,
+    pub(crate) handlers: Semaphore,
+    pub(crate) streams: Arc<Semaphore>,
+    /// The clock.
+    pub(crate) now: fn() -> DateTime<Utc>,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// Resolves when the server has been told to stop, or nobody is left to tell it.
+pub(crate) async fn stopped(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}

@@ -1,0 +1,220 @@
+//! The model: how the champion was evaluated, what it looks at, the versions there are, and how the
+//! streams that ask it are doing.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use chrono::{DateTime, TimeDelta, Utc};
+use events::{CLASS_LABELS, CalibrationBin, MODELS, ModelCard, STREAM_STATUS, StreamStatus};
+use maud::{Markup, html};
+use store::{Order, Query};
+
+use crate::app::App;
+use crate::explore::entities::find;
+use crate::layout::charts::Chart;
+use crate::layout::page::Head::{Number, Text};
+use crate::layout::page::{self, Failure, count, facts, page, percent, table};
+
+/// Models and streams that are shown.
+const SHOWN_MAX: u32 = 100;
+/// Age from which a status is of a job that has ended, in seconds: a few of its periods.
+const STATUS_SECONDS_MAX: i64 = 30;
+/// Population stability index from which flights are others than those of the training.
+const DRIFT_LARGE: f64 = 0.25;
+
+/// GET `/model`.
+pub(crate) async fn model(State(app): State<Arc<App>>) -> Result<Markup, Failure> {
+    let by_rank = vec![("Rank".to_owned(), Order::Ascending)];
+    let models = Query { sort: by_rank, limit: SHOWN_MAX, ..Query::default() };
+    let streams = Query { limit: SHOWN_MAX, ..Query::default() };
+    let (models, streams) = tokio::try_join!(
+        find::<ModelCard>(&app.store, MODELS, &models),
+        find::<StreamStatus>(&app.store, STREAM_STATUS, &streams),
+    )?;
+    let champion = models.first().filter(|model| model.Role == "champion");
+    let intro = html! { "A random forest, and how far it is to be trusted." };
+    let content = html! {
+        @match champion {
+            Some(champion) => (evaluated(champion)?),
+            None => article.card.quiet {
+                h2 { "No model is known here" }
+                p { code { "submit-job train" } " makes one, " code { "submit-job publish" }
+                    " shows it." }
+            },
+        }
+        (live(&streams, (app.now)()))
+        @if !models.is_empty() { (versions(&models)) }
+    };
+    Ok(page("The model", intro, content))
+}
+
+fn evaluated(model: &ModelCard) -> anyhow::Result<Markup> {
+    let importances = Chart {
+        title: "What it looks at",
+        description: "Share of the decrease of impurity that each feature brought.",
+        x_title: "feature",
+        y_title: "share",
+        names: model.Importances.iter().map(|importance| importance.Feature.clone()).collect(),
+        series: vec![("Share", model.Importances.iter().map(|i| i.Share).collect())],
+        value: percent,
+    };
+    let tenths: Vec<&CalibrationBin> =
+        model.Calibration.iter().filter(|tenth| tenth.Flights > 0).collect();
+    let calibration = Chart {
+        title: "How sure, and how often right",
+        description: "Flights by how sure the model was. Where the two lines are together, it is \
+                      right as often as it says.",
+        x_title: "confidence",
+        y_title: "share",
+        names: tenths.iter().map(|t| format!("{:.0} %", 100.0 * t.MeanConfidence)).collect(),
+        series: vec![
+            ("Confidence", tenths.iter().map(|t| t.MeanConfidence).collect()),
+            ("Right", tenths.iter().map(|t| t.Right as f64 / t.Flights as f64).collect()),
+        ],
+        value: percent,
+    };
+    let measure = |value: f64| html! { (format!("{value:.4}")) };
+    Ok(html! {
+        article.card {
+            h2 { "Champion " (page::version(&model.Version)) }
+            p {
+                (count(model.Trees)) " trees of depth " (model.Depth) ", trained on "
+                (count(model.TrainingRows)) " flights and evaluated on " (count(model.HoldoutRows))
+                " that it had not seen."
+            }
+            (facts(&[
+                ("Accuracy", measure(model.Accuracy)),
+                ("Precision", measure(model.Precision)),
+                ("Recall", measure(model.Recall)),
+                ("F1", measure(model.F1)),
+                ("Log loss", measure(model.LogLoss)),
+            ]))
+        }
+        div.columns {
+            (importances.rows()?)
+            @if !tenths.is_empty() { (calibration.lines()?) }
+        }
+        @if model.Confusion.iter().flatten().any(|n| *n > 0) { (confusion(model)) }
+    })
+}
+
+/// Each row is a true class; a cell has the share of its row.
+fn confusion(model: &ModelCard) -> Markup {
+    let heads: Vec<_> = std::iter::once(Text("It was"))
+        .chain(CLASS_LABELS.iter().map(|label| Number(label.name)))
+        .chain([Number("Flights")])
+        .collect();
+    let rows = html! {
+        @for (row, label) in model.Confusion.iter().zip(&CLASS_LABELS) {
+            @let of_class: u64 = row.iter().sum();
+            tr {
+                th scope="row" { (label.name) }
+                @for n in row { td.number { (percent(*n as f64 / of_class as f64)) } }
+                td.number { (count(of_class)) }
+            }
+        }
+    };
+    table("What it was, and what the model said", &heads, rows)
+}
+
+/// How the streams that are running are doing.
+fn live(streams: &[StreamStatus], now: DateTime<Utc>) -> Markup {
+    let is_alive = |status: &&StreamStatus| {
+        let at = DateTime::parse_from_rfc3339(&status.At);
+        at.is_ok_and(|at| now.signed_duration_since(at) < TimeDelta::seconds(STATUS_SECONDS_MAX))
+    };
+    let alive: Vec<&StreamStatus> = streams.iter().filter(is_alive).collect();
+    let heads = [
+        Text("Stream"),
+        Number("Answered a second"),
+        Number("Waiting"),
+        Number("Answered"),
+        Text("Model"),
+        Text("Drift"),
+    ];
+    let rows = html! {
+        @for status in &alive {
+            tr {
+                th scope="row" { (status.Id) }
+                td.number { (format!("{:.1}", status.MessagesPerSecond)) }
+                td.number { (count(status.Lag)) }
+                td.number { (count(status.Messages)) }
+                td { (page::version(&status.Model)) }
+                td { (drift(status)) }
+            }
+        }
+    };
+    html! {
+        @if alive.is_empty() {
+            article.card.quiet {
+                h2 { "No stream is running" }
+                p { "Questions wait in Kafka until " code { "submit-job stream" } " answers them." }
+            }
+        } @else {
+            (table("Streams that answer now", &heads, rows))
+        }
+    }
+}
+
+/// The feature that has changed most since the training.
+fn drift(status: &StreamStatus) -> String {
+    let most = status.Drift.iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
+    match most {
+        None => "not known".into(),
+        Some((feature, psi)) if *psi >= DRIFT_LARGE => format!("{feature} has changed ({psi:.2})"),
+        Some((feature, psi)) => format!("none; most in {feature} ({psi:.2})"),
+    }
+}
+
+fn versions(models: &[ModelCard]) -> Markup {
+    let heads = [
+        Text("Model"),
+        Text("Role"),
+        Number("Trees"),
+        Number("Depth"),
+        Number("Flights"),
+        Number("Accuracy"),
+        Number("Log loss"),
+    ];
+    let rows = html! {
+        @for model in models {
+            tr {
+                th scope="row" {
+                    (page::version(&model.Version))
+                }
+                td { (model.Role) }
+                td.number { (model.Trees) }
+                td.number { (model.Depth) }
+                td.number { (count(model.TrainingRows)) }
+                td.number { (format!("{:.4}", model.Accuracy)) }
+                td.number { (format!("{:.4}", model.LogLoss)) }
+            }
+        }
+    };
+    table("Versions, as they were when last published", &heads, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_told_nothing_for_long_is_not_running() {
+        let status = StreamStatus {
+            Id: "tarmac-stream/0".into(),
+            At: "2026-01-01T00:00:00.000Z".into(),
+            Model: "0123456789abcdef".into(),
+            Messages: 12_345,
+            MessagesPerSecond: 7.25,
+            Lag: 3,
+            Drift: [("dep_delay".to_owned(), 0.5), ("carrier".to_owned(), 0.01)].into(),
+        };
+        let at = |text: &str| DateTime::parse_from_rfc3339(text).unwrap().to_utc();
+        let shown = live(std::slice::from_ref(&status), at("2026-01-01T00:00:06Z")).into_string();
+        for want in ["tarmac-stream/0", "7.2", "12,345", "dep_delay has changed (0.50)"] {
+            assert!(shown.contains(want), "{want:?} is not in {shown}");
+        }
+        let shown = live(&[status], at("2026-01-01T00:01:00Z")).into_string();
+        assert!(shown.contains("No stream is running"), "{shown}");
+    }
+}

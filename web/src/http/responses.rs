@@ -1,0 +1,68 @@
+//! Responses that several routes give, as a page or as JSON, by who asks.
+
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use serde_json::json;
+
+use crate::layout::page;
+
+/// Who asks decides how we answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// A browser without script: pages and redirects.
+    Person,
+    /// The script or another program: JSON.
+    Program,
+}
+
+impl Asker {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        if accept.is_some_and(|a| a.contains("text/html")) { Self::Person } else { Self::Program }
+    }
+}
+
+pub(crate) fn refuse(asker: Asker, status: StatusCode, reason: &str) -> Response {
+    match asker {
+        Asker::Person => page::notice(status, "This did not work", &format!("Sorry: {reason}.")),
+        Asker::Program => {
+            (status, Json(json!({ "status": "ERROR", "reason": reason }))).into_response()
+        }
+    }
+}
+
+/// Everything that has no route.
+pub(crate) async fn not_found() -> Response {
+    let text = "There is nothing at this address. It may have been mistyped, or it has moved.";
+    page::notice(StatusCode::NOT_FOUND, "This page does not exist", text)
+}
+
+/// The answer to an id that is no UUID.
+pub(crate) fn no_uuid() -> Response {
+    refuse(Asker::Program, StatusCode::BAD_REQUEST, "the id is not a UUID")
+}
+
+/// The answer when a bound on concurrency is reached.
+pub(crate) fn busy(asker: Asker) -> Response {
+    let reason =
+        "more people ask than this server can answer at once; please try again in a moment";
+    refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_gets_pages_and_everyone_else_json() {
+        for (accept, want) in [
+            ("text/html,application/xhtml+xml,*/*;q=0.8", Asker::Person),
+            ("application/json", Asker::Program),
+            ("*/*", Asker::Program),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(Asker::of(&headers), want, "{accept}");
+        }
+        assert_eq!(Asker::of(&HeaderMap::new()), Asker::Program);
+    }
+}

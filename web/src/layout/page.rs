@@ -1,0 +1,213 @@
+//! What all pages share: the frame around them, notices, tables that scroll, links to entities, and
+//! how numbers read.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use maud::{DOCTYPE, Markup, html};
+
+use crate::layout::assets;
+use crate::paths;
+
+/// Hexadecimal digits of a model's hash that are shown.
+const VERSION_DIGITS: usize = 12;
+
+/// The pages that are always a step away.
+const NAVIGATION: [(&str, &str); 7] = [
+    (paths::FORM, "Predict"),
+    ("/flights/search", "Flights"),
+    ("/airlines", "Airlines"),
+    ("/airplanes", "Airplanes"),
+    ("/airports", "Airports"),
+    ("/delays", "Delays"),
+    ("/model", "Model"),
+];
+
+/// A page: its title, what it adds to the head, and its content.
+pub(crate) fn frame(title: &str, head: Markup, main: Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · Tarmac" }
+                link rel="icon" type="image/svg+xml" href=(assets::ICON.url());
+                link rel="stylesheet" href=(assets::STYLE.url());
+                script src=(assets::SCRIPT.url()) defer {}
+                (head)
+            }
+            body {
+                a.skip href="#main" { "Skip to the content" }
+                header.top {
+                    a.brand href="/" {
+                        img src=(assets::ICON.url()) alt="" width="28" height="28";
+                        span { "Tarmac" }
+                    }
+                    nav aria-label="Pages" {
+                        ul { @for (path, name) in NAVIGATION { li { a href=(path) { (name) } } } }
+                    }
+                }
+                main #main { (main) }
+                footer.bottom {
+                    p { a href="/total_flights" { "Flights by month" } " · "
+                        a href="/routes" { "Routes" } " · "
+                        a href="/flights/delays/predict_batch" { "Predict overnight" } " · "
+                        a href="/api" { "For programs" } }
+                }
+            }
+        }
+    }
+}
+
+/// A page with a heading and an introduction.
+pub(crate) fn page(title: &str, intro: Markup, content: Markup) -> Markup {
+    let main = html! {
+        header.intro { h1 { (title) } p { (intro) } }
+        (content)
+    };
+    frame(title, html! {}, main)
+}
+
+/// A page that says one thing, with its status.
+pub(crate) fn notice(status: StatusCode, title: &str, text: &str) -> Response {
+    let main = html! {
+        article.card.notice {
+            p.status { (status.as_u16()) }
+            h1 { (title) }
+            p { (text) }
+            p { a.button href=(paths::FORM) { "Ask about a flight" } }
+        }
+    };
+    (status, frame(title, html! {}, main)).into_response()
+}
+
+/// Why a page cannot be shown; becomes a notice.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The store did not answer; the log says why.
+    Store(anyhow::Error),
+    /// There is no such thing.
+    NotFound(&'static str),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Store(error) => {
+                tracing::error!("cannot read what the page is made of: {error:#}");
+                let text = "The database behind this page did not answer. Please try again.";
+                notice(StatusCode::SERVICE_UNAVAILABLE, "Not available", text)
+            }
+            Self::NotFound(text) => notice(StatusCode::NOT_FOUND, "Nothing is known of it", text),
+        }
+    }
+}
+
+/// The head of a column.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Head<'a> {
+    /// Of texts.
+    Text(&'a str),
+    /// Of numbers, which are set to the right.
+    Number(&'a str),
+}
+
+/// A table that scrolls sideways by itself when it is wider than the screen.
+pub(crate) fn table(caption: &str, heads: &[Head<'_>], rows: Markup) -> Markup {
+    html! {
+        // reached by the keyboard, so that it can be scrolled by it
+        div.table tabindex="0" role="region" aria-label=(caption) {
+            table {
+                caption { (caption) }
+                thead { tr { @for head in heads {
+                    @match head {
+                        Head::Text(name) => th scope="col" { (name) },
+                        Head::Number(name) => th.number scope="col" { (name) },
+                    }
+                } } }
+                tbody { (rows) }
+            }
+        }
+    }
+}
+
+/// What is known, as terms with their descriptions.
+pub(crate) fn facts(facts: &[(&str, Markup)]) -> Markup {
+    html! {
+        dl.facts { @for (term, is) in facts { div { dt { (term) } dd { (is) } } } }
+    }
+}
+
+pub(crate) fn airline(code: &str) -> Markup {
+    html! { a href={ "/airline/" (code) } { (code) } }
+}
+
+pub(crate) fn airplane(tail_number: &str) -> Markup {
+    html! { a href={ "/airplane/" (tail_number) } { (tail_number) } }
+}
+
+pub(crate) fn airport(code: &str) -> Markup {
+    html! { a href={ "/airport/" (code) } { (code) } }
+}
+
+/// The version of a model: its first digits, and all of them as title.
+pub(crate) fn version(version: &str) -> Markup {
+    let digits: String = version.chars().take(VERSION_DIGITS).collect();
+    html! { code.version title=(version) { (digits) } }
+}
+
+/// A count with its thousands set apart.
+pub(crate) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A share in percent; a dash for what cannot be said.
+pub(crate) fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1} %", share * 100.0) } else { "–".into() }
+}
+
+/// Minutes with one decimal, and a true minus sign; a dash for what cannot be said.
+pub(crate) fn minutes(minutes: Option<f64>) -> String {
+    match minutes {
+        Some(m) if m.is_finite() => format!("{m:.1} min").replace('-', "−"),
+        _ => "–".into(),
+    }
+}
+
+/// A text as it stands in the query of a URL.
+pub(crate) fn url_text(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([percent(0.1234), percent(f64::NAN)], ["12.3 %", "–"]);
+        assert_eq!([minutes(Some(-2.25)), minutes(None)], ["−2.2 min", "–"]);
+    }
+}

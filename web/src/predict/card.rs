@@ -1,0 +1,320 @@
+//! The cards beside the form: nothing asked yet, waiting, too late, scored, rejected. This is the
+//! only rendering of an answer; the script puts the same HTML into the page.
+
+use chrono::DateTime;
+use events::{Answer, CLASS_LABELS, Prediction, Refusal, Status};
+use maud::{Markup, html};
+
+use crate::layout::page;
+use crate::paths;
+use crate::predict::explanation::{self, SimilarFlights};
+use crate::predict::form::FormInput;
+
+/// Before anything is asked: what an answer will be.
+pub(crate) fn invitation() -> Markup {
+    html! {
+        article.card.quiet data-card="invitation" {
+            h2 { "The answer appears here" }
+            p { "One of four classes of arrival delay, with the probability of each:" }
+            ul.legend {
+                @for (class, label) in CLASS_LABELS.iter().enumerate() {
+                    li class={ "c" (class) } {
+                        span.name { (label.name) } " " span.minutes { (label.minutes) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Before anything is asked that can wait.
+pub(crate) fn tomorrow() -> Markup {
+    html! {
+        article.card.quiet data-card="tomorrow" {
+            h2 { "The answer comes overnight" }
+            p { "The page of the day shows what was asked, and the answers when they are there." }
+        }
+    }
+}
+
+/// While the answer is not there.
+pub(crate) fn waiting() -> Markup {
+    html! {
+        article.card.quiet data-card="waiting" {
+            h2 { span.spinner aria-hidden="true" {} "Waiting for the answer" }
+            p {
+                "Kafka has your question. Questions are scored together, every few seconds; the \
+                 answer appears here by itself."
+            }
+        }
+    }
+}
+
+/// When nothing came for so long that somebody should know.
+pub(crate) fn late() -> Markup {
+    html! {
+        article.card.trouble data-card="late" {
+            h2 { "No answer yet" }
+            p {
+                "Nothing came back for five minutes; the scoring job may not be running. Your \
+                 question is kept: come back to this address later, or reload the page."
+            }
+        }
+    }
+}
+
+/// What became of the question; `similar` are flights like the one that was asked about.
+pub(crate) fn answer(answer: &Answer, similar: &SimilarFlights) -> Markup {
+    match answer {
+        Answer::Scored(prediction) => scored(prediction, similar),
+        Answer::Refused(refusal) => refused(refusal),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Markup {
+    let (title, advice) = match refusal.status {
+        Status::Expired => ("This question came too late", "Please ask again."),
+        Status::Ok | Status::Rejected => {
+            ("This question could not be scored", "Please correct it and ask again.")
+        }
+    };
+    html! {
+        article.card.trouble data-card="rejected" {
+            h2 { (title) }
+            p.reason { (refusal.Reason) }
+            p { (advice) }
+        }
+    }
+}
+
+fn scored(prediction: &Prediction, similar: &SimilarFlights) -> Markup {
+    let label = usize::try_from(prediction.Prediction).ok().and_then(|i| CLASS_LABELS.get(i));
+    html! {
+        article class={ "card result c" (prediction.Prediction) } data-card="result" {
+            p.flight { (flight(prediction)) }
+            h2.label { (label.map_or("Unknown class", |label| label.name)) }
+            p.minutes { (label.map_or("", |label| label.minutes)) }
+            (bars(prediction))
+            @if !prediction.Unseen.is_empty() {
+                ul.notes aria-label="Notes" {
+                    @for field in &prediction.Unseen { li { (unseen(field, prediction)) } }
+                }
+            }
+            (explanation::contributions(prediction))
+            (explanation::like_this(similar))
+            (what_if(prediction))
+            (facts(prediction))
+        }
+    }
+}
+
+/// The same question with another delay.
+fn what_if(prediction: &Prediction) -> Markup {
+    let typed = FormInput::of(prediction);
+    html! {
+        form.what-if data-ask method="post" action=(paths::ASK) {
+            @for field in ["Carrier", "FlightDate", "Origin", "Dest", "FlightNum"] {
+                input type="hidden" name=(field) value=(typed.get(field));
+            }
+            label for="what-if" { "What if it left with another delay, in minutes?" }
+            div.ask {
+                input #what-if name="DepDelay" inputmode="numeric" autocomplete="off"
+                    value=(typed.get("DepDelay"));
+                button type="submit" { "Ask again" }
+            }
+        }
+    }
+}
+
+/// One bar a class. Widths are attributes of SVG: the pages allow no inline style.
+fn bars(prediction: &Prediction) -> Markup {
+    html! {
+        ul.bars aria-label="Probability of each class" {
+            @for (class, label) in CLASS_LABELS.iter().enumerate() {
+                @let percent = 100.0 * prediction.Probabilities[class];
+                @let chosen = usize::try_from(prediction.Prediction) == Ok(class);
+                li class={ "c" (class) @if chosen { " chosen" } } {
+                    span.name { (label.name) }
+                    span.percent { (format!("{percent:.1} %")) }
+                    svg.bar aria-hidden="true" focusable="false" {
+                        rect.track width="100%" height="100%" {}
+                        rect.fill width=(format!("{:.2}%", percent.clamp(0.0, 100.0)))
+                            height="100%" {}
+                    }
+                    span.minutes { (label.minutes) }
+                }
+            }
+        }
+    }
+}
+
+fn facts(prediction: &Prediction) -> Markup {
+    html! {
+        dl.facts {
+            div { dt { "Departure" } dd { (delay(prediction.DepDelay)) } }
+            @if let Some(miles) = prediction.Distance {
+                div { dt { "Distance" } dd { (format!("{miles:.0} miles")) } }
+            }
+            @if let Some(seconds) = seconds_taken(prediction) {
+                div { dt { "Answered in" } dd { (format!("{seconds:.1} s")) } }
+            }
+            div {
+                dt { "Model" }
+                dd { (page::version(&prediction.ModelVersion)) }
+            }
+        }
+    }
+}
+
+fn flight(prediction: &Prediction) -> Markup {
+    html! {
+        strong {
+            (page::airline(&prediction.Carrier)) " "
+            (prediction.FlightNum.as_deref().unwrap_or(""))
+        }
+        " " span.route {
+            (page::airport(&prediction.Origin)) " → " (page::airport(&prediction.Dest))
+        } " "
+        time datetime=(prediction.FlightDate) { (prediction.FlightDate.format("%a %-d %b %Y")) }
+    }
+}
+
+fn delay(minutes: f64) -> String {
+    let unit = if minutes.abs() == 1.0 { "minute" } else { "minutes" };
+    match minutes {
+        m if m > 0.0 => format!("{m} {unit} late"),
+        m if m < 0.0 => format!("{} {unit} early", -m),
+        _ => "on time".into(),
+    }
+}
+
+/// From the question to the answer; none when a clock is missing or went backwards.
+fn seconds_taken(prediction: &Prediction) -> Option<f64> {
+    let asked = DateTime::parse_from_rfc3339(prediction.Timestamp.as_deref()?).ok()?;
+    let answered = DateTime::parse_from_rfc3339(&prediction.AnsweredAt).ok()?;
+    let taken = (answered - asked).to_std().ok()?;
+    Some(taken.as_secs_f64())
+}
+
+fn unseen(field: &str, prediction: &Prediction) -> String {
+    let p = prediction;
+    let what = match field {
+        "Carrier" => format!("{} is not a carrier the model has seen", p.Carrier),
+        "Origin" => format!("{} is not an airport the model has seen as origin", p.Origin),
+        "Dest" => format!("{} is not an airport the model has seen as destination", p.Dest),
+        "Route" => format!("{} is not a route the model has seen", p.Route),
+        _ => format!("{field} has a value the model has not seen"),
+    };
+    format!("{what}; the answer rests on what else is known about the flight.")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use events::Contribution;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A scored request for the tests of this crate.
+    pub(crate) fn prediction(id: Uuid) -> Prediction {
+        Prediction {
+            UUID: id,
+            status: Status::Ok,
+            Origin: "ATL".into(),
+            Dest: "SFO".into(),
+            Route: "ATL-SFO".into(),
+            Carrier: "AA".into(),
+            FlightNum: Some("1024".into()),
+            FlightDate: "2016-12-25".parse().unwrap(),
+            DayOfWeek: 7,
+            DayOfYear: 360,
+            DayOfMonth: 25,
+            DepDelay: 290.0,
+            Distance: Some(2139.0),
+            Timestamp: Some("2016-12-20T10:00:00.000Z".into()),
+            AnsweredAt: "2016-12-20T10:00:02.500Z".into(),
+            Prediction: 3,
+            Probabilities: [0.0, 0.05, 0.125, 0.825],
+            BaseRates: Some([0.25, 0.25, 0.25, 0.25]),
+            Contributions: vec![contribution("dep_delay", [-0.25, -0.2, -0.125, 0.575])],
+            Unseen: vec![],
+            ModelVersion: "0123456789abcdef".repeat(4),
+        }
+    }
+
+    fn contribution(feature: &str, changes: [f64; 4]) -> Contribution {
+        Contribution { Feature: feature.into(), Changes: changes }
+    }
+
+    fn render(prediction: Prediction) -> String {
+        answer(&Answer::Scored(Box::new(prediction)), &SimilarFlights::new()).into_string()
+    }
+
+    #[test]
+    fn a_result_shows_the_label_four_bars_the_model_and_the_time_it_took() {
+        let card = render(prediction(Uuid::nil()));
+        for want in [
+            "<h2 class=\"label\">Very late</h2>",
+            "30+ minutes late",
+            "82.5 %",
+            "width=\"12.50%\"",
+            ">0123456789ab</code>",
+            "290 minutes late",
+            "2139 miles",
+            "2.5 s",
+            ">AA</a> 1024",
+            "name=\"DepDelay\"",
+            "Departure delay: 290 min",
+            "Sun 25 Dec 2016",
+        ] {
+            assert!(card.contains(want), "{want:?} is not in {card}");
+        }
+        assert_eq!(card.matches("class=\"bar\"").count(), 4);
+        assert!(!card.contains("class=\"notes\""));
+        assert!(!card.contains("style="));
+    }
+
+    #[test]
+    fn what_the_model_has_not_seen_is_said() {
+        let mut unknown = prediction(Uuid::nil());
+        unknown.Origin = "ZZZ".into();
+        unknown.Unseen = ["Origin", "Route", "Season"].map(String::from).to_vec();
+        let card = render(unknown);
+        assert!(card.contains("ZZZ is not an airport the model has seen"));
+        assert!(card.contains("ATL-SFO is not a route"));
+        assert!(card.contains("Season has a value"));
+    }
+
+    #[test]
+    fn a_card_holds_no_markup_of_others_and_no_time_that_cannot_be() {
+        let mut hostile = prediction(Uuid::nil());
+        hostile.Origin = "<script>alert(1)</script>".into();
+        hostile.ModelVersion = "\"><img src=x>é".into();
+        hostile.Timestamp = Some("2026-01-01T00:00:00.000Z".into());
+        hostile.Prediction = 9;
+        let card = render(hostile);
+        assert!(!card.contains("<script") && !card.contains("<img"), "{card}");
+        assert!(!card.contains("Answered in"));
+        assert!(card.contains("Unknown class"));
+    }
+
+    #[test]
+    fn a_rejection_says_why() {
+        let refusal = Refusal {
+            UUID: Uuid::nil(),
+            status: Status::Rejected,
+            Reason: "Origin: must be <b>".into(),
+        };
+        let card = answer(&Answer::Refused(refusal), &SimilarFlights::new()).into_string();
+        assert!(card.contains("Origin: must be &lt;b&gt;"));
+    }
+
+    #[test]
+    fn a_delay_is_said_in_words() {
+        for (minutes, want) in
+            [(15.0, "15 minutes late"), (-1.0, "1 minute early"), (0.0, "on time")]
+        {
+            assert_eq!(delay(minutes), want);
+        }
+    }
+}

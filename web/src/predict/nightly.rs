@@ -1,0 +1,178 @@
+//! Questions that can wait: left in the store by day, answered overnight by `submit-job predict`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::rejection::FormRejection;
+use axum::extract::{self, Form, Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Json, Redirect, Response};
+use chrono::NaiveDate;
+use events::{
+    Answer, CLASS_LABELS, PREDICTION_RESULTS, PREDICTION_TASKS, PredictionRequest, parse_uuid,
+    task_id, task_ids,
+};
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::json;
+use store::Query;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::http::responses::{Asker, refuse};
+use crate::layout::page::Head::{Number, Text};
+use crate::layout::page::{self, Failure, count, page, table};
+use crate::paths;
+use crate::predict::form::{self, Errors, FormInput};
+use crate::predict::form_page::{Asked, View, form_page};
+use crate::predict::routes::{invalid, question};
+
+/// Questions of a day that are shown.
+const SHOWN_MAX: u32 = 200;
+/// Questions of a day that are taken: they are kept for ever.
+const TASKS_MAX: u32 = 20_000;
+
+/// The question that somebody comes from.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Own {
+    id: String,
+}
+
+/// GET `/flights/delays/predict_batch`.
+pub(crate) async fn form(State(app): State<Arc<App>>) -> Markup {
+    let typed = FormInput::example((app.now)().date_naive());
+    let choices = &app.choices.read(&app.store).await;
+    let errors = &Errors::new();
+    form_page(&View { typed: &typed, errors, failure: "", choices, asked: Asked::Overnight })
+}
+
+/// POST `/flights/delays/predict/classify`.
+pub(crate) async fn ask(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    form: Result<Form<FormInput>, FormRejection>,
+) -> Response {
+    let asker = Asker::of(&headers);
+    let typed = match question(&headers, form) {
+        Ok(typed) => typed,
+        Err((status, reason)) => return refuse(asker, status, reason),
+    };
+    let now = (app.now)();
+    let request = match form::parse(&typed, now, Uuid::new_v4()) {
+        Ok(request) => request,
+        Err(errors) => return invalid(&app, asker, &typed, &errors, Asked::Overnight).await,
+    };
+    let day = now.date_naive();
+    match leave(&app, &request, day).await {
+        Ok(true) if asker == Asker::Person => {
+            Redirect::to(&format!("{}?id={}", results_path(day), request.UUID)).into_response()
+        }
+        Ok(false) => {
+            let reason = "no more questions are taken today; please ask tomorrow";
+            refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
+        }
+        Ok(true) => Json(json!({ "status": "OK", "id": request.UUID })).into_response(),
+        Err(error) => {
+            tracing::error!(id = %request.UUID, "cannot keep the request: {error:#}");
+            let reason = "the question could not be kept; please try again";
+            refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
+        }
+    }
+}
+
+/// Keeps a question; whether there was room for it.
+async fn leave(app: &App, request: &PredictionRequest, day: NaiveDate) -> anyhow::Result<bool> {
+    let of_day = Query { limit: TASKS_MAX, ..of_day(day) };
+    if app.store.count(PREDICTION_TASKS, &of_day).await? >= TASKS_MAX.into() {
+        return Ok(false);
+    }
+    let mut task = serde_json::to_value(request)?;
+    task["_id"] = task_id(day, request.UUID).into();
+    app.store.write_once(PREDICTION_TASKS, &[task]).await?;
+    Ok(true)
+}
+
+/// The questions of a day.
+fn of_day(day: NaiveDate) -> Query {
+    let (first, last) = task_ids(day);
+    Query {
+        between: vec![("_id".to_owned(), first.into(), last.into())],
+        limit: SHOWN_MAX,
+        ..Query::default()
+    }
+}
+
+fn results_path(day: NaiveDate) -> String {
+    format!("{}/results/{day}", paths::NIGHTLY_FORM)
+}
+
+/// GET `/flights/delays/predict_batch/results/{day}`: what was asked on a day, and the answers that
+/// are there.
+pub(crate) async fn results(
+    State(app): State<Arc<App>>,
+    Path(day): Path<String>,
+    extract::Query(own): extract::Query<Own>,
+) -> Result<Markup, Failure> {
+    const NO_DAY: Failure = Failure::NotFound("The address ends with a day, as YEAR-MONTH-DAY.");
+    let Ok(day) = NaiveDate::parse_from_str(&day, "%Y-%m-%d") else { return Err(NO_DAY) };
+    let n_tasks = Query { limit: TASKS_MAX, ..of_day(day) };
+    let n_tasks = app.store.count(PREDICTION_TASKS, &n_tasks).await?;
+    let own: Vec<String> = parse_uuid(&own.id).map(|id| task_id(day, id)).into_iter().collect();
+    let mut tasks = app.store.get_all(PREDICTION_TASKS, &own).await?;
+    let others = app.store.find(PREDICTION_TASKS, &of_day(day)).await?;
+    tasks.extend(others.into_iter().filter(|task| own.iter().all(|id| task["_id"] != id.as_str())));
+    let id = |document: &serde_json::Value| document["_id"].as_str().unwrap_or_default().to_owned();
+    let ids: Vec<String> = tasks.iter().map(id).collect();
+    let answers = app.store.get_all(PREDICTION_RESULTS, &ids).await?;
+    let answers: BTreeMap<String, Answer> = answers
+        .into_iter()
+        .filter_map(|document| Some((id(&document), serde_json::from_value(document).ok()?)))
+        .collect();
+    let asked = tasks.into_iter().filter_map(|task| {
+        let id = id(&task);
+        Some((id, serde_json::from_value(task).ok()?))
+    });
+    let rows = html! { @for (id, request) in asked { (row(&request, answers.get(&id))) } };
+    let heads =
+        [Text("Flight"), Text("Date"), Text("Route"), Number("Departure delay"), Text("Answer")];
+    let intro = html! {
+        (count(n_tasks)) " questions were left on this day"
+        @if n_tasks > ids.len() as u64 { ", of which these are some" } "; "
+        code { "submit-job predict" } " answers them."
+    };
+    let content = html! {
+        @if ids.is_empty() {
+            p.card.quiet { "Nothing was asked on this day." }
+        } @else {
+            (table("Questions of the day", &heads, rows))
+        }
+        p { a.button href=(paths::NIGHTLY_FORM) { "Ask another" } }
+    };
+    Ok(page(&format!("Predictions of {day}"), intro, content))
+}
+
+fn row(request: &PredictionRequest, answer: Option<&Answer>) -> Markup {
+    let number = request.FlightNum.as_deref().unwrap_or_default();
+    html! {
+        tr {
+            th scope="row" { (page::airline(&request.Carrier)) " " (number) }
+            td { (request.FlightDate) }
+            td { (page::airport(&request.Origin)) " → " (page::airport(&request.Dest)) }
+            td.number { (request.DepDelay) " min" }
+            td { (said(answer)) }
+        }
+    }
+}
+
+fn said(answer: Option<&Answer>) -> String {
+    match answer {
+        None => "not yet".into(),
+        Some(Answer::Refused(refusal)) => refusal.Reason.clone(),
+        Some(Answer::Scored(prediction)) => {
+            let class = usize::try_from(prediction.Prediction).ok();
+            let label = class.and_then(|class| CLASS_LABELS.get(class));
+            label.map_or_else(|| "unknown class".into(), |l| format!("{} ({})", l.name, l.minutes))
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The routes: the page with its form, the question, the state of its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Form, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Json, Redirect, Response};
+use events::{Answer, PredictionRequest};
+use rdkafka::producer::FutureRecord;
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::http::cache;
+use crate::http::middleware;
+use crate::http::responses::{Asker, no_uuid, refuse};
+use crate::layout::page;
+use crate::paths;
+use crate::predict::answers::{self, Found};
+use crate::predict::form::{self, Errors, FormInput};
+use crate::predict::form_page::{self, Asked, View};
+
+const UNAVAILABLE: &str =
+    "Your question could not be sent: Kafka did not acknowledge it. Please try again.";
+
+#[derive(Deserialize)]
+pub(crate) struct Shown {
+    id: Option<String>,
+    #[serde(default)]
+    refresh: String,
+}
+
+/// GET `/flights/delays/predict_kafka`, with `?id=` the page of that question.
+/// Other fields fill in the form.
+pub(crate) async fn form_page(
+    State(app): State<Arc<App>>,
+    Query(shown): Query<Shown>,
+    Query(typed): Query<FormInput>,
+) -> Response {
+    let example = match typed == FormInput::default() {
+        true => FormInput::example((app.now)().date_naive()),
+        false => typed,
+    };
+    let (typed, asked) = match shown.id.as_deref().map(events::parse_uuid) {
+        None => (example, Asked::Nothing),
+        Some(None) => {
+            let text = "The address does not hold the id of a question.";
+            return page::notice(StatusCode::BAD_REQUEST, "No such question", text);
+        }
+        Some(Some(id)) => match answers::find(&app.store, id).await {
+            Ok(None) => {
+                let n_refreshes = shown.refresh.parse().unwrap_or(0);
+                (example, Asked::Waiting { id, n_refreshes })
+            }
+            Ok(Some(Found { answer, .. })) => {
+                let typed = match &answer {
+                    Answer::Scored(prediction) => FormInput::of(prediction),
+                    Answer::Refused(_) => example,
+                };
+                let similar = answers::similar(&app.store, &answer).await;
+                (typed, Asked::Answered(Box::new(answer), similar))
+            }
+            Err(error) => {
+                tracing::error!(%id, "cannot read the answer: {error:#}");
+                let text = "The answers cannot be read at the moment. Please try again.";
+                return page::notice(StatusCode::SERVICE_UNAVAILABLE, "Not available", text);
+            }
+        },
+    };
+    let choices = &app.choices.read(&app.store).await;
+    let errors = &Errors::new();
+    let is_form = matches!(asked, Asked::Nothing);
+    let view = View { typed: &typed, errors, failure: "", choices, asked };
+    let page = form_page::form_page(&view).into_response();
+    if is_form { cache::keep(page).await } else { page }
+}
+
+/// POST `/flights/delays/predict/classify_realtime`: answers once Kafka has the question.
+pub(crate) async fn ask(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    form: Result<Form<FormInput>, FormRejection>,
+) -> Response {
+    let asker = Asker::of(&headers);
+    let typed = match question(&headers, form) {
+        Ok(typed) => typed,
+        Err((status, reason)) => return refuse(asker, status, reason),
+    };
+    let request = match form::parse(&typed, (app.now)(), Uuid::new_v4()) {
+        Ok(request) => request,
+        Err(errors) => return invalid(&app, asker, &typed, &errors, Asked::Nothing).await,
+    };
+    match send(&app, &request).await {
+        Ok(()) => accepted(asker, request.UUID),
+        Err(error) => {
+            tracing::error!(id = %request.UUID, "cannot send the request: {error:#}");
+            unavailable(&app, asker, &typed).await
+        }
+    }
+}
+
+/// What was typed, or why it is not taken.
+pub(crate) fn question(
+    headers: &HeaderMap,
+    form: Result<Form<FormInput>, FormRejection>,
+) -> Result<FormInput, (StatusCode, &'static str)> {
+    if middleware::cross_site(headers) {
+        return Err((StatusCode::FORBIDDEN, "questions are not taken from other sites"));
+    }
+    let Form(typed) =
+        form.map_err(|rejection| (rejection.status(), "the body is no valid form"))?;
+    Ok(typed)
+}
+
+/// GET `/flights/delays/predict/classify_realtime/response/{id}`.
+pub(crate) async fn response(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    let Some(id) = events::parse_uuid(&id) else {
+        return no_uuid();
+    };
+    match answers::find(&app.store, id).await {
+        Ok(found) => Json(answers::state(id, found.as_ref())).into_response(),
+        Err(error) => {
+            tracing::error!(%id, "cannot read the answer: {error:#}");
+            let reason = "the answers cannot be read at the moment";
+            refuse(Asker::Program, StatusCode::SERVICE_UNAVAILABLE, reason)
+        }
+    }
+}
+
+/// Resolves when the brokers have the request on the topic.
+async fn send(app: &App, request: &PredictionRequest) -> Result<()> {
+    let key = request.UUID.to_string();
+    let payload = request.encode();
+    let record = FutureRecord::to(&app.request_topic).key(&key).payload(&payload);
+    // a full queue means that Kafka has been away for long: say so at once
+    let sent = app.producer.send(record, Duration::ZERO).await;
+    sent.map_err(|(error, _)| error).with_context(|| format!("topic {}", app.request_topic))?;
+    Ok(())
+}
+
+fn accepted(asker: Asker, id: Uuid) -> Response {
+    match asker {
+        Asker::Person => Redirect::to(&format!("{}?id={id}", paths::FORM)).into_response(),
+        Asker::Program => Json(json!({ "status": "OK", "id": id })).into_response(),
+    }
+}
+
+pub(crate) async fn invalid(
+    app: &App,
+    asker: Asker,
+    typed: &FormInput,
+    errors: &Errors,
+    asked: Asked,
+) -> Response {
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    match asker {
+        Asker::Person => form_again(app, status, typed, errors, "", asked).await,
+        Asker::Program => {
+            (status, Json(json!({ "status": "INVALID", "errors": errors }))).into_response()
+        }
+    }
+}
+
+async fn unavailable(app: &App, asker: Asker, typed: &FormInput) -> Response {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    match asker {
+        Asker::Person => {
+            form_again(app, status, typed, &Errors::new(), UNAVAILABLE, Asked::Nothing).await
+        }
+        Asker::Program => refuse(asker, status, UNAVAILABLE),
+    }
+}
+
+/// The form as it was typed, with what is wrong.
+async fn form_again(
+    app: &App,
+    status: StatusCode,
+    typed: &FormInput,
+    errors: &Errors,
+    failure: &str,
+    asked: Asked,
+) -> Response {
+    let choices = &app.choices.read(&app.store).await;
+    let view = View { typed, errors, failure, choices, asked };
+    (status, form_page::form_page(&view)).into_response()
+}
