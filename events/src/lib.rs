@@ -42,8 +42,8 @@ pub const PREDICTION_RESULTS: &str = "prediction_results";
 pub const MODELS: &str = "models";
 /// Collection of [`StreamStatus`].
 pub const STREAM_STATUS: &str = "stream_status";
-/// Collection of airlines, `_id` = carrier code, field `Name`, as `sql/pages/airlines.sql` makes it;
-/// so are all that follow, each by the file of its name.
+/// Collection of airlines, `_id` = carrier code, field `Name`, as `sql/pages/airlines.sql` makes
+/// it; so are all that follow, each by the file of its name.
 pub const AIRLINES: &str = "airlines";
 /// Collection of [`AirlineProfile`]s, `_id` = carrier code.
 pub const AIRLINE_PROFILES: &str = "airline_profiles";
