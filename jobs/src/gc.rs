@@ -1,9 +1,8 @@
 //! What of the data root has outlived its use.
 //!
-//! Flights, distances and the features of a person's choice are never touched. A job's record goes
-//! when it has ended long ago, and with it what only that job has left; a model goes when nothing
-//! names it: neither the list of champions, which is what can be rolled back to, nor the record of
-//! a job that stays.
+//! Flights and distances are never touched. A job's record goes when it has ended long ago, and
+//! with it what only that job has left; a model goes when nothing names it: neither the list of
+//! champions, which is what can be rolled back to, nor the record of a job that stays.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -92,8 +92,9 @@ impl Record {
 
 /// Reads a record; `None` when there is no such job.
 pub async fn get(lake: &Lake, id: &str) -> Result<Option<Record>> {
+    let path = path(id, "json")?;
     let Some(bytes) = bytes(lake, id).await? else { return Ok(None) };
-    Ok(Some(serde_json::from_slice(&bytes).with_context(|| lake.url(&format!("jobs/{id}.json")))?))
+    Ok(Some(serde_json::from_slice(&bytes).with_context(|| lake.url(&path))?))
 }
 
 /// The bytes of a record, which may not be one.

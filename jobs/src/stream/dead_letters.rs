@@ -111,7 +111,7 @@ impl KnownLetters {
 
     /// Whether a letter of this message is among them.
     pub(crate) fn contains(&self, message: &Message) -> bool {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return false;
         }
         let Message { partition, offset, created_ms, key, value, .. } = message;
@@ -124,8 +124,7 @@ impl KnownLetters {
 
 fn name(partition: i32, offset: i64, time: &str, digest: &str) -> [u8; 16] {
     let name = Sha256::digest(format!("{partition}/{offset}/{time}/{digest}"));
-    let (first, _) = name.split_at(16);
-    first.try_into().unwrap_or_default()
+    *name.first_chunk().expect("it has 32 bytes")
 }
 
 /// The letters that came from these partitions of the topic of requests, from before these offsets.

@@ -29,7 +29,7 @@ use crate::predict::routes::{invalid, question};
 
 /// Questions of a day that are shown.
 const SHOWN_MAX: u32 = 200;
-/// Questions of a day that are taken: they are kept for ever.
+/// Questions of a day that are taken: streams keep them for 90 days unless told otherwise.
 const TASKS_MAX: u32 = 20_000;
 
 /// The question that somebody comes from.
