@@ -75,7 +75,7 @@ def ways(results):
     print_table(table)
     print(f"\nall made the model {next(iter(models))[1]}")
 
-    for base in ("in process", "in process, codes on disk"):
+    for base in ("in process", "in process, indices on disk"):
         table = [[f"ratio to {base}", *(heading for heading, *_, ratio in WAYS if ratio)]]
         for name, result in trained.items():
             pairs = ((figure(result), figure(trained[base])) for _, figure, _, ratio in WAYS if ratio)

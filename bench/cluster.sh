@@ -93,9 +93,9 @@ for ((round = 1; round <= RUNS; round++)); do
     echo "in process" >&2
     train "in process" -- --master "local[$THREADS]" >>"$LOG" 2>&1 || failed "in process"
     time_queries "in process" "local[$THREADS]"
-    echo "in process, codes on disk" >&2
-    train "in process, codes on disk" -- --master "local[$THREADS]" --codes-memory 0 \
-        >>"$LOG" 2>&1 || failed "in process, codes on disk"
+    echo "in process, indices on disk" >&2
+    train "in process, indices on disk" -- --master "local[$THREADS]" --codes-memory 0 \
+        >>"$LOG" 2>&1 || failed "in process, indices on disk"
     on_cluster 1 "$THREADS"
     on_cluster "$THREADS" 1
 done

@@ -42,8 +42,8 @@ for ((round = 1; round <= RUNS; round++)); do
         DATA=$OUT/root-$rows
         train "$rows" -- --master "local[$THREADS]" >>"$LOG" 2>&1 || failed "$rows"
     done
-    echo "$rows, $CODES_MEMORY MiB for codes" >&2
-    train "$rows, $CODES_MEMORY MiB for codes" -- \
+    echo "$rows, $CODES_MEMORY MiB for indices" >&2
+    train "$rows, $CODES_MEMORY MiB for indices" -- \
         --master "local[$THREADS]" --codes-memory "$CODES_MEMORY" >>"$LOG" 2>&1 || failed "$rows"
 done
 

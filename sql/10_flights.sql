@@ -2,9 +2,10 @@
 -- makes: flights, with what is wrong with a row in reject_reason
 -- grain: one row per row of a raw file
 --
--- Clock times come as HHMM local time and become minutes of the day (2400 is 0). Dates come as
--- YYYY-MM-DD, as year, month and day, or, in the feature files of the original system, as an
--- instant whose UTC clock shows the local time.
+-- Clock times come as HHMM local time and become minutes of the day (2400 is 0), codes lose blanks
+-- and become capitals: both by the functions that read requests. Dates come as YYYY-MM-DD, as year,
+-- month and day, or, in the feature files of the original system, as an instant whose UTC clock
+-- shows the local time.
 WITH dates AS (
   SELECT
     *,
@@ -37,22 +38,26 @@ numbers AS (
     CASE WHEN ABS(TRY_CAST(air_time AS DOUBLE)) < 1e9 THEN TRY_CAST(air_time AS DOUBLE) END AS air_time_minutes,
     CASE WHEN ABS(TRY_CAST(distance AS DOUBLE)) < 1e9 THEN TRY_CAST(distance AS DOUBLE) END AS distance_miles,
     TRY_CAST(cancelled AS DOUBLE) AS cancelled_flag,
-    TRY_CAST(diverted AS DOUBLE) AS diverted_flag
+    TRY_CAST(diverted AS DOUBLE) AS diverted_flag,
+    flight_code(carrier) AS carrier_code,
+    flight_code(tail_number) AS tail_code,
+    flight_code(origin) AS origin_code,
+    flight_code(dest) AS dest_code
   FROM dates
 )
 SELECT
-  flight_id(date, carrier, flight_number, origin, dest, crs_dep_hhmm) AS flight_id,
+  flight_id(date, carrier_code, flight_number, origin_code, dest_code, crs_dep_hhmm) AS flight_id,
   date AS flight_date,
-  carrier,
+  carrier_code AS carrier,
   flight_number,
-  tail_number,
-  origin,
-  dest,
-  CAST(crs_dep_hhmm / 100 % 24 * 60 + crs_dep_hhmm % 100 AS INT) AS crs_dep_minutes,
-  CAST(dep_hhmm / 100 % 24 * 60 + dep_hhmm % 100 AS INT) AS dep_minutes,
+  tail_code AS tail_number,
+  origin_code AS origin,
+  dest_code AS dest,
+  clock_minutes(crs_dep_hhmm) AS crs_dep_minutes,
+  clock_minutes(dep_hhmm) AS dep_minutes,
   dep_delay_minutes,
-  CAST(crs_arr_hhmm / 100 % 24 * 60 + crs_arr_hhmm % 100 AS INT) AS crs_arr_minutes,
-  CAST(arr_hhmm / 100 % 24 * 60 + arr_hhmm % 100 AS INT) AS arr_minutes,
+  clock_minutes(crs_arr_hhmm) AS crs_arr_minutes,
+  clock_minutes(arr_hhmm) AS arr_minutes,
   arr_delay_minutes,
   air_time_minutes,
   distance_miles,
@@ -74,20 +79,16 @@ SELECT
   CASE
     WHEN malformed IS NOT NULL THEN malformed
     WHEN date IS NULL THEN 'flight date is missing or not a date: ' || COALESCE(flight_date, 'null')
-    WHEN carrier IS NULL THEN 'carrier is missing'
-    WHEN origin IS NULL THEN 'origin is missing'
-    WHEN dest IS NULL THEN 'destination is missing'
-    WHEN crs_dep_time IS NOT NULL
-      AND COALESCE(crs_dep_hhmm NOT BETWEEN 0 AND 2400 OR crs_dep_hhmm % 100 > 59, TRUE)
+    WHEN carrier_code IS NULL THEN 'carrier is missing'
+    WHEN origin_code IS NULL THEN 'origin is missing'
+    WHEN dest_code IS NULL THEN 'destination is missing'
+    WHEN crs_dep_time IS NOT NULL AND clock_minutes(crs_dep_hhmm) IS NULL
       THEN 'scheduled departure is not a time of day: ' || crs_dep_time
-    WHEN crs_arr_time IS NOT NULL
-      AND COALESCE(crs_arr_hhmm NOT BETWEEN 0 AND 2400 OR crs_arr_hhmm % 100 > 59, TRUE)
+    WHEN crs_arr_time IS NOT NULL AND clock_minutes(crs_arr_hhmm) IS NULL
       THEN 'scheduled arrival is not a time of day: ' || crs_arr_time
-    WHEN dep_time IS NOT NULL
-      AND COALESCE(dep_hhmm NOT BETWEEN 0 AND 2400 OR dep_hhmm % 100 > 59, TRUE)
+    WHEN dep_time IS NOT NULL AND clock_minutes(dep_hhmm) IS NULL
       THEN 'departure is not a time of day: ' || dep_time
-    WHEN arr_time IS NOT NULL
-      AND COALESCE(arr_hhmm NOT BETWEEN 0 AND 2400 OR arr_hhmm % 100 > 59, TRUE)
+    WHEN arr_time IS NOT NULL AND clock_minutes(arr_hhmm) IS NULL
       THEN 'arrival is not a time of day: ' || arr_time
     WHEN dep_delay IS NOT NULL AND dep_delay_minutes IS NULL
       THEN 'departure delay is not a number: ' || dep_delay

@@ -17,16 +17,6 @@ SELECT
     'UInt8'
   ) AS label,
   (flight_id & 65535) < $holdout AS is_holdout,
-  dep_delay_minutes,
-  distance_miles,
-  day_of_month,
-  day_of_week,
-  day_of_year,
-  carrier,
-  origin,
-  dest,
-  route,
-  crs_dep_minutes,
-  crs_arr_minutes
+  features
 FROM features
-WHERE arr_delay_minutes IS NOT NULL AND dep_delay_minutes IS NOT NULL AND NOT never_arrived
+WHERE arr_delay_minutes IS NOT NULL AND features['dep_delay'] IS NOT NULL AND NOT never_arrived

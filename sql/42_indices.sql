@@ -1,12 +1,9 @@
--- reads: training
--- makes: codes, materialised once a run: what the passes over the rows read
+-- reads: training; bins and categories are inside feature_indices
+-- makes: indices, materialised once a run: what the passes over the rows read
 -- grain: one row per flight that is trained on
 SELECT
   row_key,
   label,
-  feature_codes(
-    dep_delay_minutes, distance_miles, day_of_month, day_of_week, day_of_year,
-    carrier, origin, dest, route, crs_dep_minutes, crs_arr_minutes
-  ) AS codes
+  feature_indices(features) AS indices
 FROM training
 WHERE NOT is_holdout

@@ -7,11 +7,7 @@
 WITH scored AS (
   SELECT
     label,
-    predict_delay(
-      $model,
-      dep_delay_minutes, distance_miles, day_of_month, day_of_week, day_of_year,
-      carrier, origin, dest, route, crs_dep_minutes, crs_arr_minutes
-    ) AS answer
+    predict_delay($model, features) AS answer
   FROM training
   WHERE is_holdout
 ),

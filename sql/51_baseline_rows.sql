@@ -7,17 +7,7 @@
 SELECT
   label,
   is_holdout,
-  dep_delay_minutes,
-  distance_miles,
-  day_of_month,
-  day_of_week,
-  day_of_year,
-  carrier,
-  origin,
-  dest,
-  route,
-  crs_dep_minutes,
-  crs_arr_minutes
+  features
 FROM training
 WHERE ((row_key >> 16) & 65535) < $share
 ORDER BY row_key

@@ -1,32 +1,17 @@
--- reads: features; the model is inside predict_delay
+-- reads: features; the model is inside the functions
 -- makes: predictions
 -- grain: one row per flight
 WITH scored AS (
   SELECT
     flight_id,
-    predict_delay(
-      $model,
-      dep_delay_minutes, distance_miles, day_of_month, day_of_week, day_of_year,
-      carrier, origin, dest, route, crs_dep_minutes, crs_arr_minutes
-    ) AS answer,
-    unseen_features(
-      $model,
-      dep_delay_minutes, distance_miles, day_of_month, day_of_week, day_of_year,
-      carrier, origin, dest, route, crs_dep_minutes, crs_arr_minutes
-    ) AS unseen,
+    predict_delay($model, features) AS answer,
+    unseen_features($model, features) AS unseen,
     flight_date,
-    flight_number,
     carrier,
+    flight_number,
     origin,
     dest,
-    route,
-    dep_delay_minutes,
-    distance_miles,
-    day_of_month,
-    day_of_week,
-    day_of_year,
-    crs_dep_minutes,
-    crs_arr_minutes
+    features
   FROM features
 )
 SELECT
@@ -36,17 +21,10 @@ SELECT
   answer['model_version'] AS model_version,
   unseen,
   flight_date,
-  flight_number,
   carrier,
+  flight_number,
   origin,
   dest,
-  route,
-  dep_delay_minutes,
-  distance_miles,
-  day_of_month,
-  day_of_week,
-  day_of_year,
-  crs_dep_minutes,
-  crs_arr_minutes
+  features
 FROM scored
 ORDER BY flight_id

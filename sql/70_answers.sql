@@ -1,51 +1,23 @@
--- reads: predictions; the model is inside delay_contributions
+-- reads: features; the model is inside the functions
 -- makes: answers
 -- grain: one row per request
 --
--- A prediction with its reasons. Apart from predictions because scoring years of flights needs none.
-WITH explained AS (
+-- A prediction with its reasons. Apart from predictions because scoring years of flights needs no
+-- reasons. Indices go on to what watches the stream for drift, so that a row is encoded once; what
+-- the functions tell stays whole, because taking it apart here would have the planner encode twice.
+WITH encoded AS (
   SELECT
     flight_id,
-    prediction,
-    probabilities,
-    model_version,
-    unseen,
-    delay_contributions(
-      $model,
-      dep_delay_minutes, distance_miles, day_of_month, day_of_week, day_of_year,
-      carrier, origin, dest, route, crs_dep_minutes, crs_arr_minutes
-    ) AS reasons,
-    dep_delay_minutes,
-    distance_miles,
-    day_of_month,
-    day_of_week,
-    day_of_year,
-    carrier,
-    origin,
-    dest,
-    route,
-    crs_dep_minutes,
-    crs_arr_minutes
-  FROM predictions
+    features,
+    model_indices($model, features) AS indices
+  FROM features
 )
 SELECT
   flight_id,
-  prediction,
-  probabilities,
-  model_version,
-  unseen,
-  reasons['base_rates'] AS base_rates,
-  reasons['contributions'] AS contributions,
-  dep_delay_minutes,
-  distance_miles,
-  day_of_month,
-  day_of_week,
-  day_of_year,
-  carrier,
-  origin,
-  dest,
-  route,
-  crs_dep_minutes,
-  crs_arr_minutes
-FROM explained
+  predict_delay($model, indices) AS answer,
+  delay_contributions($model, indices) AS reasons,
+  unseen_features($model, indices) AS unseen,
+  features,
+  indices
+FROM encoded
 ORDER BY flight_id

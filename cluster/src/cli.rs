@@ -1,6 +1,5 @@
 //! The command line of `submit-job`: raw flags in, ready values out.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,9 +8,8 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail, ensure};
 use chrono::NaiveDate;
 use clap::{Args, Parser, Subcommand};
-use jobs::train::options::TrainOptions;
+use jobs::train::options::{FeatureChoice, TrainOptions};
 use linfa::ParamGuard;
-use udf::encode::features::{FEATURES, position};
 use udf::model::artefact::ForestParams;
 use udf::train::fit::ForestFit;
 
@@ -26,6 +24,9 @@ use crate::servers::{StoreArgs, Web};
 use crate::settings::{Setting, setting, settings_of};
 use crate::streaming::StreamArgs;
 use crate::tls::TlsArgs;
+
+/// Bytes of a unit of memory on the command line.
+const MIB: usize = 1024 * 1024;
 
 /// Flight-delay prediction: ingest flights, train a model, answer requests.
 #[derive(Debug, Parser)]
@@ -260,10 +261,10 @@ pub struct Train {
     #[arg(long, value_name = "FEATURE")]
     pub with: Vec<String>,
     /// Memory for the counters of one pass over the rows, in MiB
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = TrainOptions::default().histogram_bytes / MIB)]
     pub histogram_memory: usize,
-    /// Memory for the coded rows, in MiB; more are written under the data root
-    #[arg(long, default_value_t = 2048)]
+    /// Memory for the encoded rows, in MiB; more are written under the data root
+    #[arg(long, default_value_t = TrainOptions::default().indices_bytes / MIB as u64)]
     pub codes_memory: u64,
     /// Print one line of JSON instead of the report
     #[arg(long)]
@@ -294,32 +295,12 @@ impl Cli {
 }
 
 impl Train {
-    /// The defaults, as if nothing was said on the command line.
-    pub fn default_options() -> Result<TrainOptions> {
-        let Some(Command::Train(train)) = Cli::try_parse_from(["submit-job", "train"])?.command
-        else {
-            bail!("train is a command");
-        };
-        train.options()
-    }
-
     /// The options, checked; errors name the flag.
     pub fn options(&self) -> Result<TrainOptions> {
-        let named = |name: &String| {
-            let names: Vec<&str> = FEATURES.iter().map(|feature| feature.name).collect();
-            position(name)
-                .with_context(|| format!("there is no feature {name:?}; there are {names:?}"))
-        };
-        let mut features: BTreeSet<usize> =
-            (0..FEATURES.len()).filter(|&i| FEATURES[i].by_default).collect();
-        for name in &self.with {
-            features.insert(named(name)?);
-        }
-        for name in &self.without {
-            features.remove(&named(name)?);
-        }
-        ensure!(!features.is_empty(), "--without leaves no feature");
-        let default_per_node = (features.len() as f64).sqrt().round() as usize;
+        let features = FeatureChoice { with: self.with.clone(), without: self.without.clone() };
+        let n_features = features.names().len();
+        ensure!(n_features > 0, "--without leaves no feature");
+        let default_per_node = (n_features as f64).sqrt().round() as usize;
         let params = ForestParams {
             n_trees: self.trees,
             depth: self.depth,
@@ -333,8 +314,8 @@ impl Train {
         Ok(TrainOptions {
             params,
             features,
-            histogram_bytes: self.histogram_memory.saturating_mul(1024 * 1024),
-            codes_bytes: self.codes_memory.saturating_mul(1024 * 1024),
+            histogram_bytes: self.histogram_memory.saturating_mul(MIB),
+            indices_bytes: self.codes_memory.saturating_mul(MIB as u64),
         })
     }
 }
@@ -353,17 +334,24 @@ mod tests {
 
     #[test]
     fn the_default_forest_is_that_of_the_original_system() {
-        let options = train(&[]).unwrap();
-        assert_eq!(*options.params.get(), ForestParams::default());
-        assert_eq!(options.features, (0..9).collect());
+        let (options, default) = (train(&[]).unwrap(), TrainOptions::default());
+        assert_eq!(options.params, default.params);
+        assert_eq!(options.features, default.features);
+        assert_eq!(options.features.names().len(), 9);
+        assert_eq!(options.histogram_bytes, default.histogram_bytes);
+        assert_eq!(options.indices_bytes, default.indices_bytes);
     }
 
     #[test]
     fn features_are_added_and_removed_by_name() {
         let options = train(&["--without", "dep_delay", "--with", "crs_dep"]).unwrap();
-        assert_eq!(options.features, (1..10).collect());
-        let error = train(&["--without", "colour"]).unwrap_err().to_string();
-        assert!(error.contains("colour") && error.contains("dep_delay"), "{error}");
+        let names = options.features.names();
+        assert!(!names.contains("dep_delay") && names.contains("crs_dep"), "{names:?}");
+        assert_eq!(options.params.get().features_per_node, 3);
+        let all = TrainOptions::default().features;
+        let without: Vec<&str> = all.names().into_iter().flat_map(|n| ["--without", n]).collect();
+        let error = train(&without).unwrap_err().to_string();
+        assert_eq!(error, "--without leaves no feature");
     }
 
     #[test]

@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::Parser;
 use events::{Answer, PredictionRequest};
+use jobs::models::evaluation::class_title;
+use jobs::train::options::TrainOptions;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::mocking::MockCluster;
@@ -18,12 +20,11 @@ use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use store::Store;
 use tokio::sync::watch;
 
-use crate::cli::{Cli, Command, Demo, Ingest, Train};
+use crate::cli::{Cli, Command, Demo, Ingest};
 use crate::progress::say;
 use crate::run::{self, JobContext};
 use crate::servers::{REQUESTS_PER_SECOND, Web};
 use crate::streaming::{Stream, StreamArgs, run_stream};
-use jobs::models::evaluation::class_title;
 
 /// How long the first answer may take: joining a consumer group takes some seconds.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
@@ -109,7 +110,7 @@ async fn end(mut stopped: watch::Receiver<()>) {
 
 async fn train(opened: &JobContext) -> Result<()> {
     let started = Instant::now();
-    let options = Train::default_options()?;
+    let options = TrainOptions::default();
     let JobContext { ctx, lake, .. } = opened;
     if let Some(champion) = jobs::train::up_to_date(ctx, lake, &options).await? {
         say(&format!("nothing changed: using model {}", champion.version()));

@@ -125,10 +125,10 @@ async fn list(lake: &Lake) -> Result<()> {
     Ok(())
 }
 
-/// What a person compares of a model: all but the trees and the codes.
+/// What a person compares of a model: all but the trees and the bins.
 fn summary(version: &str, model: &Model) -> Value {
     let features = model.features.iter().zip(&model.importances).map(|(spec, importance)| {
-        let of = json!({ "codes": spec.codes.n_codes(), "importance": importance });
+        let of = json!({ "codes": spec.encoding.n_indices(), "importance": importance });
         (spec.name.clone(), of)
     });
     json!({
@@ -140,7 +140,7 @@ fn summary(version: &str, model: &Model) -> Value {
         "holdout": model.holdout,
         "features": features.collect::<serde_json::Map<_, _>>(),
         "nodes": model.trees.iter().map(|tree| tree.nodes.len()).sum::<usize>(),
-        "has_sample": model.sample.is_some(),
+        "has_sample": model.reference.is_some(),
     })
 }
 

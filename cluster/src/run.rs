@@ -121,7 +121,7 @@ pub async fn run_train(opened: &JobContext, options: &TrainOptions) -> Result<Re
     let mut options = options.clone();
     if remote.is_some() {
         // the memory of this process is not that of the executors
-        options.codes_bytes = 0;
+        options.indices_bytes = 0;
     }
     let show = |progress: Progress| shown.show(progress);
     let report = train(ctx, lake, id, &options, &show).await;

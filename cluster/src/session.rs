@@ -14,6 +14,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use jobs::ingest::functions::scalar_functions;
 use jobs::lake;
 use object_store::ObjectStore;
 use url::Url;
@@ -91,7 +92,7 @@ pub fn state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Result<SessionS
         .with_runtime_env(runtime)
         .with_physical_optimizer_rules(rules)
         .build();
-    for function in udf::scalar_functions() {
+    for function in scalar_functions() {
         state.register_udf(Arc::new(function))?;
     }
     for function in udf::aggregate_functions() {
@@ -128,7 +129,7 @@ pub async fn on_cluster(
     let state = state(with_settings(config, settings)?, runtime(options, None)?)?;
     let ctx = SessionContext::remote_with_state(url, state).await?;
     // Ballista puts the built-in functions in the place of all others
-    udf::scalar_functions().into_iter().for_each(|function| ctx.register_udf(function));
+    scalar_functions().into_iter().for_each(|function| ctx.register_udf(function));
     udf::aggregate_functions().into_iter().for_each(|function| ctx.register_udaf(function));
     Ok(ctx)
 }

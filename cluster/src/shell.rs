@@ -9,11 +9,11 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
 use jobs::models::registry;
-use jobs::train::training::register_training;
+use jobs::train::training::{feature_names, register_training};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
-use udf::functions::predict::Models;
+use udf::functions::model::Models;
 use udf::model::artefact::ForestParams;
 
 use crate::cli::Sql;
@@ -106,7 +106,7 @@ async fn prepare(opened: &JobContext) -> Result<()> {
     let holdout = champion
         .as_ref()
         .map_or(ForestParams::default().holdout, |champion| champion.model().params.holdout);
-    register_training(ctx, holdout).await?;
+    register_training(ctx, holdout, &feature_names(ctx).await?).await?;
     let models = champion.map(|champion| ("champion".to_owned(), champion));
     registry::register(ctx, Models::from_iter(models));
     Ok(())

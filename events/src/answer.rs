@@ -101,7 +101,8 @@ pub struct Prediction {
     /// What moved the answer: with the base rates these sum to the probabilities.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub Contributions: Vec<Contribution>,
-    /// Fields whose value the model has never seen; they were scored in the reserved category.
+    /// Fields whose value is missing or was never seen in training; they were scored in the
+    /// missing/unknown bin.
     pub Unseen: Vec<String>,
     /// SHA-256 of the model that answered, in hexadecimal.
     pub ModelVersion: String,

@@ -14,7 +14,10 @@ pub use answer::{
     Answer, CLASS_LABELS, ClassLabel, Contribution, N_CLASSES, Prediction, Refusal, Status,
 };
 pub use model::{AirlineProfile, CalibrationBin, Importance, ModelCard, StreamStatus};
-pub use request::{BadRequest, PredictionRequest, REASON_BYTES_MAX, REQUEST_BYTES_MAX, parse_uuid};
+pub use request::{
+    BadRequest, PredictionRequest, REASON_BYTES_MAX, REQUEST_BYTES_MAX, clock_minutes, flight_code,
+    parse_uuid,
+};
 pub use sender::request_uuid;
 
 /// Kafka topic that carries [`PredictionRequest`]s.

@@ -30,6 +30,28 @@ pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// What a UUID as a URN begins with, in RFC 9562.
 const URN: &str = "urn:uuid:";
 
+/// A carrier, airport or tail number as it is kept: without blanks around it, in capitals. `None`
+/// when nothing is left. The one reading of raw files and of requests.
+pub fn flight_code(text: &str) -> Option<Cow<'_, str>> {
+    let text = text.trim();
+    match text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        _ if text.is_empty() => None,
+        true => Some(Cow::Owned(text.to_ascii_uppercase())),
+        false => Some(Cow::Borrowed(text)),
+    }
+}
+
+/// Minutes since midnight of a local clock time as `HHMM`; 2400 is midnight, too. `None` for what
+/// is no time of day. The one reading of raw files and of requests.
+pub fn clock_minutes(hhmm: i32) -> Option<i32> {
+    let (hours, minutes) = (hhmm.div_euclid(100), hhmm.rem_euclid(100));
+    match (hours, minutes) {
+        (24, 0) => Some(0),
+        (0..24, 0..60) => Some(hours * 60 + minutes),
+        _ => None,
+    }
+}
+
 /// One question: will this flight be late?
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(non_snake_case, reason = "field names are the interface of the original system")]
@@ -125,10 +147,10 @@ impl PredictionRequest {
     /// [Decodes](Self::decode) one message of at most `limit` bytes.
     pub fn decode_within(bytes: &[u8], limit: usize) -> Result<Self, BadRequest> {
         let mut request: Self = decode_object(bytes, limit)?;
-        request.check()?;
         for code in [&mut request.Carrier, &mut request.Origin, &mut request.Dest] {
-            code.make_ascii_uppercase();
+            *code = flight_code(code).unwrap_or_default().into_owned();
         }
+        request.check()?;
         Ok(request)
     }
 
@@ -314,7 +336,7 @@ fn check_range(field: &'static str, value: f64, min: f64, max: f64) -> Result<()
 
 fn check_clock(field: &'static str, hhmm: Option<i32>) -> Result<(), BadRequest> {
     match hhmm {
-        Some(t) if !(0..=2400).contains(&t) || t % 100 > 59 => Err(BadRequest::OutOfRange {
+        Some(t) if clock_minutes(t).is_none() => Err(BadRequest::OutOfRange {
             field,
             reason: format!("{t} is not a time of day as HHMM"),
         }),
@@ -337,6 +359,26 @@ mod tests {
         assert_eq!(request.Carrier, "AA");
         assert_eq!(request.FlightDate.to_string(), "2016-12-25");
         assert_eq!(PredictionRequest::decode(&request.encode()).unwrap(), request);
+    }
+
+    #[test]
+    fn codes_lose_blanks_and_become_capitals() {
+        let request = GOOD.replacen("\"aa\"", "\" aA \"", 1).replacen("\"SFO\"", "\"sfo\\n\"", 1);
+        let request = PredictionRequest::decode(request.as_bytes()).unwrap();
+        assert_eq!((request.Carrier.as_str(), request.Dest.as_str()), ("AA", "SFO"));
+        for (text, code) in [("", None), (" \t", None), ("n001aa", Some("N001AA"))] {
+            assert_eq!(flight_code(text).as_deref(), code, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_time_is_minutes_of_the_day() {
+        for (hhmm, minutes) in [(0, 0), (1, 1), (59, 59), (100, 60), (2359, 1439), (2400, 0)] {
+            assert_eq!(clock_minutes(hhmm), Some(minutes), "{hhmm}");
+        }
+        for hhmm in [-1, -100, 60, 1260, 2401, 2500, i32::MIN, i32::MAX] {
+            assert_eq!(clock_minutes(hhmm), None, "{hhmm}");
+        }
     }
 
     #[test]

@@ -35,9 +35,9 @@ steps! {
     TRAINING = "sql/40_training.sql";
     /// Distinct values of each feature.
     VALUES = "sql/41_values.sql";
-    /// Features as codes.
-    CODES = "sql/42_indices.sql";
-    /// One pass over the codes.
+    /// Features as indices.
+    INDICES = "sql/42_indices.sql";
+    /// One pass over the indices.
     HISTOGRAM = "sql/43_histogram.sql";
     /// A model against the held-out flights.
     EVALUATION = "sql/50_evaluation.sql";
@@ -74,7 +74,7 @@ steps! {
 /// SHA-256 of the steps that decide what a model is trained on, in hexadecimal.
 pub fn training_sha256() -> String {
     let mut digest = Sha256::new();
-    for step in [FEATURES, TRAINING, VALUES, CODES, HISTOGRAM, EVALUATION, DISTANCES] {
+    for step in [FEATURES, TRAINING, VALUES, INDICES, HISTOGRAM, EVALUATION, DISTANCES] {
         digest.update(step.text);
     }
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()

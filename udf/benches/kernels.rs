@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use datafusion::arrow::array::{
-    ArrayRef, Float64Array, Int32Array, Int64Array, StringViewArray, UInt8Array,
+    Array, ArrayRef, Float64Array, Int32Array, Int64Array, StringViewArray, StructArray, UInt8Array,
 };
-use udf::encode::codes::{Codes, DistinctValues, code_array};
+use datafusion::arrow::datatypes::Field;
+use udf::encode::encoder::{DistinctValues, Encoding, FeatureEncoder, index_array};
 use udf::model::artefact::{FORMAT, FeatureSpec, ForestParams, Metrics, Model, Rows};
 use udf::model::scorer::Scorer;
 use udf::train::histogram::count_rows;
@@ -23,8 +24,8 @@ fn random(row: usize, what: u64) -> u64 {
     hash(&[row as u64, what])
 }
 
-/// One column for each of `features::FEATURES`, with the cardinalities of New York in 2013.
-fn columns() -> Vec<ArrayRef> {
+/// The struct of features, with the cardinalities of New York in 2013.
+fn features() -> StructArray {
     let numbers = |what: u64, n: u64| -> ArrayRef {
         let value = |row| (random(row, what) % n) as f64 - if what == 0 { 20.0 } else { 0.0 };
         Arc::new((0..N_ROWS).map(value).map(Some).collect::<Float64Array>())
@@ -33,32 +34,34 @@ fn columns() -> Vec<ArrayRef> {
         let day = |row| (random(row, what) % n) as i32 + 1;
         Arc::new((0..N_ROWS).map(day).map(Some).collect::<Int32Array>())
     };
-    let code = |row, what, n| format!("{:03}", random(row, what) % n);
+    let text = |row, what, n| format!("{:03}", random(row, what) % n);
     let texts = |what: u64, n: u64| -> ArrayRef {
-        Arc::new((0..N_ROWS).map(|row| Some(code(row, what, n))).collect::<StringViewArray>())
+        Arc::new((0..N_ROWS).map(|row| Some(text(row, what, n))).collect::<StringViewArray>())
     };
-    let route = |row| Some(format!("{}-{}", code(row, 6, 3), code(row, 7, AIRPORTS)));
-    vec![
-        numbers(0, 400),
-        numbers(1, 2500),
-        days(2, 31),
-        days(3, 7),
-        days(4, 365),
-        texts(5, CARRIERS),
-        texts(6, 3),
-        texts(7, AIRPORTS),
-        Arc::new((0..N_ROWS).map(route).collect::<StringViewArray>()),
-        numbers(8, 1440),
-        numbers(9, 1440),
-    ]
+    let route = |row| Some(format!("{}-{}", text(row, 6, 3), text(row, 7, AIRPORTS)));
+    let columns: [(&str, ArrayRef); 9] = [
+        ("dep_delay", numbers(0, 400)),
+        ("distance", numbers(1, 2500)),
+        ("day_of_month", days(2, 31)),
+        ("day_of_week", days(3, 7)),
+        ("day_of_year", days(4, 365)),
+        ("carrier", texts(5, CARRIERS)),
+        ("origin", texts(6, 3)),
+        ("dest", texts(7, AIRPORTS)),
+        ("route", Arc::new((0..N_ROWS).map(route).collect::<StringViewArray>())),
+    ];
+    let field = |(name, column): (&str, ArrayRef)| {
+        (Arc::new(Field::new(name, column.data_type().clone(), true)), column)
+    };
+    StructArray::from(columns.map(field).to_vec())
 }
 
 fn specs() -> Vec<FeatureSpec> {
     let bins = |n: u32| {
         let values = (0..n).map(|v| (f64::from(v) - 20.0, 1)).collect();
-        Codes::from_values(DistinctValues::Numeric(values), 256)
+        Encoding::from_values(DistinctValues::Numeric(values), 256)
     };
-    let categories = |values: Vec<String>| Codes::Categorical(values);
+    let categories = |values: Vec<String>| Encoding::Categorical(values);
     let threes = |n: u64| (0..n).map(|i| format!("{i:03}")).collect::<Vec<_>>();
     let routes = threes(3)
         .into_iter()
@@ -74,12 +77,12 @@ fn specs() -> Vec<FeatureSpec> {
         ("dest", categories(threes(AIRPORTS))),
         ("route", categories(routes.collect())),
     ]
-    .map(|(name, codes)| FeatureSpec { name: name.into(), codes })
+    .map(|(name, encoding)| FeatureSpec { name: name.into(), encoding })
     .to_vec()
 }
 
 fn main() {
-    let (columns, specs) = (columns(), specs());
+    let (features, specs) = (features(), specs());
     let model = |trees| Model {
         format: FORMAT,
         classes: vec![String::new(); 4],
@@ -87,24 +90,24 @@ fn main() {
         sql_sha256: String::new(),
         rows: Rows::default(),
         holdout: Metrics::default(),
-        sample: None,
+        reference: None,
         importances: vec![0.0; 9],
         features: specs.clone(),
         trees,
     };
-    let coder = Scorer::new(model(Vec::new()), "codes");
-    let codes = coder.codes(&columns, N_ROWS).expect("columns fit the features");
+    let encoder = FeatureEncoder::new(specs.iter().map(|s| (s.name.as_str(), &s.encoding)));
+    let indices = encoder.encode(&features).expect("fields fit the features");
     let labels = (0..N_ROWS).map(|row| {
         let noise = random(row, 99) % 300;
-        ((u64::from(codes[row * 9]) + noise) / 139) as u8
+        ((u64::from(indices[row * 9]) + noise) / 139) as u8
     });
     let rows: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values((0..N_ROWS).map(|r| random(r, 98) as i64))),
         Arc::new(UInt8Array::from_iter_values(labels)),
-        Arc::new(code_array(codes, 9).expect("nine codes a row")),
+        Arc::new(index_array(indices, 9).expect("nine indices a row")),
     ];
     let params = ForestParams::default();
-    let mut growth = Growth::new(&params, &specs.iter().map(|s| &s.codes).collect::<Vec<_>>());
+    let mut growth = Growth::new(&params, &specs.iter().map(|s| &s.encoding).collect::<Vec<_>>());
     let started = Instant::now();
     let mut n_passes = 0;
     while let Some(pass) = growth.next_pass(usize::MAX) {
@@ -121,18 +124,16 @@ fn main() {
         let started = Instant::now();
         for first in (0..N_ROWS).step_by(BATCH_ROWS) {
             let n_rows = BATCH_ROWS.min(N_ROWS - first);
-            let batch: Vec<ArrayRef> = columns.iter().map(|c| c.slice(first, n_rows)).collect();
-            scorer.score(&batch, n_rows).expect("columns fit the model");
+            scorer.score(&features.slice(first, n_rows)).expect("fields fit the model");
         }
         report(what, started, N_ROWS);
     }
     let started = Instant::now();
     for first in (0..N_ROWS).step_by(BATCH_ROWS) {
         let n_rows = BATCH_ROWS.min(N_ROWS - first);
-        let batch: Vec<ArrayRef> = columns.iter().map(|c| c.slice(first, n_rows)).collect();
-        scorer.codes(&batch, n_rows).expect("columns fit the model");
+        encoder.encode(&features.slice(first, n_rows)).expect("fields fit the model");
     }
-    report("of which codes", started, N_ROWS);
+    report("of which indices", started, N_ROWS);
 }
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints")]

@@ -13,15 +13,10 @@ pub mod functions;
 pub mod model;
 pub mod train;
 
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::logical_expr::AggregateUDF;
 
 /// Number of classes of arrival delay.
 pub const N_CLASSES: usize = 4;
-
-/// The scalar functions that need no model, for registration in a session.
-pub fn scalar_functions() -> Vec<ScalarUDF> {
-    vec![functions::flight_id::FlightId::default().into()]
-}
 
 /// The aggregate functions that need no forest, for registration in a session.
 pub fn aggregate_functions() -> Vec<AggregateUDF> {

@@ -26,8 +26,8 @@ fn a_data_root_on_an_object_store_holds_the_same_model() {
     // the champion is replaced, and read back by the next job
     let second = trained(remote, "2");
     assert_ne!(first["model"], second["model"]);
-    let ask = "SELECT predict_delay('champion', 45.0, NULL, 1, 1, 1, 'UA', 'EWR', 'IAH', 'EWR-IAH',
-               NULL, NULL)['model_version'] AS version";
+    let ask = "SELECT DISTINCT predict_delay('champion', features)['model_version'] AS version
+               FROM features";
     let answer = run(submit_job(remote).args(["sql", "-c", ask]).envs(environment.clone()));
     assert!(answer.contains(second["model"].as_str().unwrap()), "{answer}");
     let wrong = submit_job(Path::new("s3://no-such-bucket/x"))

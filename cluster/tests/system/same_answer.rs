@@ -10,7 +10,7 @@ use datafusion::prelude::SessionContext;
 use jobs::lake::Lake;
 use jobs::sql;
 use serde_json::Value;
-use udf::encode::codes::Codes;
+use udf::encode::encoder::Encoding;
 use udf::model::artefact::ForestParams;
 use udf::train::histogram::TreeHistogram;
 use udf::train::split::Growth;
@@ -27,10 +27,10 @@ const QUESTIONS: &str = "
     FROM flights GROUP BY year, month ORDER BY year, month;
     SELECT * FROM distances ORDER BY origin, dest;
     SELECT * FROM training WHERE row_key % 5000 = 7 ORDER BY row_key;
-    SELECT label, COUNT(DISTINCT route) AS routes FROM training GROUP BY label ORDER BY label;
+    SELECT label, COUNT(DISTINCT features['route']) AS routes
+    FROM training GROUP BY label ORDER BY label;
     SELECT row_key,
-      predict_delay('champion', dep_delay_minutes, distance_miles, day_of_month, day_of_week,
-        day_of_year, carrier, origin, dest, route, crs_dep_minutes, crs_arr_minutes) AS answer
+      predict_delay('champion', features) AS answer
     FROM training WHERE row_key % 5000 = 7 ORDER BY row_key;";
 
 /// Joins of every kind between small and large relations, grouped and not: on a cluster a row must
@@ -186,8 +186,8 @@ async fn partial_and_final_histograms_are_on_different_stages() {
     lake.register_flights(&ctx).await.unwrap();
     ctx.sql(&format!(
         "COPY (SELECT flight_id AS row_key, arrow_cast(1, 'UInt8') AS label,
-           arrow_cast(arrow_cast('ab', 'Binary'), 'FixedSizeBinary(2)') AS codes
-         FROM flights) TO '{}codes/' STORED AS PARQUET",
+           arrow_cast(arrow_cast('ab', 'Binary'), 'FixedSizeBinary(2)') AS indices
+         FROM flights) TO '{}indices/' STORED AS PARQUET",
         lake.root()
     ))
     .await
@@ -195,10 +195,10 @@ async fn partial_and_final_histograms_are_on_different_stages() {
     .collect()
     .await
     .unwrap();
-    lake.register_table(&ctx, "codes", "codes/", &[]).await.unwrap();
-    let codes = Codes::Numeric(vec![0.5]);
+    lake.register_table(&ctx, "indices", "indices/", &[]).await.unwrap();
+    let indices = Encoding::Numeric(vec![0.5]);
     let params = ForestParams { n_trees: 1, features_per_node: 1, ..ForestParams::default() };
-    let pass = Growth::new(&params, &[&codes]).next_pass(1 << 20).unwrap();
+    let pass = Growth::new(&params, &[&indices]).next_pass(1 << 20).unwrap();
     ctx.register_udaf(TreeHistogram::new(pass.into()).into_udaf());
     let plan = staged_plan(&ctx, sql::HISTOGRAM).await;
     let golden = repository().join("cluster/tests/golden/stages_of_43_histogram.txt");

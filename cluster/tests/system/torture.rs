@@ -32,7 +32,7 @@ use serde_json::Value;
 use store::{Lease, Query, Store};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use udf::functions::predict::Models;
+use udf::functions::model::Models;
 use udf::train::sampling::hash;
 
 use crate::setup::{

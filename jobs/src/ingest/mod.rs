@@ -4,6 +4,7 @@
 //! refused ones under `rejects/`, and replaces the months that were read when all of them are
 //! written; other months are not touched.
 
+pub mod functions;
 pub mod layouts;
 pub mod raw;
 

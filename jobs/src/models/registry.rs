@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use datafusion::arrow::datatypes::DataType;
 use datafusion::prelude::SessionContext;
 use tokio::time::Instant;
-use udf::functions::contributions::DelayContributions;
-use udf::functions::predict::{Models, PredictDelay, UnseenFeatures};
+use udf::functions::model::{ModelFunction, Models, Output};
 use udf::model::artefact::{MODEL_BYTES_MAX, Model, version_of};
 use udf::model::scorer::Scorer;
 
@@ -139,9 +139,9 @@ pub async fn find(lake: &Lake, start: &str) -> Result<String> {
 /// Lets SQL ask these models.
 pub fn register(ctx: &SessionContext, models: Models) {
     let models = Arc::new(models);
-    ctx.register_udf(PredictDelay::new(Arc::clone(&models)).into());
-    ctx.register_udf(UnseenFeatures::new(Arc::clone(&models)).into());
-    ctx.register_udf(DelayContributions::new(models).into());
+    for output in Output::ALL {
+        ctx.register_udf(ModelFunction::new(output, Arc::clone(&models)).into());
+    }
 }
 
 /// The champion that a long job serves with, looked at again from time to time.
@@ -253,7 +253,11 @@ impl Serving {
             return Ok(RefreshOutcome::Refused);
         };
         let before = self.champion.version();
-        match parse(&self.lake, &found, &bytes) {
+        let fitting = match parse(&self.lake, &found, &bytes) {
+            Ok(scorer) => check_features(ctx, &scorer).await.map(|()| scorer),
+            Err(error) => Err(error),
+        };
+        match fitting {
             Ok(scorer) => {
                 tracing::info!(model = found, before, "champion is replaced");
                 self.champion = Arc::new(scorer);
@@ -268,5 +272,14 @@ impl Serving {
                 Ok(RefreshOutcome::Refused)
             }
         }
+    }
+}
+
+/// Says which feature of a model there is not, in a session that knows the relation `features`.
+async fn check_features(ctx: &SessionContext, scorer: &Scorer) -> Result<()> {
+    let Ok(features) = ctx.table("features").await else { return Ok(()) };
+    match features.schema().field_with_unqualified_name("features")?.data_type() {
+        DataType::Struct(fields) => Ok(scorer.encoder().check(fields)?),
+        other => bail!("features are a struct, not {other}"),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
-use udf::functions::predict::Models;
+use udf::functions::model::Models;
 use udf::model::scorer::Scorer;
 
 use crate::lake::Lake;
@@ -54,7 +54,8 @@ pub async fn evaluate(
     on_progress: OnProgress<'_>,
 ) -> Result<Evaluation> {
     lake.register_flights(ctx).await?;
-    register_training(ctx, model.model().params.holdout).await?;
+    let used: Vec<String> = model.model().features.iter().map(|spec| spec.name.clone()).collect();
+    register_training(ctx, model.model().params.holdout, &used).await?;
     registry::register(ctx, Models::from([("model".to_owned(), model)]));
     on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
     train::evaluate(ctx, "model").await

@@ -1,5 +1,5 @@
-//! A window of messages → answers and dead letters. No Kafka, no store: the stream ties this to
-//! both, and a test feeds it a `Vec`.
+//! A micro-batch of messages → answers and dead letters. No Kafka, no store: the stream ties this
+//! to both, and a test feeds it a `Vec`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -86,7 +86,7 @@ pub struct Rules {
     pub expire_after: Option<Duration>,
 }
 
-/// What became of a window.
+/// What became of a micro-batch.
 #[derive(Debug, Default)]
 pub struct ScoredBatch {
     /// One for each request that can be read.
@@ -95,30 +95,30 @@ pub struct ScoredBatch {
     pub dead_letters: Vec<DeadLetter>,
     /// The rows of `sql/70_answers.sql`: features and predictions of what was scored.
     pub rows: Vec<RecordBatch>,
-    /// Requests whose UUID came before in the same window; the first one is answered.
+    /// Requests whose UUID came before in the same micro-batch; the first one is answered.
     pub n_repeated: usize,
 }
 
-/// Scores a window. Errors are faults of the engine; a bad message never is one.
+/// Scores a micro-batch. Errors are faults of the engine; a bad message never is one.
 pub async fn score(plan: &Plan, messages: Vec<Message>, rules: Rules) -> Result<ScoredBatch> {
-    let mut window = ScoredBatch::default();
+    let mut scored = ScoredBatch::default();
     let mut requests = Vec::new();
     let mut uuids = HashSet::new();
     for message in messages {
         let value = message.value.as_deref().unwrap_or_default();
         match PredictionRequest::decode_within(value, rules.message_bytes_max) {
-            Ok(request) if !uuids.insert(request.UUID) => window.n_repeated += 1,
+            Ok(request) if !uuids.insert(request.UUID) => scored.n_repeated += 1,
             Ok(request) => match expired(&request, rules) {
-                Some(refusal) => window.answers.push(Answer::Refused(refusal)),
+                Some(refusal) => scored.answers.push(Answer::Refused(refusal)),
                 None => requests.push(request),
             },
-            Err(error) => reject(&mut window, message, &error),
+            Err(error) => reject(&mut scored, message, &error),
         }
     }
     if !requests.is_empty() {
-        predict(plan, &requests, rules.now, &mut window).await?;
+        predict(plan, &requests, rules.now, &mut scored).await?;
     }
-    Ok(window)
+    Ok(scored)
 }
 
 /// Why a request is not worth scoring any more, if so. One that does not say when it was asked
@@ -131,10 +131,10 @@ fn expired(request: &PredictionRequest, rules: Rules) -> Option<Refusal> {
     (age > limit).then_some(refusal)
 }
 
-fn reject(window: &mut ScoredBatch, message: Message, error: &BadRequest) {
+fn reject(scored: &mut ScoredBatch, message: Message, error: &BadRequest) {
     let uuid = message.value.as_deref().and_then(request_uuid);
     let reason = error.reason();
-    window.dead_letters.push(DeadLetter { message, kind: error.kind(), reason, uuid });
+    scored.dead_letters.push(DeadLetter { message, kind: error.kind(), reason, uuid });
 }
 
 /// Registers `flights`, to be filled with requests, and `features` made from it by the step that
@@ -145,9 +145,8 @@ pub async fn register_features(ctx: &SessionContext) -> Result<Arc<Requests>> {
     Ok(requests)
 }
 
-/// How windows are scored: by `sql/30_features.sql`, `sql/60_predictions.sql` and
-/// `sql/70_answers.sql`, planned once for a model, because planning costs more than scoring some
-/// thousand rows.
+/// How micro-batches are scored: by `sql/30_features.sql` and `sql/70_answers.sql`, planned once
+/// for a model, because planning costs more than scoring some thousand rows.
 pub struct Plan {
     requests: Arc<Requests>,
     plan: Arc<dyn ExecutionPlan>,
@@ -159,7 +158,6 @@ impl Plan {
     pub async fn new(ctx: &SessionContext) -> Result<Self> {
         let requests = register_features(ctx).await?;
         let model = ScalarValue::from("champion");
-        sql::view(ctx, "predictions", sql::PREDICTIONS, &[("model", model.clone())]).await?;
         let frame = sql::plan(ctx, sql::ANSWERS, &[("model", model)]).await?;
         let (state, plan) = frame.into_parts();
         // another default catalog would take the place of the one that holds our relations
@@ -188,18 +186,18 @@ async fn predict(
     plan: &Plan,
     requests: &[PredictionRequest],
     now: DateTime<Utc>,
-    window: &mut ScoredBatch,
+    scored: &mut ScoredBatch,
 ) -> Result<()> {
-    window.rows = plan.predict(requests).await?;
+    scored.rows = plan.predict(requests).await?;
     let answered_at = PredictionRequest::timestamp(now);
     let mut answers = BTreeMap::new();
-    for batch in &window.rows {
+    for batch in &scored.rows {
         for (row, prediction) in predictions_of(batch, requests, &answered_at)? {
             answers.insert(row, Answer::Scored(Box::new(prediction)));
         }
     }
     anyhow::ensure!(answers.len() == requests.len(), "a request was lost in scoring");
-    window.answers.extend(answers.into_values());
+    scored.answers.extend(answers.into_values());
     Ok(())
 }
 
@@ -210,20 +208,24 @@ fn predictions_of(
     answered_at: &str,
 ) -> Result<Vec<(usize, Prediction)>> {
     let column = |name: &str| batch.column_by_name(name).with_context(|| format!("no {name}"));
+    let field = |of: &str, name: &str| -> Result<&ArrayRef> {
+        let field = column(of)?.as_struct().column_by_name(name);
+        field.with_context(|| format!("no {name} in {of}"))
+    };
     let ids = column("flight_id")?.as_primitive::<Int64Type>();
-    let prediction = column("prediction")?.as_primitive::<Int32Type>();
-    let probabilities = column("probabilities")?.as_fixed_size_list();
-    let version = column("model_version")?.as_string_view();
+    let prediction = field("answer", "prediction")?.as_primitive::<Int32Type>();
+    let probabilities = field("answer", "probabilities")?.as_fixed_size_list();
+    let version = field("answer", "model_version")?.as_string_view();
+    let base_rates = field("reasons", "base_rates")?.as_fixed_size_list();
+    let contributions = field("reasons", "contributions")?.as_list::<i32>();
     let unseen = column("unseen")?.as_list::<i32>();
-    let base_rates = column("base_rates")?.as_fixed_size_list();
-    let contributions = column("contributions")?.as_list::<i32>();
-    let distance = column("distance_miles")?.as_primitive::<Float64Type>();
+    let distance = field("features", "distance")?.as_primitive::<Float64Type>();
     let mut predictions = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         let position = usize::try_from(ids.value(row))?;
-        let request = requests.get(position).context("a flight that nobody asked for")?;
-        let fields = unseen.value(row);
-        let fields = fields.as_string::<i32>().iter().flatten().map(str::to_owned);
+        let request = requests.get(position).context("a row of no request")?;
+        let unseen = unseen.value(row);
+        let unseen = unseen.as_string::<i32>().iter().flatten().map(field_of);
         let date = request.FlightDate;
         predictions.push((
             position,
@@ -247,12 +249,29 @@ fn predictions_of(
                 Probabilities: by_class(probabilities, row)?,
                 BaseRates: Some(by_class(base_rates, row)?),
                 Contributions: contributions_of(&contributions.value(row))?,
-                Unseen: fields.collect(),
+                Unseen: unseen.map(str::to_owned).collect(),
                 ModelVersion: version.value(row).to_owned(),
             },
         ));
     }
     Ok(predictions)
+}
+
+/// The field of a request that a feature comes from, which is what a person can change. A feature
+/// that is not listed is shown by its own name.
+fn field_of(feature: &str) -> &str {
+    match feature {
+        "dep_delay" => "DepDelay",
+        "distance" => "Distance",
+        "day_of_month" | "day_of_week" | "day_of_year" => "FlightDate",
+        "carrier" => "Carrier",
+        "origin" => "Origin",
+        "dest" => "Dest",
+        "route" => "Route",
+        "crs_dep" => "CRSDepTime",
+        "crs_arr" => "CRSArrTime",
+        _ => feature,
+    }
 }
 
 /// The numbers of a row, one a class.

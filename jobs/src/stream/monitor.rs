@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch};
+use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::Int32Type;
-use udf::encode::features::FEATURES;
+use udf::encode::encoder::indices_of;
 use udf::model::drift::Drift;
 use udf::model::scorer::Scorer;
 
@@ -31,19 +31,19 @@ impl<'a> Observer<'a> {
         observer
     }
 
-    /// Another champion: what was seen is compared with its training sample from now on.
+    /// Another champion: what was seen is compared with its reference distribution from now on.
     pub(crate) fn replace(&mut self, champion: Arc<Scorer>) {
         self.metrics.model.reset();
         self.metrics.model.with_label_values(&[champion.version()]).set(1);
         self.metrics.drift_psi.reset();
-        self.drift = champion.model().sample.clone().map(Drift::new);
+        self.drift = champion.model().reference.clone().map(Drift::new);
         self.champion = champion;
     }
 
     /// Sees rows of `sql/70_answers.sql`.
     pub(crate) fn see(&mut self, rows: &[RecordBatch]) {
         for batch in rows {
-            // a gauge that cannot be computed is no reason to leave a question unanswered
+            // a gauge that cannot be computed is no reason to leave a request unanswered
             if let Err(error) = self.see_batch(batch) {
                 tracing::warn!(error = format!("{error:#}"), "drift and shadow are not counted");
             }
@@ -60,21 +60,19 @@ impl<'a> Observer<'a> {
     }
 
     fn see_batch(&mut self, batch: &RecordBatch) -> Result<()> {
-        let n_rows = batch.num_rows();
         let column = |name: &str| batch.column_by_name(name).with_context(|| format!("no {name}"));
-        let columns: Vec<ArrayRef> = FEATURES
-            .iter()
-            .map(|feature| Ok(Arc::clone(column(feature.column)?)))
-            .collect::<Result<_>>()?;
-        let classes = column("prediction")?.as_primitive::<Int32Type>().values();
+        let prediction = column("answer")?.as_struct().column_by_name("prediction");
+        let prediction = prediction.context("no prediction in answer")?;
+        let classes = prediction.as_primitive::<Int32Type>().values();
         for class in classes {
             self.metrics.predictions_total.with_label_values(&[class.to_string()]).inc();
         }
         if let Some(drift) = &mut self.drift {
-            drift.count(&self.champion.codes(&columns, n_rows)?, classes);
+            let indices = column("indices")?.as_fixed_size_binary();
+            drift.count(&indices_of(indices), classes);
         }
         if let Some(shadow) = &self.shadow {
-            let challengers = shadow.score(&columns, n_rows)?.classes;
+            let challengers = shadow.score(column("features")?.as_struct())?.classes;
             for (champion, challenger) in classes.iter().zip(&challengers) {
                 let agrees = if champion == challenger { "yes" } else { "no" };
                 self.metrics.shadow_rows_total.with_label_values(&[agrees]).inc();

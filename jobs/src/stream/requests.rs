@@ -1,5 +1,5 @@
-//! The requests of a window as the relation `flights`, so that the steps which training uses make
-//! features of them. The relation is registered once, and filled for each window.
+//! The requests of a micro-batch as the relation `flights`, so that the steps which training uses
+//! make features of them. The relation is registered once, and filled for each micro-batch.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::SessionContext;
-use events::PredictionRequest;
+use events::{PredictionRequest, clock_minutes};
 
 /// What `flights` holds at present.
 #[derive(Debug)]
@@ -63,8 +63,7 @@ fn flights_of(requests: &[PredictionRequest]) -> Result<RecordBatch> {
         Arc::new(requests.iter().map(of).collect::<StringViewArray>())
     };
     let minutes = |of: fn(&PredictionRequest) -> Option<i32>| -> Arc<dyn Array> {
-        let minutes = |hhmm: i32| hhmm / 100 % 24 * 60 + hhmm % 100;
-        Arc::new(requests.iter().map(|r| of(r).map(minutes)).collect::<Int32Array>())
+        Arc::new(requests.iter().map(|r| of(r).and_then(clock_minutes)).collect::<Int32Array>())
     };
     let days = requests.iter().map(|r| {
         let epoch = chrono::NaiveDate::default();

@@ -11,8 +11,7 @@ use linfa::Dataset;
 use linfa::traits::{Fit, Predict};
 use linfa_logistic::MultiLogisticRegression;
 use ndarray::{Array1, Array2};
-use udf::encode::codes::Codes;
-use udf::encode::features::{self, FEATURES};
+use udf::encode::encoder::Encoding;
 use udf::model::artefact::FeatureSpec;
 
 use crate::models::evaluation::{Bin, Evaluation, N_BINS};
@@ -45,12 +44,12 @@ pub async fn evaluate(
     let rows = concat_batches(&first.schema(), &rows)?;
     let labels = rows.column(0).as_primitive::<UInt8Type>().values().to_vec();
     let is_holdout = rows.column(1).as_boolean().clone();
+    let features = rows.column(2).as_struct();
     let columns = specs.iter().map(|spec| {
-        let position = features::position(&spec.name).context("features come from the list")?;
-        let column = rows.column_by_name(FEATURES[position].column);
-        Ok((column.context("the step has a column for each feature")?, &spec.codes))
+        let column = features.column_by_name(&spec.name);
+        Ok((column.context("the step has each feature")?, &spec.encoding))
     });
-    let columns: Vec<(&ArrayRef, &Codes)> = columns.collect::<Result<_>>()?;
+    let columns: Vec<(&ArrayRef, &Encoding)> = columns.collect::<Result<_>>()?;
     let side = |held_out: bool| -> Vec<usize> {
         (0..labels.len()).filter(|&row| is_holdout.value(row) == held_out).collect()
     };
@@ -87,14 +86,14 @@ pub async fn evaluate(
 /// A row a flight: each number standardised over the training rows (its mean where null), each
 /// frequent category an indicator.
 fn design_matrix(
-    columns: &[(&ArrayRef, &Codes)],
+    columns: &[(&ArrayRef, &Encoding)],
     n_rows: usize,
     training: &[usize],
 ) -> Result<Array2<f64>> {
     let mut matrix_columns: Vec<Vec<f64>> = Vec::new();
-    for (column, codes) in columns {
-        match codes {
-            Codes::Numeric(_) => {
+    for (column, encoding) in columns {
+        match encoding {
+            Encoding::Numeric(_) => {
                 let column = cast(column, &DataType::Float64)?;
                 let column = column.as_primitive::<Float64Type>();
                 let known: Vec<f64> = training
@@ -112,7 +111,7 @@ fn design_matrix(
                 });
                 matrix_columns.push(standardised.collect());
             }
-            Codes::Categorical(categories) => {
+            Encoding::Categorical(categories) => {
                 let column = cast(column, &DataType::Utf8)?;
                 let column = column.as_string::<i32>();
                 for category in categories.iter().take(INDICATORS) {

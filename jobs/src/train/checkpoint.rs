@@ -1,12 +1,10 @@
 //! How far a training run is, written down after every pass over the rows, so that another process
 //! goes on where the last one died and makes the same bytes.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use udf::model::artefact::FeatureSpec;
-use udf::model::drift::Group;
+use udf::model::drift::Bucket;
 use udf::train::split::Growth;
 
 use crate::lake::Lake;
@@ -24,23 +22,21 @@ pub struct Checkpoint {
     sql_sha256: String,
     /// Which files of flights it began with; see [`Lake::fingerprint`].
     flights: String,
-    /// Positions of the features.
-    features: BTreeSet<usize>,
     /// Rows that are trained on.
     pub n_training: u64,
-    /// How values become codes.
+    /// How values become indices.
     pub specs: Vec<FeatureSpec>,
-    /// In which groups they lie, for each feature.
-    pub groups: Vec<Vec<Group>>,
-    /// Whether the codes are whole under `training/<run>/codes/`.
-    pub codes_are_written: bool,
+    /// The buckets of each feature, to notice drift.
+    pub buckets: Vec<Vec<Bucket>>,
+    /// Whether the indices are whole under `training/<run>/indices/`.
+    pub indices_are_written: bool,
     /// The forest so far.
     pub growth: Growth,
 }
 
-/// Where a run keeps its codes.
-pub fn codes_of(run: &str) -> String {
-    format!("training/{run}/codes/")
+/// Where a run keeps its indices.
+pub fn indices_of(run: &str) -> String {
+    format!("training/{run}/indices/")
 }
 
 fn path_of(run: &str) -> String {
@@ -54,35 +50,35 @@ impl Checkpoint {
         flights: String,
         n_training: u64,
         specs: Vec<FeatureSpec>,
-        groups: Vec<Vec<Group>>,
+        buckets: Vec<Vec<Bucket>>,
     ) -> Self {
-        let codes: Vec<_> = specs.iter().map(|spec| &spec.codes).collect();
+        let encodings: Vec<_> = specs.iter().map(|spec| &spec.encoding).collect();
         Self {
             sql_sha256: sql::training_sha256(),
             flights,
-            features: options.features.clone(),
             n_training,
-            growth: Growth::new(options.params.get(), &codes),
-            codes_are_written: false,
+            growth: Growth::new(options.params.get(), &encodings),
+            indices_are_written: false,
             specs,
-            groups,
+            buckets,
         }
     }
 
-    /// What `run` wrote last; `None` when it has not begun.
+    /// What `run` wrote last; `None` when it has not begun. `used` are the features it would use.
     ///
     /// Fails when going on would mix two trainings: other options, SQL or flights.
     pub async fn load(
         lake: &Lake,
         run: &str,
         options: &TrainOptions,
+        used: &[String],
         flights: &str,
     ) -> Result<Option<Self>> {
         let path = path_of(run);
         let Some(bytes) = lake.get(&path, CHECKPOINT_BYTES_MAX).await? else { return Ok(None) };
         let read: Self = serde_json::from_slice(&bytes).with_context(|| lake.url(&path))?;
-        let same_options =
-            read.features == options.features && read.growth.params() == options.params.get();
+        let same_options = read.specs.iter().map(|spec| &spec.name).eq(used)
+            && read.growth.params() == options.params.get();
         for (is_same, what) in [
             (same_options, "its options are others"),
             (read.sql_sha256 == sql::training_sha256(), "the SQL has changed since it began"),

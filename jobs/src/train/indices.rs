@@ -1,8 +1,8 @@
-//! `training` → `codes`: what the passes over the rows read, made once a run.
+//! `training` → `indices`: what the passes over the rows read, made once a run.
 //!
 //! In memory when it fits, else as Parquet under the data root, as always on a cluster. A file is
 //! written by one task from its first row to its last, so the months of the flights are dealt out
-//! and each part is coded and written on its own, side by side, without a row crossing the network.
+//! and each part is encoded and written on its own, side by side; no row crosses the network.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{DataFrame, Expr, SessionContext, col, lit};
-use udf::functions::predict::FeatureCodes;
+use udf::functions::indices::FeatureIndices;
 
 use crate::lake::Lake;
 use crate::sql;
-use crate::train::checkpoint::{Checkpoint, codes_of};
+use crate::train::checkpoint::{Checkpoint, indices_of};
 use crate::train::training::register_training;
 use crate::write::{Place, write};
 
@@ -23,7 +23,7 @@ use crate::write::{Place, write};
 /// evenly over the cores; large, so that beginning one costs little.
 const GROUP_ROWS: usize = 256 * 1024;
 
-/// Makes the relation `codes` of the training run that `at` tells of.
+/// Makes the relation `indices` of the training run that `at` tells of.
 pub async fn materialise(
     ctx: &SessionContext,
     lake: &Lake,
@@ -31,29 +31,35 @@ pub async fn materialise(
     at: &mut Checkpoint,
     bytes_max: u64,
 ) -> Result<()> {
-    ctx.register_udf(FeatureCodes::new(&at.specs).into());
-    let written = codes_of(run);
-    if !at.codes_are_written {
+    ctx.register_udf(FeatureIndices::new(at.specs.clone()).into());
+    let written = indices_of(run);
+    if !at.indices_are_written {
         let bytes_per_row = size_of::<i64>() + size_of::<u8>() + at.specs.len() * size_of::<u16>();
         if at.n_training * bytes_per_row as u64 <= bytes_max {
-            let codes = sql::plan(ctx, sql::CODES, &[]).await?;
-            let schema = Arc::clone(codes.schema().inner());
-            let table = MemTable::try_new(schema, codes.collect_partitioned().await?)?;
-            ctx.deregister_table("codes")?;
-            ctx.register_table("codes", Arc::new(table))?;
+            let indices = sql::plan(ctx, sql::INDICES, &[]).await?;
+            let schema = Arc::clone(indices.schema().inner());
+            let table = MemTable::try_new(schema, indices.collect_partitioned().await?)?;
+            ctx.deregister_table("indices")?;
+            ctx.register_table("indices", Arc::new(table))?;
             return Ok(());
         }
-        let parts = parts(ctx, lake, at.growth.params().holdout).await?;
+        let used: Vec<String> = at.specs.iter().map(|spec| spec.name.clone()).collect();
+        let parts = parts(ctx, lake, at.growth.params().holdout, &used).await?;
         let place = Place { directory: &written, partitions: &[] };
         write(ctx, lake, &parts, place, &parquet()).await?;
-        at.codes_are_written = true;
+        at.indices_are_written = true;
         at.save(lake, run).await?;
     }
-    lake.register_table(ctx, "codes", &written, &[]).await
+    lake.register_table(ctx, "indices", &written, &[]).await
 }
 
-/// The codes of the flights in parts, one a core, each of whole months and made by one task.
-async fn parts(ctx: &SessionContext, lake: &Lake, holdout: f64) -> Result<Vec<DataFrame>> {
+/// The indices of the flights in parts, one a core, each of whole months and made by one task.
+async fn parts(
+    ctx: &SessionContext,
+    lake: &Lake,
+    holdout: f64,
+    used: &[String],
+) -> Result<Vec<DataFrame>> {
     let n_parts = ctx.state().config().target_partitions();
     let mut parts = Vec::new();
     for months in deal(months(lake).await?, n_parts) {
@@ -65,13 +71,13 @@ async fn parts(ctx: &SessionContext, lake: &Lake, holdout: f64) -> Result<Vec<Da
         let part = ctx.table("flights").await?.filter(is_in)?.into_view();
         ctx.deregister_table("flights")?;
         ctx.register_table("flights", part)?;
-        register_training(ctx, holdout).await?;
-        let (mut state, plan) = sql::plan(ctx, sql::CODES, &[]).await?.into_parts();
+        register_training(ctx, holdout, used).await?;
+        let (mut state, plan) = sql::plan(ctx, sql::INDICES, &[]).await?.into_parts();
         state.config_mut().options_mut().execution.target_partitions = 1;
         parts.push(DataFrame::new(state, plan));
         lake.register_flights(ctx).await?;
     }
-    register_training(ctx, holdout).await?;
+    register_training(ctx, holdout, used).await?;
     Ok(parts)
 }
 
@@ -103,7 +109,7 @@ fn deal(months: BTreeMap<(i32, i32), u64>, n: usize) -> Vec<Vec<(i32, i32)>> {
     parts.into_iter().map(|(_, part)| part).filter(|part| !part.is_empty()).collect()
 }
 
-/// How codes are written: they are read as a whole, over and over, and then deleted.
+/// How indices are written: they are read as a whole, over and over, and then deleted.
 fn parquet() -> TableParquetOptions {
     let mut parquet = TableParquetOptions::default();
     parquet.global.compression = Some("uncompressed".into());

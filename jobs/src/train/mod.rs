@@ -17,18 +17,17 @@ pub mod training;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int64Type, UInt64Type};
 use datafusion::common::ScalarValue;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::prelude::{SessionContext, col, lit};
-use udf::encode::codes::Codes;
-use udf::encode::features::FEATURES;
+use udf::encode::encoder::Encoding;
 use udf::functions::distinct_counts;
-use udf::functions::predict::Models;
+use udf::functions::model::Models;
 use udf::model::artefact::{FORMAT, FeatureSpec, Metrics, Model, Rows, version_of};
-use udf::model::drift::{self, Group, Sample};
+use udf::model::drift::{self, Bucket, ReferenceDistribution};
 use udf::model::scorer::Scorer;
 use udf::train::histogram::TreeHistogram;
 use udf::train::split::importances;
@@ -42,7 +41,7 @@ use crate::sql;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::options::TrainOptions;
 use crate::train::report::{Phase, Previous, Report};
-use crate::train::training::register_training;
+use crate::train::training::{feature_names, register_training};
 
 /// Trains a model, saves it, writes its report, and makes it the champion. `run` names the run's
 /// own directory; a run of that name that was interrupted is gone on with.
@@ -55,21 +54,24 @@ pub async fn train(
 ) -> Result<Report> {
     let mut clock = PhaseClock::start();
     lake.register_flights(ctx).await?;
-    register_training(ctx, options.params.get().holdout).await?;
+    let all = feature_names(ctx).await?;
+    let used = options.features.among(&all)?;
+    let holdout = options.params.get().holdout;
+    register_training(ctx, holdout, &used).await?;
 
     on_progress(Progress::Stage("finding bins and categories by sql/41_values.sql"));
-    let mut at = begin_or_go_on(ctx, lake, run, options).await?;
+    let mut at = begin_or_go_on(ctx, lake, run, options, &used).await?;
     let n_training = at.n_training;
     clock.end("values", n_training);
 
-    on_progress(Progress::Stage("coding rows by sql/42_indices.sql"));
-    indices::materialise(ctx, lake, run, &mut at, options.codes_bytes).await?;
-    clock.end("codes", n_training);
+    on_progress(Progress::Stage("encoding rows by sql/42_indices.sql"));
+    indices::materialise(ctx, lake, run, &mut at, options.indices_bytes).await?;
+    clock.end("indices", n_training);
 
     on_progress(Progress::Stage("growing trees by sql/43_histogram.sql"));
     let n_passes = grow(ctx, lake, run, &mut at, options.histogram_bytes, on_progress).await?;
-    ctx.deregister_table("codes")?;
-    let (specs, groups, trees) = (at.specs, at.groups, at.growth.into_trees());
+    ctx.deregister_table("indices")?;
+    let (specs, buckets, trees) = (at.specs, at.buckets, at.growth.into_trees());
     clock.end("levels", n_training * n_passes);
 
     on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
@@ -83,7 +85,7 @@ pub async fn train(
         holdout: Metrics::default(),
         importances: importances(&trees, specs.len()),
         features: specs,
-        sample: None,
+        reference: None,
         trees,
     };
     let candidate = Arc::new(Scorer::new(model.clone(), "candidate"));
@@ -93,12 +95,17 @@ pub async fn train(
     let forest = evaluate(ctx, "candidate").await?;
     model.rows.holdout = forest.n_rows();
     model.holdout = forest.metrics;
-    model.sample = Some(Sample { features: groups, predicted: forest.predicted() });
-    let previous = evaluate_previous(ctx, previous.as_deref()).await?;
+    let predicted = forest.predicted();
+    model.reference = Some(ReferenceDistribution { features: buckets, predicted });
+    let previous = match previous {
+        Some(champion) => evaluate_previous(ctx, &champion, holdout, &all).await?,
+        None => None,
+    };
     clock.end("evaluation", forest.n_rows());
 
     on_progress(Progress::Stage("training the logistic baseline"));
     let n_rows = model.rows.training + model.rows.holdout;
+    register_training(ctx, holdout, &used).await?;
     let logistic = baseline::evaluate(ctx, &model.features, n_rows).await?;
     clock.end("baseline", n_rows);
 
@@ -127,14 +134,15 @@ pub async fn up_to_date(
 ) -> Result<Option<Scorer>> {
     let Ok(Some(champion)) = registry::champion(lake).await else { return Ok(None) };
     let model = champion.model();
-    let same = model.params == *options.params.get()
-        && model.sql_sha256 == sql::training_sha256()
-        && champion.positions().eq(options.features.iter().copied());
-    if !same {
+    if model.params != *options.params.get() || model.sql_sha256 != sql::training_sha256() {
         return Ok(None);
     }
     lake.register_flights(ctx).await?;
-    register_training(ctx, model.params.holdout).await?;
+    let used = options.features.among(&feature_names(ctx).await?)?;
+    if !model.features.iter().map(|spec| &spec.name).eq(&used) {
+        return Ok(None);
+    }
+    register_training(ctx, model.params.holdout, &used).await?;
     let sides = ctx.table("training").await?;
     let sides = sides.aggregate(vec![col("is_holdout")], vec![count(lit(1)).alias("n_rows")])?;
     let mut rows = Rows::default();
@@ -156,44 +164,40 @@ async fn begin_or_go_on(
     lake: &Lake,
     run: &str,
     options: &TrainOptions,
+    used: &[String],
 ) -> Result<Checkpoint> {
     let flights = lake.fingerprint(&["flights/", "distances/"]).await?;
-    if let Some(checkpoint) = Checkpoint::load(lake, run, options, &flights).await? {
+    if let Some(checkpoint) = Checkpoint::load(lake, run, options, used, &flights).await? {
         return Ok(checkpoint);
     }
-    let (n_training, specs, groups) = feature_specs(ctx, options).await?;
-    Ok(Checkpoint::begin(options, flights, n_training, specs, groups))
+    let (n_training, specs, buckets) = feature_specs(ctx, options, used).await?;
+    Ok(Checkpoint::begin(options, flights, n_training, specs, buckets))
 }
 
-/// Number of training rows, and for each feature how its values become codes, and in which groups
-/// they lie.
+/// Number of training rows, and for each feature how its values become indices, and its buckets.
 async fn feature_specs(
     ctx: &SessionContext,
     options: &TrainOptions,
-) -> Result<(u64, Vec<FeatureSpec>, Vec<Vec<Group>>)> {
-    let used = options.features.iter().map(|&position| FEATURES[position].column);
-    let used: Vec<&str> = ["n_rows"].into_iter().chain(used).collect();
-    // what is not selected is not counted
-    let values = sql::plan(ctx, sql::VALUES, &[]).await?.select_columns(&used)?.collect().await?;
-    let values = one_row(&values, sql::VALUES.file)?;
-    let n_rows = values.column(0).as_primitive::<Int64Type>().value(0).unsigned_abs();
+    used: &[String],
+) -> Result<(u64, Vec<FeatureSpec>, Vec<Vec<Bucket>>)> {
+    let counted = sql::plan(ctx, sql::VALUES, &[]).await?.collect().await?;
+    let counted = one_row(&counted, sql::VALUES.file)?;
+    let n_rows = counted.column(0).as_primitive::<Int64Type>().value(0).unsigned_abs();
     ensure!(
         n_rows > 0,
         "there is nothing to train on: no flight has a departure and an arrival delay"
     );
-    let (mut specs, mut groups) = (Vec::new(), Vec::new());
-    for &position in &options.features {
-        let feature = FEATURES[position];
-        let column = values.column_by_name(feature.column).context(feature.column)?;
-        let values = distinct_counts::read(column)?;
-        let codes = Codes::from_values(values.clone(), options.params.get().n_bins);
-        groups.push(drift::groups(&codes, &values, n_rows));
-        specs.push(FeatureSpec { name: feature.name.to_owned(), codes });
+    let (mut specs, mut buckets) = (Vec::new(), Vec::new());
+    for name in used {
+        let values = distinct_counts::read(counted.column(1), name)?;
+        let encoding = Encoding::from_values(values.clone(), options.params.get().n_bins);
+        buckets.push(drift::buckets(&encoding, &values, n_rows));
+        specs.push(FeatureSpec { name: name.clone(), encoding });
     }
-    Ok((n_rows, specs, groups))
+    Ok((n_rows, specs, buckets))
 }
 
-/// Grows the forest level by level; returns the number of passes over the codes.
+/// Grows the forest level by level; returns the number of passes over the indices.
 async fn grow(
     ctx: &SessionContext,
     lake: &Lake,
@@ -222,23 +226,34 @@ async fn grow(
     Ok(n_passes)
 }
 
-/// Judges the model that SQL knows as `name` on the held-out rows of `training`.
+/// Evaluates the model that SQL knows as `name` on the held-out rows of `training`.
 pub async fn evaluate(ctx: &SessionContext, name: &str) -> Result<Evaluation> {
     let rows = sql::plan(ctx, sql::EVALUATION, &[("model", ScalarValue::from(name))]).await?;
     Evaluation::from_batches(&rows.collect().await?)
 }
 
+/// The champion before, on the same held-out rows. It may use other features; `None` when it uses
+/// one that there is no more.
 async fn evaluate_previous(
     ctx: &SessionContext,
-    champion: Option<&Scorer>,
+    champion: &Scorer,
+    holdout: f64,
+    all: &[String],
 ) -> Result<Option<Previous>> {
-    let Some(champion) = champion else { return Ok(None) };
     let model = champion.model();
-    let names = model.features.iter().map(|spec| spec.name.clone());
+    let names: Vec<String> = model.features.iter().map(|spec| spec.name.clone()).collect();
+    if let Some(gone) = names.iter().find(|name| !all.contains(name)) {
+        tracing::warn!(
+            feature = gone,
+            "the champion before cannot be evaluated: it uses a feature that is gone"
+        );
+        return Ok(None);
+    }
+    register_training(ctx, holdout, &names).await?;
     Ok(Some(Previous {
         version: champion.version().to_owned(),
         evaluation: evaluate(ctx, "champion").await?,
-        importances: names.zip(model.importances.iter().copied()).collect(),
+        importances: names.into_iter().zip(model.importances.iter().copied()).collect(),
     }))
 }
 

@@ -50,7 +50,7 @@ pub struct Phase {
 impl Report {
     /// Seconds of fitting: everything from finding bins to the last level.
     pub fn fit_seconds(&self) -> f64 {
-        let fitting = |phase: &&Phase| ["values", "codes", "levels"].contains(&phase.name);
+        let fitting = |phase: &&Phase| ["values", "indices", "levels"].contains(&phase.name);
         self.phases.iter().filter(fitting).map(|phase| phase.seconds).sum()
     }
 

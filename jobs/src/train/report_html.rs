@@ -400,7 +400,7 @@ mod tests {
     use super::*;
     use crate::models::evaluation::N_BINS;
     use crate::train::report::Previous;
-    use udf::encode::codes::Codes;
+    use udf::encode::encoder::Encoding;
     use udf::model::artefact::{FORMAT, FeatureSpec, ForestParams, Model, Node, Rows, Tree};
 
     fn evaluation(confusion: [[u64; 4]; 4]) -> Evaluation {
@@ -412,8 +412,9 @@ mod tests {
     fn example() -> Report {
         let forest = evaluation([[8, 2, 0, 0], [4, 5, 1, 0], [0, 0, 0, 10], [0, 0, 0, 10]]);
         let names = ["dep_delay", "<script>alert('&')</script>"];
-        let codes = Codes::Numeric(vec![0.0]);
-        let feature = |name: &str| FeatureSpec { name: name.to_owned(), codes: codes.clone() };
+        let encoding = Encoding::Numeric(vec![0.0]);
+        let feature =
+            |name: &str| FeatureSpec { name: name.to_owned(), encoding: encoding.clone() };
         let model = Model {
             format: FORMAT,
             classes: (0..N_CLASSES).map(class_title).collect(),
@@ -422,7 +423,7 @@ mod tests {
             rows: Rows { training: 1_234_567, holdout: 40 },
             holdout: forest.metrics,
             features: names.map(feature).to_vec(),
-            sample: None,
+            reference: None,
             importances: vec![0.75, 0.25],
             trees: vec![Tree { nodes: vec![Node { counts: [1; 4], split: None }] }],
         };

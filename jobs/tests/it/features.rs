@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::{cast, concat_batches};
-use datafusion::arrow::datatypes::{DataType, Date32Type, Float64Type, Int32Type};
+use datafusion::arrow::datatypes::{DataType, Date32Type, FieldRef, Float64Type, Int32Type};
 use datafusion::common::ScalarValue;
 use datafusion::prelude::{SessionContext, col, lit};
 use events::PredictionRequest;
@@ -12,8 +12,8 @@ use jobs::models::registry;
 use jobs::sql;
 use jobs::stream;
 use jobs::stream::micro_batch;
-use udf::encode::features::{FEATURES, Kind};
-use udf::functions::predict::Models;
+use udf::encode::encoder::Kind;
+use udf::functions::model::Models;
 use udf::model::scorer::Scorer;
 use uuid::Uuid;
 
@@ -34,12 +34,15 @@ async fn one_batch(ctx: &SessionContext, query: &str) -> RecordBatch {
     concat_batches(&batches[0].schema(), &batches).unwrap()
 }
 
-/// All features of all flights, ordered by flight: numbers as their bits, categories as text.
-async fn bits(ctx: &SessionContext) -> Vec<Vec<Option<String>>> {
-    let batch = one_batch(ctx, "SELECT * FROM features ORDER BY flight_id").await;
-    let column = |feature: &udf::encode::features::Feature| {
-        let column = batch.column_by_name(feature.column).unwrap();
-        match feature.kind {
+/// A feature with its value for each flight, in the order of `flight_id`.
+type Column = (String, Vec<Option<String>>);
+
+/// All features of all flights: numbers as their bits, categories as text.
+async fn bits(ctx: &SessionContext) -> Vec<Column> {
+    let batch = one_batch(ctx, "SELECT features FROM features ORDER BY flight_id").await;
+    let features = batch.column(0).as_struct();
+    let column = |(field, column): (&FieldRef, &ArrayRef)| {
+        let values = match Kind::of(field.data_type()).unwrap() {
             Kind::Numeric => {
                 let numbers = cast(column, &DataType::Float64).unwrap();
                 let numbers = numbers.as_primitive::<Float64Type>().iter();
@@ -49,18 +52,20 @@ async fn bits(ctx: &SessionContext) -> Vec<Vec<Option<String>>> {
                 let texts = cast(column, &DataType::Utf8).unwrap();
                 texts.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
             }
-        }
+        };
+        (field.name().clone(), values)
     };
-    FEATURES.iter().map(column).collect()
+    features.fields().iter().zip(features.columns()).map(column).collect()
 }
 
-fn check_equal(training: &[Vec<Option<String>>], serving: &[Vec<Option<String>>]) {
-    for ((feature, training), serving) in FEATURES.iter().zip(training).zip(serving) {
-        assert_eq!(training.len(), serving.len());
+fn check_equal(training: &[Column], serving: &[Column]) {
+    assert_eq!(training.len(), serving.len());
+    for ((name, training), (same_name, serving)) in training.iter().zip(serving) {
+        assert_eq!((name, training.len()), (same_name, serving.len()));
         let differing = training.iter().zip(serving).position(|(t, s)| t != s);
         if let Some(row) = differing {
             let (t, s) = (&training[row], &serving[row]);
-            panic!("{} of flight {row}: {t:?} in training, {s:?} in serving", feature.name);
+            panic!("{name} of flight {row}: {t:?} in training, {s:?} in serving");
         }
     }
 }
@@ -107,7 +112,7 @@ async fn training_and_streaming_features_are_bit_equal() {
     let training = session(3);
     register_departed(&training).await;
     let expected = bits(&training).await;
-    assert!(expected[0].len() > 4_000, "{} flights", expected[0].len());
+    assert!(expected[0].1.len() > 4_000, "{} flights", expected[0].1.len());
     let streaming = serving().await;
     let requests = requests(&training, true).await;
     micro_batch::register_features(&streaming).await.unwrap().fill(&requests).unwrap();
@@ -126,7 +131,8 @@ async fn a_distance_from_the_route_is_the_one_that_training_would_see() {
     training.register_table("flights", unmeasured.into_view()).unwrap();
     sql::view(&training, "features", sql::FEATURES, &[]).await.unwrap();
     let expected = bits(&training).await;
-    assert!(expected[1].iter().all(Option::is_some), "every pair has a distance");
+    let (_, distances) = expected.iter().find(|(name, _)| name == "distance").unwrap();
+    assert!(distances.iter().all(Option::is_some), "every pair has a distance");
 
     let streaming = serving().await;
     micro_batch::register_features(&streaming).await.unwrap().fill(&requests).unwrap();

@@ -87,7 +87,7 @@ async fn what_is_old_and_not_named_goes_whole() {
     make_older(&lake, "jobs/broken.json", 100);
     for run in ["young", "running", "old", "lost", "of-a-demo"] {
         put(&lake, &format!("rejects/{run}/a.parquet"), 100).await;
-        put(&lake, &format!("training/{run}/codes/0.bin"), 100).await;
+        put(&lake, &format!("training/{run}/indices/0.bin"), 100).await;
         put(&lake, &format!("predictions/{run}/a.parquet"), 100).await;
     }
     put(&lake, "staging/begun/raw/a", 100).await;

@@ -10,8 +10,8 @@ use jobs::sql::{self, Step};
 use jobs::stream;
 use jobs::stream::micro_batch;
 use jobs::train::training::register_training;
-use udf::encode::codes::Codes;
-use udf::functions::predict::FeatureCodes;
+use udf::encode::encoder::Encoding;
+use udf::functions::indices::FeatureIndices;
 use udf::model::artefact::FeatureSpec;
 use udf::train::histogram::TreeHistogram;
 use udf::train::split::Growth;
@@ -37,20 +37,25 @@ async fn plan(ctx: &SessionContext, step: Step, params: &[(&str, ScalarValue)]) 
 }
 
 fn specs() -> Vec<FeatureSpec> {
-    let feature = |name: &str, codes| FeatureSpec { name: name.to_owned(), codes };
+    let feature = |name: &str, encoding| FeatureSpec { name: name.to_owned(), encoding };
     vec![
-        feature("dep_delay", Codes::Numeric(vec![0.0, 30.0])),
-        feature("origin", Codes::Categorical(vec!["EWR".into(), "JFK".into()])),
+        feature("dep_delay", Encoding::Numeric(vec![0.0, 30.0])),
+        feature("origin", Encoding::Categorical(vec!["EWR".into(), "JFK".into()])),
     ]
+}
+
+/// The names of the features.
+fn used() -> Vec<String> {
+    specs().into_iter().map(|spec| spec.name).collect()
 }
 
 /// The functions of the first pass.
 fn register_functions(ctx: &SessionContext) {
     let specs = specs();
-    let codes: Vec<&Codes> = specs.iter().map(|spec| &spec.codes).collect();
-    let pass = Growth::new(&Default::default(), &codes).next_pass(usize::MAX).unwrap();
+    let encodings: Vec<&Encoding> = specs.iter().map(|spec| &spec.encoding).collect();
+    let pass = Growth::new(&Default::default(), &encodings).next_pass(usize::MAX).unwrap();
     ctx.register_udaf(TreeHistogram::new(Arc::new(pass)).into_udaf());
-    ctx.register_udf(FeatureCodes::new(&specs).into());
+    ctx.register_udf(FeatureIndices::new(specs).into());
 }
 
 #[tokio::test]
@@ -58,11 +63,12 @@ async fn a_pass_counts_in_every_partition_and_merges_once() {
     let ctx = session(2);
     register_functions(&ctx);
     some_lake().await.register_flights(&ctx).await.unwrap();
-    register_training(&ctx, 0.2).await.unwrap();
-    let codes = sql::plan(&ctx, sql::CODES, &[]).await.unwrap();
-    let schema = Arc::clone(codes.schema().inner());
+    register_training(&ctx, 0.2, &used()).await.unwrap();
+    let indices = sql::plan(&ctx, sql::INDICES, &[]).await.unwrap();
+    let schema = Arc::clone(indices.schema().inner());
     let partitions = vec![Vec::new(), Vec::new()];
-    ctx.register_table("codes", Arc::new(MemTable::try_new(schema, partitions).unwrap())).unwrap();
+    ctx.register_table("indices", Arc::new(MemTable::try_new(schema, partitions).unwrap()))
+        .unwrap();
     let plan = plan(&ctx, sql::HISTOGRAM, &[]).await;
     assert!(plan.contains("AggregateExec: mode=Final,"), "{plan}");
     assert!(plan.contains("AggregateExec: mode=Partial,"), "{plan}");
@@ -70,20 +76,32 @@ async fn a_pass_counts_in_every_partition_and_merges_once() {
 }
 
 #[tokio::test]
-async fn codes_are_made_in_one_scan_of_the_flights() {
+async fn indices_are_made_in_one_scan_of_the_columns_that_are_used() {
     let ctx = session(2);
     register_functions(&ctx);
     some_lake().await.register_flights(&ctx).await.unwrap();
-    register_training(&ctx, 0.2).await.unwrap();
-    let plan = plan(&ctx, sql::CODES, &[]).await;
+    register_training(&ctx, 0.2, &used()).await.unwrap();
+    let plan = plan(&ctx, sql::INDICES, &[]).await;
     assert_eq!(plan.matches("file_groups=").count(), 2, "flights and distances\n{plan}");
     check_golden("plan_of_42_indices.txt", &plan);
 }
 
 #[tokio::test]
-async fn a_window_is_scored_in_one_partition() {
+async fn distinct_values_are_counted_in_one_scan_of_the_columns_that_are_used() {
+    let ctx = session(2);
+    some_lake().await.register_flights(&ctx).await.unwrap();
+    register_training(&ctx, 0.2, &used()).await.unwrap();
+    let plan = plan(&ctx, sql::VALUES, &[]).await;
+    assert!(!plan.contains("crs_arr_minutes"), "{plan}");
+    check_golden("plan_of_41_values.txt", &plan);
+}
+
+#[tokio::test]
+async fn a_micro_batch_is_scored_in_one_partition_and_encoded_once() {
     let ctx = session(1);
     stream::prepare(&ctx, &shipped().await.lake).await.unwrap();
     let plan = micro_batch::Plan::new(&ctx).await.unwrap();
-    check_golden("plan_of_70_answers.txt", &plan.to_string());
+    let plan = plan.to_string();
+    assert_eq!(plan.matches("model_indices(").count(), 1, "{plan}");
+    check_golden("plan_of_70_answers.txt", &plan);
 }

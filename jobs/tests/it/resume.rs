@@ -47,7 +47,7 @@ async fn lake_with_flights() -> (tempfile::TempDir, Lake) {
 async fn a_run_that_died_goes_on_at_its_level_and_makes_the_same_bytes() {
     let (_directory, lake) = lake_with_flights().await;
     let in_memory = options(3);
-    let on_disk = TrainOptions { codes_bytes: 0, ..in_memory.clone() };
+    let on_disk = TrainOptions { indices_bytes: 0, ..in_memory.clone() };
     let (expected, told) = go_on(&lake, &in_memory).await;
     let level = |done| Progress::Level { n_trees: 3, done, total: 5 };
     assert!(told.contains(&level(0)));

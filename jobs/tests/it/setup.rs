@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
+use jobs::ingest::functions::scalar_functions;
 use jobs::ingest::{Ingested, ingest};
 use jobs::lake::Lake;
 use jobs::stream::micro_batch::Rules;
@@ -14,7 +15,6 @@ use jobs::train::train;
 use linfa::ParamGuard;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
-use udf::encode::features::FEATURES;
 use udf::model::artefact::ForestParams;
 use udf::train::fit::ForestFit;
 
@@ -32,7 +32,7 @@ pub fn fixture(name: &str) -> PathBuf {
 pub fn session(n_partitions: usize) -> SessionContext {
     let ctx =
         SessionContext::new_with_config(SessionConfig::new().with_target_partitions(n_partitions));
-    udf::scalar_functions().into_iter().for_each(|function| ctx.register_udf(function));
+    scalar_functions().into_iter().for_each(|function| ctx.register_udf(function));
     udf::aggregate_functions().into_iter().for_each(|function| ctx.register_udaf(function));
     ctx
 }
@@ -67,12 +67,7 @@ pub fn options(n_trees: usize) -> TrainOptions {
 
 /// Options with these parameters, the rest as on the command line.
 pub fn with_params(params: ForestParams) -> TrainOptions {
-    TrainOptions {
-        params: ForestFit::new(params).check().unwrap(),
-        features: (0..FEATURES.len()).filter(|&i| FEATURES[i].by_default).collect(),
-        histogram_bytes: 256 * 1024 * 1024,
-        codes_bytes: 2048 * 1024 * 1024,
-    }
+    TrainOptions { params: ForestFit::new(params).check().unwrap(), ..TrainOptions::default() }
 }
 
 /// Some thousand of the shipped flights as a raw file, in the order of the source or backwards.

@@ -15,10 +15,11 @@ use sqllogictest::{
     DB, DBOutput, DefaultColumnType, Runner, default_normalizer, default_validator,
     strict_column_validator,
 };
-use udf::encode::codes::Codes;
-use udf::functions::predict::{FeatureCodes, Models};
+use udf::encode::encoder::Encoding;
+use udf::functions::indices::FeatureIndices;
+use udf::functions::model::Models;
 use udf::model::artefact::{
-    FORMAT, FeatureSpec, ForestParams, LeftCodes, Metrics, Model, Node, Rows, Split, Tree,
+    FORMAT, FeatureSpec, ForestParams, LeftIndices, Metrics, Model, Node, Rows, Split, Tree,
 };
 use udf::model::scorer::Scorer;
 use udf::train::histogram::TreeHistogram;
@@ -112,7 +113,7 @@ impl Engine {
     fn new() -> Self {
         let ctx = session(2);
         let (model, pass) = (tiny_model(), root_pass());
-        ctx.register_udf(FeatureCodes::new(&model.features).into());
+        ctx.register_udf(FeatureIndices::new(model.features.clone()).into());
         ctx.register_udaf(TreeHistogram::new(Arc::new(pass)).into_udaf());
         let scorer = Arc::new(Scorer::new(model, "version-of-tiny"));
         jobs::models::registry::register(&ctx, Models::from([("tiny".to_owned(), scorer)]));
@@ -176,21 +177,21 @@ fn column_type(of: &DataType) -> DefaultColumnType {
 /// tree 1: origin is ATL → 1 1 1 1 | else → 1 1 1 5
 /// ```
 fn tiny_model() -> Model {
-    let feature = |name: &str, codes| FeatureSpec { name: name.to_owned(), codes };
+    let feature = |name: &str, encoding| FeatureSpec { name: name.to_owned(), encoding };
     let leaf = |counts| Node { counts, split: None };
-    let node = |counts, feature, left_codes, reserved_left, left| {
-        let split = Some(Split { feature, left_codes, reserved_left, left });
+    let node = |counts, feature, left_indices, missing_left, left| {
+        let split = Some(Split { feature, left_indices, missing_left, left });
         Node { counts, split }
     };
     let by_delay = vec![
-        node([6, 4, 6, 8], 0, LeftCodes::UpTo(1), true, 1),
+        node([6, 4, 6, 8], 0, LeftIndices::UpTo(1), true, 1),
         leaf([6, 2, 0, 0]),
-        node([0, 2, 6, 8], 0, LeftCodes::UpTo(2), false, 3),
+        node([0, 2, 6, 8], 0, LeftIndices::UpTo(2), false, 3),
         leaf([0, 2, 5, 1]),
         leaf([0, 0, 1, 7]),
     ];
     let by_origin = vec![
-        node([2, 2, 2, 6], 1, LeftCodes::Among(vec![1]), false, 1),
+        node([2, 2, 2, 6], 1, LeftIndices::Among(vec![1]), false, 1),
         leaf([1, 1, 1, 1]),
         leaf([1, 1, 1, 5]),
     ];
@@ -202,10 +203,10 @@ fn tiny_model() -> Model {
         rows: Rows::default(),
         holdout: Metrics::default(),
         features: vec![
-            feature("dep_delay", Codes::Numeric(vec![0.0, 30.0])),
-            feature("origin", Codes::Categorical(vec!["ATL".into(), "JFK".into()])),
+            feature("dep_delay", Encoding::Numeric(vec![0.0, 30.0])),
+            feature("origin", Encoding::Categorical(vec!["ATL".into(), "JFK".into()])),
         ],
-        sample: None,
+        reference: None,
         importances: vec![0.5, 0.5],
         trees: vec![Tree { nodes: by_delay }, Tree { nodes: by_origin }],
     }
@@ -216,7 +217,7 @@ fn root_pass() -> Pass {
     let root = Node { counts: [0; udf::N_CLASSES], split: None };
     Pass {
         seed: 1,
-        n_codes: tiny_model().features.iter().map(|spec| spec.codes.n_codes()).collect(),
+        n_indices: tiny_model().features.iter().map(|spec| spec.encoding.n_indices()).collect(),
         trees: vec![Tree { nodes: vec![root] }],
         open: vec![OpenNode { tree: 0, node: 0, features: vec![0, 1] }],
     }

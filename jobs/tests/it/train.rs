@@ -7,11 +7,12 @@ use datafusion::prelude::SessionContext;
 use jobs::lake::Lake;
 use jobs::models::registry::{self, RefreshOutcome};
 use jobs::predict::score::{open_model, score};
+use jobs::stream::micro_batch;
 use jobs::train::options::TrainOptions;
 use jobs::train::training::register_training;
 use jobs::train::{train, up_to_date};
 use sha2::{Digest, Sha256};
-use udf::functions::predict::Models;
+use udf::functions::model::Models;
 use udf::model::artefact::{ForestParams, MODEL_BYTES_MAX, Model};
 use udf::model::scorer::Scorer;
 
@@ -43,7 +44,7 @@ async fn the_model_is_the_same_bytes_however_it_is_trained() {
     }
     let many_passes = TrainOptions { histogram_bytes: 0, ..options.clone() };
     assert!(artefact(lake, 2, &many_passes).await == expected, "a pass for each node");
-    let on_disk = TrainOptions { codes_bytes: 0, ..options.clone() };
+    let on_disk = TrainOptions { indices_bytes: 0, ..options.clone() };
     assert!(artefact(lake, 2, &on_disk).await == expected, "codes under the data root");
 
     let directory = tempfile::tempdir().unwrap();
@@ -112,7 +113,7 @@ async fn a_model_is_up_to_date_until_options_or_flights_change() {
     let other = with_params(ForestParams { seed: 2, ..options.params.get().clone() });
     assert!(up_to_date(&ctx, &lake, &other).await.unwrap().is_none(), "another seed");
     let mut other = options.clone();
-    other.features.pop_first();
+    other.features.without.push("dep_delay".into());
     assert!(up_to_date(&ctx, &lake, &other).await.unwrap().is_none(), "a feature less");
     ingest_all(&lake, &[fixture("bts_new.csv")], "more").await;
     assert!(up_to_date(&ctx, &lake, &options).await.unwrap().is_none(), "more flights");
@@ -194,6 +195,15 @@ async fn a_handful_of_flights_is_enough_to_train_on() {
     registry::champion(&lake).await.unwrap().unwrap();
 }
 
+/// A struct of features as SQL, of these and of what is usual.
+fn features(delay: &str, distance: &str, carrier: &str, origin: &str) -> String {
+    format!(
+        "named_struct('dep_delay', {delay}, 'distance', {distance}, 'day_of_month', 25, \
+         'day_of_week', 7, 'day_of_year', 359, 'carrier', {carrier}, 'origin', {origin}, \
+         'dest', 'LAX', 'route', 'JFK-LAX', 'of_no_model', NULL)"
+    )
+}
+
 /// Asks the shipped model about a flight whose features are given as SQL.
 async fn asked(model: Model, features: &str) -> String {
     let ctx: SessionContext = session(1);
@@ -212,22 +222,46 @@ async fn asked(model: Model, features: &str) -> String {
 #[tokio::test]
 async fn null_and_unseen_values_are_scored_and_said() {
     let model = &shipped().await.report.model;
-    for (features, unseen) in [
-        ("12, 2475, 25, 7, 359, 'AA', 'JFK', 'LAX', 'JFK-LAX', NULL, NULL", "[]"),
-        ("12, 2475, 25, 7, 359, 'ZZ', 'JFK', 'LAX', 'JFK-LAX', 1, 1", "[Carrier]"),
-        ("12, NULL, 25, 7, 359, 'AA', NULL, 'LAX', NULL, 1, 1", "[Distance, Origin, Route]"),
-        ("1e9, -5, 99, 99, 999, 'AA', 'JFK', 'LAX', 'JFK-LAX', 1, 1", "[]"),
+    for (delay, distance, carrier, origin, unseen) in [
+        ("12", "2475", "'AA'", "'JFK'", "[]"),
+        ("12", "2475", "'ZZ'", "'JFK'", "[carrier]"),
+        ("12", "NULL", "'AA'", "NULL", "[distance, origin]"),
+        ("1e9", "-5", "'AA'", "'JFK'", "[]"),
     ] {
-        let table = asked(model.clone(), features).await;
+        let features = features(delay, distance, carrier, origin);
+        let table = asked(model.clone(), &features).await;
         let row = table.lines().nth(3).unwrap();
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
         assert_eq!(cells, ["true", "1.0", unseen], "{features}");
     }
+}
+
+/// What a model is asked wrongly, and what the person is told before a row is read.
+#[tokio::test]
+async fn features_that_do_not_fit_the_model_are_named() {
     let ctx = session(1);
-    registry::register(&ctx, Models::new());
-    let query = "SELECT predict_delay('nobody', 1, 1, 1, 1, 1, '', '', '', '', 1, 1)";
-    let error = ctx.sql(query).await.unwrap().collect().await.unwrap_err().to_string();
-    assert!(error.contains("there is no model \"nobody\""), "{error}");
+    let model = &shipped().await.report.model;
+    let scorer = |version: &str| Arc::new(Scorer::new(model.clone(), version));
+    let models = [("champion".to_owned(), scorer("1")), ("other".to_owned(), scorer("2"))];
+    registry::register(&ctx, Models::from(models));
+    let good = features("12", "2475", "'AA'", "'JFK'");
+    let indices = format!("model_indices('champion', {good})");
+    for (asked, want) in [
+        (format!("'nobody', {good}"), "there is no model \"nobody\"; there are [\"champion\", "),
+        (format!("NULL, {good}"), "the model is named by a text"),
+        (format!("'champion', {}", good.replace("'origin'", "'orign'")), "no feature \"origin\""),
+        (format!("'champion', {}", good.replace("2475", "'far'")), "feature \"distance\" is Utf8"),
+        (format!("'champion', {}", good.replace("'AA'", "17")), "feature \"carrier\" is Int64"),
+        ("'champion', 12".to_owned(), "takes the struct of features, not Int64"),
+        (format!("'other', {indices}"), "the indices are not of this model"),
+    ] {
+        let query = format!("SELECT predict_delay({asked})");
+        let error = ctx.sql(&query).await.err().unwrap_or_else(|| panic!("{query} is planned"));
+        assert!(error.to_string().contains(want), "{error} should say {want:?}");
+    }
+    let both =
+        format!("SELECT predict_delay('champion', {indices}) = predict_delay('champion', {good})");
+    assert!(rows(&ctx, &both).await.contains("true"), "indices stand for the features");
 }
 
 #[tokio::test]
@@ -236,7 +270,7 @@ async fn a_flight_stays_on_its_side_of_the_hold_out() {
     let ctx = session(2);
     lake.register_flights(&ctx).await.unwrap();
     for (name, holdout) in [("fifth", 0.2), ("half", 0.5)] {
-        register_training(&ctx, holdout).await.unwrap();
+        register_training(&ctx, holdout, &["carrier".to_owned()]).await.unwrap();
         let held_out = ctx.sql("SELECT row_key FROM training WHERE is_holdout").await.unwrap();
         ctx.register_table(name, held_out.into_view()).unwrap();
     }
@@ -302,9 +336,38 @@ async fn a_new_champion_serves_and_a_broken_one_does_not() {
     registry::promote(&lake, &second).await.unwrap();
     assert_eq!(serving.look(&ctx).await, RefreshOutcome::Replaced);
     assert_eq!(serving.champion().version(), second);
-    let asked = "SELECT predict_delay('champion', 1.0, 1.0, 1, 1, 1, 'AA', 'JFK', 'LAX',
-                 'JFK-LAX', NULL, NULL)['model_version'] AS version";
-    assert!(rows(&ctx, asked).await.contains(&second));
+    let features = features("1.0", "1.0", "'AA'", "'JFK'");
+    let asked = format!("SELECT predict_delay('champion', {features})['model_version'] AS version");
+    assert!(rows(&ctx, &asked).await.contains(&second));
+}
+
+#[tokio::test]
+async fn a_champion_of_a_feature_that_is_gone_does_not_serve_and_is_no_hindrance() {
+    let (_directory, lake) = local_lake();
+    let first = registry::save(&lake, &shipped().await.report.model).await.unwrap();
+    registry::promote(&lake, &first).await.unwrap();
+    let ctx = session(1);
+    shipped().await.lake.register_table(&ctx, "distances", "distances/", &[]).await.unwrap();
+    let mut serving = registry::Serving::load(&ctx, &lake).await.unwrap();
+    micro_batch::Plan::new(&ctx).await.unwrap();
+
+    let mut other = shipped().await.report.model.clone();
+    other.features[5].name = "gone".into();
+    let other = registry::save(&lake, &other).await.unwrap();
+    registry::promote(&lake, &other).await.unwrap();
+    assert_eq!(serving.look(&ctx).await, RefreshOutcome::Refused);
+    assert_eq!(serving.champion().version(), first);
+    micro_batch::Plan::new(&ctx).await.unwrap();
+
+    ingest_all(&lake, &[fixture("bts_new.csv")], "first").await;
+    let mut options = options(1);
+    options.features.with.push("colour".into());
+    let error = train(&session(2), &lake, "typo", &options, &|_| {}).await.unwrap_err();
+    assert!(error.to_string().starts_with("there is no feature \"colour\"; there are"), "{error}");
+    options.features.with.clear();
+    let report = train(&session(2), &lake, "run", &options, &|_| {}).await.unwrap();
+    assert!(report.previous.is_none(), "it cannot be evaluated");
+    assert_ne!(registry::champion(&lake).await.unwrap().unwrap().version(), other);
 }
 
 #[tokio::test]

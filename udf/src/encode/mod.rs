@@ -1,4 +1,6 @@
-//! Values of features as small integers: which features there are, and the index of a value.
+//! Values of features as small integers: how numbers fall into [bins](encoder::Encoding::Numeric)
+//! and texts into [categories](encoder::Encoding::Categorical), and the index of a value.
 
-pub mod codes;
-pub mod features;
+mod bins;
+pub(crate) mod categories;
+pub mod encoder;

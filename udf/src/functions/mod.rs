@@ -1,7 +1,8 @@
 //! What SQL can call, and how functions travel to other processes with what they carry ([`wire`]).
 
-pub mod contributions;
+mod classes;
+mod contributions;
 pub mod distinct_counts;
-pub mod flight_id;
-pub mod predict;
+pub mod indices;
+pub mod model;
 pub mod wire;

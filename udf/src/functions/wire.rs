@@ -12,9 +12,8 @@ use datafusion::common::{DataFusionError, Result, exec_datafusion_err, exec_err}
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use serde::{Deserialize, Serialize};
 
-use crate::encode::features;
-use crate::functions::contributions::DelayContributions;
-use crate::functions::predict::{FeatureCodes, Models, PredictDelay, UnseenFeatures};
+use crate::functions::indices::FeatureIndices;
+use crate::functions::model::{ModelFunction, Models, Output};
 use crate::model::artefact::{FeatureSpec, Model};
 use crate::model::scorer::Scorer;
 use crate::train::histogram::TreeHistogram;
@@ -34,14 +33,12 @@ struct SentModel {
 /// What a scalar function carries; `None` when it is known by its name.
 pub fn encode_scalar(function: &ScalarUDF) -> Result<Option<Vec<u8>>> {
     let function: &dyn Any = function.inner().as_ref();
-    if let Some(codes) = function.downcast_ref::<FeatureCodes>() {
-        return encode(&codes.feature_specs()).map(Some);
+    if let Some(function) = function.downcast_ref::<FeatureIndices>() {
+        return encode(&function.specs()).map(Some);
     }
-    let predict = function.downcast_ref::<PredictDelay>().map(PredictDelay::models);
-    let unseen = function.downcast_ref::<UnseenFeatures>().map(UnseenFeatures::models);
-    let reasons = function.downcast_ref::<DelayContributions>().map(DelayContributions::models);
-    let Some(models) = predict.or(unseen).or(reasons) else { return Ok(None) };
-    let sent: BTreeMap<&String, SentModel> = models
+    let Some(function) = function.downcast_ref::<ModelFunction>() else { return Ok(None) };
+    let sent: BTreeMap<&String, SentModel> = function
+        .models()
         .iter()
         .map(|(name, scorer)| {
             let (version, model) = (scorer.version().to_owned(), scorer.model().clone());
@@ -53,31 +50,23 @@ pub fn encode_scalar(function: &ScalarUDF) -> Result<Option<Vec<u8>>> {
 
 /// The scalar function `name` with what it carried.
 pub fn decode_scalar(name: &str, bytes: &[u8]) -> Result<ScalarUDF> {
-    let models = || -> Result<Arc<Models>> {
+    if let Some(output) = Output::of_name(name) {
         let sent: BTreeMap<String, SentModel> = decode(name, bytes)?;
         let mut models = Models::new();
         for (called, SentModel { version, model }) in sent {
             model.check().map_err(|e| exec_datafusion_err!("{name}: model {called}: {e}"))?;
             models.insert(called, Arc::new(Scorer::new(model, version)));
         }
-        Ok(Arc::new(models))
-    };
-    match name {
-        "feature_codes" => {
-            let specs: Vec<FeatureSpec> = decode(name, bytes)?;
-            for FeatureSpec { name: feature, codes } in &specs {
-                if features::position(feature).is_none() {
-                    return exec_err!("{name}: feature {feature:?} is unknown");
-                }
-                codes.check().map_err(|e| exec_datafusion_err!("{name}: {feature}: {e}"))?;
-            }
-            Ok(FeatureCodes::new(&specs).into())
-        }
-        "predict_delay" => Ok(PredictDelay::new(models()?).into()),
-        "unseen_features" => Ok(UnseenFeatures::new(models()?).into()),
-        "delay_contributions" => Ok(DelayContributions::new(models()?).into()),
-        _ => unknown(name),
+        return Ok(ModelFunction::new(output, Arc::new(models)).into());
     }
+    if name == "feature_indices" {
+        let specs: Vec<FeatureSpec> = decode(name, bytes)?;
+        for FeatureSpec { name: feature, encoding } in &specs {
+            encoding.check().map_err(|e| exec_datafusion_err!("{name}: {feature}: {e}"))?;
+        }
+        return Ok(FeatureIndices::new(specs).into());
+    }
+    unknown(name)
 }
 
 /// What an aggregate function carries; `None` when it is known by its name.
@@ -124,7 +113,7 @@ fn decode<T: for<'a> Deserialize<'a>>(name: &str, bytes: &[u8]) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode::codes::Codes;
+    use crate::encode::encoder::Encoding;
     use crate::model::artefact::{ForestParams, Metrics, Node, Rows, Tree};
     use crate::train::split::Growth;
 
@@ -133,8 +122,8 @@ mod tests {
         let edges = vec![0.1 + 0.2, 1e300];
         let categories = vec!["A\"\n".to_owned(), "é".to_owned()];
         vec![
-            FeatureSpec { name: "dep_delay".into(), codes: Codes::Numeric(edges) },
-            FeatureSpec { name: "route".into(), codes: Codes::Categorical(categories) },
+            FeatureSpec { name: "dep_delay".into(), encoding: Encoding::Numeric(edges) },
+            FeatureSpec { name: "route".into(), encoding: Encoding::Categorical(categories) },
         ]
     }
 
@@ -147,7 +136,7 @@ mod tests {
             rows: Rows::default(),
             holdout: Metrics::default(),
             features: specs(),
-            sample: None,
+            reference: None,
             importances: vec![0.0; 2],
             trees: vec![Tree { nodes: vec![Node { counts: [1, 2, 3, 4], split: None }] }],
         };
@@ -156,19 +145,16 @@ mod tests {
 
     #[test]
     fn functions_arrive_as_they_were_sent() {
-        let sent: [ScalarUDF; 4] = [
-            FeatureCodes::new(&specs()).into(),
-            PredictDelay::new(models()).into(),
-            UnseenFeatures::new(models()).into(),
-            DelayContributions::new(models()).into(),
-        ];
-        for sent in sent {
+        let mut functions: Vec<ScalarUDF> = vec![FeatureIndices::new(specs()).into()];
+        let of_models = |output| ModelFunction::new(output, models()).into();
+        functions.extend(Output::ALL.map(of_models));
+        for sent in functions {
             let bytes = encode_scalar(&sent).unwrap().unwrap();
             assert_eq!(decode_scalar(sent.name(), &bytes).unwrap(), sent);
         }
         let specs = specs();
-        let codes: Vec<&Codes> = specs.iter().map(|spec| &spec.codes).collect();
-        let pass = Growth::new(&ForestParams::default(), &codes).next_pass(1 << 20).unwrap();
+        let encodings: Vec<&Encoding> = specs.iter().map(|spec| &spec.encoding).collect();
+        let pass = Growth::new(&ForestParams::default(), &encodings).next_pass(1 << 20).unwrap();
         let sent = TreeHistogram::new(Arc::new(pass)).into_udaf();
         let bytes = encode_aggregate(&sent).unwrap().unwrap();
         assert_eq!(decode_aggregate(sent.name(), &bytes).unwrap(), sent);
@@ -176,9 +162,9 @@ mod tests {
 
     #[test]
     fn a_function_without_a_load_travels_by_its_name() {
-        for function in crate::scalar_functions() {
-            assert_eq!(encode_scalar(&function).unwrap(), None);
-        }
+        let function =
+            ScalarUDF::from(datafusion::functions::core::named_struct::NamedStructFunc::new());
+        assert_eq!(encode_scalar(&function).unwrap(), None);
         for function in crate::aggregate_functions() {
             assert_eq!(encode_aggregate(&function).unwrap(), None);
         }
@@ -194,7 +180,7 @@ mod tests {
     fn what_cannot_be_read_is_an_error_that_names_the_function() {
         let cut = format!("{HEADER}\n{{\"seed\":1,").into_bytes();
         let mistaken = format!(
-            "{HEADER}\n{{\"seed\":1,\"n_codes\":[2],\"trees\":[],\
+            "{HEADER}\n{{\"seed\":1,\"n_indices\":[2],\"trees\":[],\
              \"open\":[{{\"tree\":3,\"node\":0,\"features\":[0]}}]}}"
         );
         for bytes in [&cut, mistaken.as_bytes(), b""] {

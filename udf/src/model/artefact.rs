@@ -1,14 +1,15 @@
-//! The model: a forest with everything that is needed to ask it, as one immutable JSON document
+//! The model: a forest with everything that is needed to score, as one immutable JSON document
 //! named by its SHA-256. [`Model::parse`] refuses what is damaged; [`Model::probabilities`] is the
 //! plain evaluation that every faster one must equal bit for bit.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::N_CLASSES;
-use crate::encode::codes::Codes;
-use crate::encode::features::{self, Kind};
-use crate::model::drift::Sample;
+use crate::encode::encoder::{Encoding, Kind};
+use crate::model::drift::ReferenceDistribution;
 
 /// Version of the artefact's format. A change that an older reader would misread raises it.
 pub const FORMAT: u32 = 1;
@@ -39,10 +40,10 @@ pub struct Model {
     pub features: Vec<FeatureSpec>,
     /// Share of the decrease of impurity that each feature brought; sums to 1, or all 0.
     pub importances: Vec<f64>,
-    /// What its rows were like, to notice when flights become others. Models made before this was
-    /// kept have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sample: Option<Sample>,
+    /// What its training rows were like, to notice when flights drift away from them. Models made
+    /// before this was kept have none.
+    #[serde(rename = "sample", default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ReferenceDistribution>,
     /// The trees.
     pub trees: Vec<Tree>,
 }
@@ -114,8 +115,9 @@ pub struct Metrics {
 pub struct FeatureSpec {
     /// Its name.
     pub name: String,
-    /// How its values become codes.
-    pub codes: Codes,
+    /// How its values become indices.
+    #[serde(rename = "codes")]
+    pub encoding: Encoding,
 }
 
 /// A tree: nodes in breadth-first order, the root first.
@@ -143,18 +145,20 @@ pub struct Node {
 pub struct Split {
     /// Position in the model's features.
     pub feature: usize,
-    /// Codes that go left, the reserved one aside.
-    pub left_codes: LeftCodes,
-    /// Whether the reserved code goes left.
-    pub reserved_left: bool,
+    /// Indices that go left, the missing/unknown bin aside.
+    #[serde(rename = "left_codes")]
+    pub left_indices: LeftIndices,
+    /// Whether the missing/unknown bin goes left.
+    #[serde(rename = "reserved_left")]
+    pub missing_left: bool,
     /// Position of the left child; the right one follows it.
     pub left: usize,
 }
 
-/// The codes that go left.
+/// The indices that go left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum LeftCodes {
+pub enum LeftIndices {
     /// 1 … this one.
     UpTo(u16),
     /// These, ascending.
@@ -162,20 +166,20 @@ pub enum LeftCodes {
 }
 
 impl Split {
-    /// Whether a code goes left.
-    pub fn goes_left(&self, code: u16) -> bool {
-        match &self.left_codes {
-            _ if code == 0 => self.reserved_left,
-            LeftCodes::UpTo(last) => code <= *last,
-            LeftCodes::Among(codes) => codes.binary_search(&code).is_ok(),
+    /// Whether an index goes left.
+    pub fn goes_left(&self, index: u16) -> bool {
+        match &self.left_indices {
+            _ if index == 0 => self.missing_left,
+            LeftIndices::UpTo(last) => index <= *last,
+            LeftIndices::Among(indices) => indices.binary_search(&index).is_ok(),
         }
     }
 }
 
 impl Tree {
-    /// Says what is wrong with a tree that was read from outside; `n_codes` are the numbers of
-    /// codes of the features.
-    pub(crate) fn check(&self, n_codes: &[usize]) -> Result<(), String> {
+    /// Says what is wrong with a tree that was read from outside; `n_indices` are the numbers of
+    /// indices of the features.
+    pub(crate) fn check(&self, n_indices: &[usize]) -> Result<(), String> {
         let mut n_reached = 1;
         for (i, node) in self.nodes.iter().enumerate() {
             let Some(split) = &node.split else { continue };
@@ -183,19 +187,19 @@ impl Tree {
                 return Err(format!("node {i}: children are not in breadth-first order"));
             }
             n_reached += 2;
-            let Some(&n_codes) = n_codes.get(split.feature) else {
+            let Some(&n_indices) = n_indices.get(split.feature) else {
                 return Err(format!("node {i}: there is no feature {}", split.feature));
             };
-            let fits = match &split.left_codes {
-                LeftCodes::UpTo(last) => usize::from(*last) < n_codes,
-                LeftCodes::Among(codes) => {
-                    codes.windows(2).all(|w| w[0] < w[1])
-                        && codes.first() != Some(&0)
-                        && codes.last().is_none_or(|&c| usize::from(c) < n_codes)
+            let fits = match &split.left_indices {
+                LeftIndices::UpTo(last) => usize::from(*last) < n_indices,
+                LeftIndices::Among(indices) => {
+                    indices.windows(2).all(|w| w[0] < w[1])
+                        && indices.first() != Some(&0)
+                        && indices.last().is_none_or(|&c| usize::from(c) < n_indices)
                 }
             };
             if !fits {
-                return Err(format!("node {i}: codes do not fit feature {}", split.feature));
+                return Err(format!("node {i}: indices do not fit feature {}", split.feature));
             }
         }
         if n_reached != self.nodes.len() {
@@ -204,12 +208,12 @@ impl Tree {
         Ok(())
     }
 
-    /// The leaf that codes fall to.
-    pub fn leaf(&self, codes: &[u16]) -> &Node {
+    /// The leaf that indices fall to.
+    pub fn leaf(&self, indices: &[u16]) -> &Node {
         let mut node = &self.nodes[0];
         // ends: children come after their parents
         while let Some(split) = &node.split {
-            let side = usize::from(!split.goes_left(codes[split.feature]));
+            let side = usize::from(!split.goes_left(indices[split.feature]));
             node = &self.nodes[split.left + side];
         }
         node
@@ -276,10 +280,10 @@ impl Model {
         Ok(model)
     }
 
-    /// Probability of each class for codes in the order of [`Model::features`]: the mean of the
+    /// Probability of each class for indices in the order of [`Model::features`]: the mean of the
     /// leaves' class shares, summed in the order of the trees.
-    pub fn probabilities(&self, codes: &[u16]) -> [f64; N_CLASSES] {
-        probabilities(&self.trees, codes)
+    pub fn probabilities(&self, indices: &[u16]) -> [f64; N_CLASSES] {
+        probabilities(&self.trees, indices)
     }
 
     /// Says what is wrong with a model that was read from outside.
@@ -293,25 +297,20 @@ impl Model {
         if self.features.is_empty() || self.importances.len() != self.features.len() {
             return Err("features and importances do not match".into());
         }
-        let mut positions = Vec::new();
-        for feature in &self.features {
-            let position = features::position(&feature.name)
-                .ok_or_else(|| format!("feature {:?} is unknown", feature.name))?;
-            if feature.codes.kind() != features::FEATURES[position].kind {
-                return Err(format!("feature {:?} has codes of the wrong kind", feature.name));
+        let mut names = BTreeSet::new();
+        for FeatureSpec { name, encoding } in &self.features {
+            encoding.check().map_err(|e| format!("feature {name:?}: {e}"))?;
+            if !names.insert(name) {
+                return Err(format!("feature {name:?} is listed twice"));
             }
-            feature.codes.check().map_err(|e| format!("feature {:?}: {e}", feature.name))?;
-            positions.push(position);
         }
-        if !positions.windows(2).all(|w| w[0] < w[1]) {
-            return Err("features are not in order".into());
-        }
-        let n_codes: Vec<usize> = self.features.iter().map(|spec| spec.codes.n_codes()).collect();
-        if let Some(sample) = &self.sample {
-            sample.check(&n_codes)?;
+        let n_indices: Vec<usize> =
+            self.features.iter().map(|spec| spec.encoding.n_indices()).collect();
+        if let Some(reference) = &self.reference {
+            reference.check(&n_indices)?;
         }
         for (i, tree) in self.trees.iter().enumerate() {
-            let checked = tree.check(&n_codes).and_then(|()| self.check_kinds(tree));
+            let checked = tree.check(&n_indices).and_then(|()| self.check_kinds(tree));
             checked.map_err(|e| format!("tree {i}: {e}"))?;
         }
         Ok(())
@@ -322,12 +321,12 @@ impl Model {
         for (i, node) in tree.nodes.iter().enumerate() {
             let Some(split) = &node.split else { continue };
             let feature = &self.features[split.feature];
-            let kind = match split.left_codes {
-                LeftCodes::UpTo(_) => Kind::Numeric,
-                LeftCodes::Among(_) => Kind::Categorical,
+            let kind = match split.left_indices {
+                LeftIndices::UpTo(_) => Kind::Numeric,
+                LeftIndices::Among(_) => Kind::Categorical,
             };
-            if kind != feature.codes.kind() {
-                return Err(format!("node {i}: codes do not fit feature {:?}", feature.name));
+            if kind != feature.encoding.kind() {
+                return Err(format!("node {i}: the split does not fit {:?}", feature.name));
             }
         }
         Ok(())
@@ -340,10 +339,10 @@ struct FormatOnly {
 }
 
 /// See [`Model::probabilities`].
-pub(crate) fn probabilities(trees: &[Tree], codes: &[u16]) -> [f64; N_CLASSES] {
+pub(crate) fn probabilities(trees: &[Tree], indices: &[u16]) -> [f64; N_CLASSES] {
     let mut sum = [0.0; N_CLASSES];
     for tree in trees {
-        let leaf = tree.leaf(codes).probabilities();
+        let leaf = tree.leaf(indices).probabilities();
         for (total, p) in sum.iter_mut().zip(leaf) {
             *total += p;
         }
@@ -388,12 +387,11 @@ pub(crate) mod tests {
         let text = |t: &str| t.to_owned();
         let categories = || vec![text("A"), text("BC"), text("a-long-category"), text("AAA-BBB")];
         let spec = |(i, name): (usize, &str)| {
-            let kind = features::FEATURES[features::position(name).unwrap()].kind;
-            let codes = match kind {
-                Kind::Numeric => Codes::Numeric(edges(i as u64)),
-                Kind::Categorical => Codes::Categorical(categories()),
+            let encoding = match i < 3 {
+                true => Encoding::Numeric(edges(i as u64)),
+                false => Encoding::Categorical(categories()),
             };
-            FeatureSpec { name: text(name), codes }
+            FeatureSpec { name: text(name), encoding }
         };
         let names = ["dep_delay", "distance", "day_of_week", "carrier", "dest", "route"];
         let features: Vec<FeatureSpec> = names.into_iter().enumerate().map(spec).collect();
@@ -406,7 +404,7 @@ pub(crate) mod tests {
             sql_sha256: String::new(),
             rows: Rows::default(),
             holdout: Metrics::default(),
-            sample: None,
+            reference: None,
             importances: crate::train::split::importances(&trees, features.len()),
             features,
             trees,
@@ -422,20 +420,20 @@ pub(crate) mod tests {
         while i < nodes.len() {
             if levels[i] < depth && !random(i, 5).is_multiple_of(4) {
                 let feature = random(i, 6) as usize % features.len();
-                let codes = &features[feature].codes;
-                let left_codes = match codes.kind() {
+                let encoding = &features[feature].encoding;
+                let left_indices = match encoding.kind() {
                     Kind::Numeric => {
-                        LeftCodes::UpTo((random(i, 7) % codes.n_codes() as u64) as u16)
+                        LeftIndices::UpTo((random(i, 7) % encoding.n_indices() as u64) as u16)
                     }
-                    Kind::Categorical => LeftCodes::Among(
-                        (1..codes.n_codes() as u16)
+                    Kind::Categorical => LeftIndices::Among(
+                        (1..encoding.n_indices() as u16)
                             .filter(|c| random(i, 100 + u64::from(*c)).is_multiple_of(2))
                             .collect(),
                     ),
                 };
-                let reserved_left = random(i, 8).is_multiple_of(2);
+                let missing_left = random(i, 8).is_multiple_of(2);
                 let left = nodes.len();
-                nodes[i].split = Some(Split { feature, left_codes, reserved_left, left });
+                nodes[i].split = Some(Split { feature, left_indices, missing_left, left });
                 for child in [left, left + 1] {
                     nodes.push(Node { counts: counts(child), split: None });
                     levels.push(levels[i] + 1);
@@ -463,8 +461,8 @@ pub(crate) mod tests {
         check(&good[..good.len() / 2], "not a model: EOF");
         check("{}", "missing field `format`");
         check(&good.replace("\"format\":1", "\"format\":2"), "format 2 is unknown");
-        check(&good.replace("\"dep_delay\"", "\"colour\""), "feature \"colour\" is unknown");
-        check(&good.replace("\"carrier\"", "\"crs_dep\""), "codes of the wrong kind");
+        let twice = good.replace("\"dep_delay\"", "\"carrier\"");
+        check(&twice, "feature \"carrier\" is listed twice");
         check(&good.replace("\"trees\"", "\"tries\""), "unknown field `tries`");
         check(&good.replace("\"left\":3", "\"left\":0"), "not in breadth-first order");
         let damaged = good.replace("\"BC\"", "\"BD\"");

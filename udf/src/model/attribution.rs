@@ -18,14 +18,14 @@ impl Model {
     }
 
     /// For each of [`Model::features`], how far it moves each class from its base rate.
-    pub fn contributions(&self, codes: &[u16]) -> Vec<[f64; N_CLASSES]> {
+    pub fn contributions(&self, indices: &[u16]) -> Vec<[f64; N_CLASSES]> {
         let mut changes = vec![[0.0; N_CLASSES]; self.features.len()];
         for tree in &self.trees {
             let mut node = &tree.nodes[0];
             let mut shares = node.probabilities();
             // ends: children come after their parents
             while let Some(split) = &node.split {
-                let side = usize::from(!split.goes_left(codes[split.feature]));
+                let side = usize::from(!split.goes_left(indices[split.feature]));
                 node = &tree.nodes[split.left + side];
                 let before = std::mem::replace(&mut shares, node.probabilities());
                 let change = &mut changes[split.feature];
@@ -57,16 +57,16 @@ mod tests {
             numbers in proptest::collection::vec(any::<u16>(), 16),
         ) {
             let model = random_model(seed, depth);
-            let n_codes = model.features.iter().map(|spec| spec.codes.n_codes());
-            let codes: Vec<u16> =
-                n_codes.zip(&numbers).map(|(n, number)| number % n as u16).collect();
+            let n_indices = model.features.iter().map(|spec| spec.encoding.n_indices());
+            let indices: Vec<u16> =
+                n_indices.zip(&numbers).map(|(n, number)| number % n as u16).collect();
             let mut sums = model.base_rates();
-            for change in model.contributions(&codes) {
+            for change in model.contributions(&indices) {
                 sums = add(sums, change, 1.0);
                 // what one class wins the others lose
                 prop_assert!(change.iter().sum::<f64>().abs() < 1e-12);
             }
-            for (sum, probability) in sums.iter().zip(model.probabilities(&codes)) {
+            for (sum, probability) in sums.iter().zip(model.probabilities(&indices)) {
                 prop_assert!((sum - probability).abs() < 1e-12, "{} {}", sum, probability);
             }
         }
@@ -79,8 +79,8 @@ mod tests {
             tree.nodes.truncate(1);
             tree.nodes[0].split = None;
         }
-        let codes = vec![1; model.features.len()];
-        assert_eq!(model.contributions(&codes), vec![[0.0; N_CLASSES]; codes.len()]);
-        assert_eq!(model.base_rates(), model.probabilities(&codes));
+        let indices = vec![1; model.features.len()];
+        assert_eq!(model.contributions(&indices), vec![[0.0; N_CLASSES]; indices.len()]);
+        assert_eq!(model.base_rates(), model.probabilities(&indices));
     }
 }

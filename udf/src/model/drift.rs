@@ -1,8 +1,8 @@
-//! Whether the flights that are asked about are still like those that were trained on: the training
-//! sample as shares of a few groups of each feature, and the population stability index of what is
-//! seen against it.
+//! Drift: whether the rows that are scored are still like those that were trained on. The reference
+//! distribution is the training rows counted in a few buckets of each feature; what is seen is
+//! compared with it by the population stability index (PSI).
 //!
-//! PSI = Σ (seen - expected) ln(seen / expected) over the groups, after Siddiqi, "Credit Risk
+//! PSI = Σ (seen - expected) ln(seen / expected) over the buckets, after Siddiqi, "Credit Risk
 //! Scorecards" (2006): below 0.1 little has changed, above 0.25 much.
 
 use std::collections::HashMap;
@@ -10,71 +10,72 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::N_CLASSES;
-use crate::encode::codes::{Codes, DistinctValues};
+use crate::encode::encoder::{DistinctValues, Encoding};
 
-/// Groups of a feature at most, the one for missing and unknown values aside.
-const GROUPS_MAX: usize = 10;
+/// Buckets of a feature at most, the one for missing and unknown values aside.
+const BUCKETS_MAX: usize = 10;
 /// Rows beyond which what was seen is halved: it shows the latest rows, not all since the start.
 const ROWS_MAX: f64 = 20_000.0;
-/// Added to each group, so that an empty one has a logarithm.
+/// Added to each bucket, so that an empty one has a logarithm.
 const PRIOR: f64 = 0.5;
 
-/// Neighbouring codes of a feature that are counted together.
+/// Neighbouring indices of a feature that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Group {
-    /// The last code of the group; the next one begins after it.
-    pub last_code: u16,
-    /// Training rows in the group.
+pub struct Bucket {
+    /// The last index of the bucket; the next one begins after it.
+    #[serde(rename = "last_code")]
+    pub last_index: u16,
+    /// Training rows in the bucket.
     pub n_rows: u64,
 }
 
 /// What a model was trained on, as far as drift is concerned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sample {
-    /// Groups of each feature of the model, in order; the first is the reserved code alone.
-    pub features: Vec<Vec<Group>>,
+pub struct ReferenceDistribution {
+    /// Buckets of each feature of the model, in order; the first is the missing/unknown bin alone.
+    pub features: Vec<Vec<Bucket>>,
     /// Held-out rows by the class that the model predicts.
     pub predicted: [u64; N_CLASSES],
 }
 
-/// Groups of a feature with about equal numbers of rows, or its most frequent categories and the
+/// Buckets of a feature with about equal numbers of rows, or its most frequent categories and the
 /// rest. `n_rows` counts rows without a value too.
-pub fn groups(codes: &Codes, values: &DistinctValues, n_rows: u64) -> Vec<Group> {
-    let counts = rows_of_codes(codes, values);
+pub fn buckets(encoding: &Encoding, values: &DistinctValues, n_rows: u64) -> Vec<Bucket> {
+    let counts = rows_of_indices(encoding, values);
     let counted: u64 = counts.iter().sum();
-    let mut groups = vec![Group { last_code: 0, n_rows: n_rows.saturating_sub(counted) }];
-    let enough = match codes {
-        Codes::Numeric(_) => counted.div_ceil(GROUPS_MAX as u64),
-        Codes::Categorical(_) => 1,
+    let mut buckets = vec![Bucket { last_index: 0, n_rows: n_rows.saturating_sub(counted) }];
+    let enough = match encoding {
+        Encoding::Numeric(_) => counted.div_ceil(BUCKETS_MAX as u64),
+        Encoding::Categorical(_) => 1,
     };
-    let mut in_group = 0;
-    for (code, count) in (1..=u16::MAX).zip(&counts[1..]) {
-        in_group += count;
-        let is_last = usize::from(code) + 1 == counts.len();
-        if is_last || (in_group >= enough && groups.len() < GROUPS_MAX) {
-            groups.push(Group { last_code: code, n_rows: in_group });
-            in_group = 0;
+    let mut in_bucket = 0;
+    for (index, count) in (1..=u16::MAX).zip(&counts[1..]) {
+        in_bucket += count;
+        let is_last = usize::from(index) + 1 == counts.len();
+        if is_last || (in_bucket >= enough && buckets.len() < BUCKETS_MAX) {
+            buckets.push(Bucket { last_index: index, n_rows: in_bucket });
+            in_bucket = 0;
         }
     }
-    groups
+    buckets
 }
 
-/// Number of rows of each code.
-fn rows_of_codes(codes: &Codes, values: &DistinctValues) -> Vec<u64> {
-    let mut counts = vec![0; codes.n_codes()];
-    match (codes, values) {
-        (Codes::Numeric(edges), DistinctValues::Numeric(values)) => {
+/// Number of rows of each index.
+fn rows_of_indices(encoding: &Encoding, values: &DistinctValues) -> Vec<u64> {
+    let mut counts = vec![0; encoding.n_indices()];
+    match (encoding, values) {
+        (Encoding::Numeric(edges), DistinctValues::Numeric(values)) => {
             for (value, n_rows) in values {
                 counts[1 + edges.partition_point(|edge| edge < value)] += n_rows;
             }
         }
-        (Codes::Categorical(categories), DistinctValues::Categorical(values)) => {
+        (Encoding::Categorical(categories), DistinctValues::Categorical(values)) => {
             let positions: HashMap<_, _> = categories.iter().zip(1..).collect();
             for (value, n_rows) in values {
-                if let Some(&code) = positions.get(value) {
-                    counts[code] += n_rows;
+                if let Some(&index) = positions.get(value) {
+                    counts[index] += n_rows;
                 }
             }
         }
@@ -83,28 +84,28 @@ fn rows_of_codes(codes: &Codes, values: &DistinctValues) -> Vec<u64> {
     counts
 }
 
-impl Sample {
-    /// Says what is wrong with a sample that was read from outside; `n_codes` are the numbers of
-    /// codes of the features.
-    pub(crate) fn check(&self, n_codes: &[usize]) -> Result<(), String> {
-        if self.features.len() != n_codes.len() {
-            return Err("the sample and the features do not match".into());
+impl ReferenceDistribution {
+    /// Says what is wrong with a distribution that was read from outside; `n_indices` are the
+    /// numbers of indices of the features.
+    pub(crate) fn check(&self, n_indices: &[usize]) -> Result<(), String> {
+        if self.features.len() != n_indices.len() {
+            return Err("the reference and the features do not match".into());
         }
-        for (groups, n_codes) in self.features.iter().zip(n_codes) {
-            let ascending = groups.windows(2).all(|w| w[0].last_code < w[1].last_code);
-            let fits = groups.last().is_some_and(|g| usize::from(g.last_code) + 1 == *n_codes);
+        for (buckets, n_indices) in self.features.iter().zip(n_indices) {
+            let ascending = buckets.windows(2).all(|w| w[0].last_index < w[1].last_index);
+            let fits = buckets.last().is_some_and(|b| usize::from(b.last_index) + 1 == *n_indices);
             if !ascending || !fits {
-                return Err("the groups of the sample do not fit the codes".into());
+                return Err("the buckets of the reference do not fit the indices".into());
             }
         }
         Ok(())
     }
 }
 
-/// What was seen of late, next to the training sample.
+/// What was seen of late, beside the reference distribution.
 #[derive(Debug, Clone)]
 pub struct Drift {
-    sample: Sample,
+    reference: ReferenceDistribution,
     seen: Vec<Vec<f64>>,
     predicted: [f64; N_CLASSES],
     n_rows: f64,
@@ -112,19 +113,20 @@ pub struct Drift {
 
 impl Drift {
     /// Nothing seen yet.
-    pub fn new(sample: Sample) -> Self {
-        let seen = sample.features.iter().map(|groups| vec![0.0; groups.len()]).collect();
-        Self { sample, seen, predicted: [0.0; N_CLASSES], n_rows: 0.0 }
+    pub fn new(reference: ReferenceDistribution) -> Self {
+        let seen = reference.features.iter().map(|buckets| vec![0.0; buckets.len()]).collect();
+        Self { reference, seen, predicted: [0.0; N_CLASSES], n_rows: 0.0 }
     }
 
-    /// Counts rows: the codes of each, those of a row together, and the class predicted for it.
-    pub fn count(&mut self, codes: &[u16], classes: &[i32]) {
+    /// Counts rows: the indices of each, those of a row together, and the class predicted for it.
+    pub fn count(&mut self, indices: &[u16], classes: &[i32]) {
         let n_features = self.seen.len();
-        for (row, class) in codes.chunks_exact(n_features).zip(classes) {
-            for ((code, groups), seen) in row.iter().zip(&self.sample.features).zip(&mut self.seen)
+        for (row, class) in indices.chunks_exact(n_features).zip(classes) {
+            for ((index, buckets), seen) in
+                row.iter().zip(&self.reference.features).zip(&mut self.seen)
             {
-                let group = groups.partition_point(|group| group.last_code < *code);
-                seen[group.min(groups.len() - 1)] += 1.0;
+                let bucket = buckets.partition_point(|bucket| bucket.last_index < *index);
+                seen[bucket.min(buckets.len() - 1)] += 1.0;
             }
             if let Some(n) = usize::try_from(*class).ok().and_then(|i| self.predicted.get_mut(i)) {
                 *n += 1.0;
@@ -145,16 +147,16 @@ impl Drift {
 
     /// The index of each feature of the model, in order, and that of the predicted classes.
     pub fn psi(&self) -> (Vec<f64>, f64) {
-        let features = self.sample.features.iter().zip(&self.seen).map(|(groups, seen)| {
-            let expected: Vec<f64> = groups.iter().map(|group| group.n_rows as f64).collect();
+        let features = self.reference.features.iter().zip(&self.seen).map(|(buckets, seen)| {
+            let expected: Vec<f64> = buckets.iter().map(|bucket| bucket.n_rows as f64).collect();
             psi(&expected, seen)
         });
-        let expected = self.sample.predicted.map(|n| n as f64);
+        let expected = self.reference.predicted.map(|n| n as f64);
         (features.collect(), psi(&expected, &self.predicted))
     }
 }
 
-/// Population stability index of numbers of rows by group.
+/// Population stability index of numbers of rows by bucket.
 pub fn psi(expected: &[f64], seen: &[f64]) -> f64 {
     let total = |counts: &[f64]| counts.iter().map(|n| n + PRIOR).sum::<f64>();
     let (n_expected, n_seen) = (total(expected), total(seen));
@@ -183,29 +185,34 @@ mod tests {
         let numbers: Vec<(f64, u64)> = (0..100).map(|i| (f64::from(i), 1 + i as u64 % 3)).collect();
         let n_valued: u64 = numbers.iter().map(|v| v.1).sum();
         let values = DistinctValues::Numeric(numbers);
-        let codes = Codes::from_values(values.clone(), 64);
-        let found = groups(&codes, &values, n_valued + 7);
-        assert_eq!(found[0], Group { last_code: 0, n_rows: 7 });
+        let encoding = Encoding::from_values(values.clone(), 64);
+        let found = buckets(&encoding, &values, n_valued + 7);
+        assert_eq!(found[0], Bucket { last_index: 0, n_rows: 7 });
         assert_eq!(found.iter().map(|g| g.n_rows).sum::<u64>(), n_valued + 7);
-        assert!(found.len() <= 1 + GROUPS_MAX && found.len() > 7, "{found:?}");
-        let sample = Sample { features: vec![found], predicted: [1; N_CLASSES] };
-        sample.check(&[codes.n_codes()]).unwrap();
+        assert!(found.len() <= 1 + BUCKETS_MAX && found.len() > 7, "{found:?}");
+        let reference = ReferenceDistribution { features: vec![found], predicted: [1; N_CLASSES] };
+        reference.check(&[encoding.n_indices()]).unwrap();
 
         let names: Vec<(String, u64)> = (0..30).map(|i| (format!("A{i}"), 100 - i)).collect();
         let values = DistinctValues::Categorical(names);
-        let codes = Codes::from_values(values.clone(), 64);
-        let found = groups(&codes, &values, 2565);
-        assert_eq!(found[1], Group { last_code: 1, n_rows: 100 });
-        assert_eq!(found.last().unwrap().last_code, 30);
+        let encoding = Encoding::from_values(values.clone(), 64);
+        let found = buckets(&encoding, &values, 2565);
+        assert_eq!(found[1], Bucket { last_index: 1, n_rows: 100 });
+        assert_eq!(found.last().unwrap().last_index, 30);
         assert_eq!(found.iter().map(|g| g.n_rows).sum::<u64>(), 2565);
-        assert!(Sample { features: vec![found], predicted: [1; 4] }.check(&[30]).is_err());
+        assert!(
+            ReferenceDistribution { features: vec![found], predicted: [1; 4] }
+                .check(&[30])
+                .is_err()
+        );
     }
 
     #[test]
     fn flights_like_those_trained_on_do_not_drift_and_others_do() {
-        let of = |last_code, n_rows| Group { last_code, n_rows };
-        let groups = vec![of(0, 0), of(1, 500), of(2, 300), of(9, 200)];
-        let sample = Sample { features: vec![groups], predicted: [250; N_CLASSES] };
+        let of = |last_index, n_rows| Bucket { last_index, n_rows };
+        let buckets = vec![of(0, 0), of(1, 500), of(2, 300), of(9, 200)];
+        let reference =
+            ReferenceDistribution { features: vec![buckets], predicted: [250; N_CLASSES] };
         let classes: Vec<i32> = (0..1000).map(|i| i % 4).collect();
         let alike: Vec<u16> = (0..1000)
             .map(|i| match i % 10 {
@@ -214,7 +221,7 @@ mod tests {
                 _ => 5,
             })
             .collect();
-        let mut drift = Drift::new(sample.clone());
+        let mut drift = Drift::new(reference.clone());
         for _ in 0..50 {
             drift.count(&alike, &classes);
         }
@@ -222,7 +229,7 @@ mod tests {
         let (features, predicted) = drift.psi();
         assert!(features[0] < 0.01 && predicted < 0.01, "{features:?} {predicted}");
 
-        let mut drift = Drift::new(sample);
+        let mut drift = Drift::new(reference);
         drift.count(&vec![0; 1000], &vec![3; 1000]);
         let (features, predicted) = drift.psi();
         assert!(features[0] > 1.0 && predicted > 1.0, "{features:?} {predicted}");

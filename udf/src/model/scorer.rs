@@ -1,17 +1,16 @@
 //! A model made ready to score columns of values, fast.
 //!
 //! Trees of at most 32 leaves are evaluated after QuickScorer (Lucchese et al., SIGIR 2015): each
-//! (feature, code) has a row of bit masks, one a tree, that strike out the leaves which the code
+//! (feature, index) has a row of bit masks, one a tree, that strike out the leaves which the index
 //! cannot reach; the leftmost bit that survives all features is the exit leaf. Since features are
-//! codes, the row is looked up, not searched. Larger trees are walked.
+//! indices, the row is looked up, not searched. Larger trees are walked.
 
-use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::array::StructArray;
 use datafusion::common::Result;
 
 use crate::N_CLASSES;
-use crate::encode::codes::Encoder;
-use crate::encode::features;
-use crate::model::artefact::{Model, Tree};
+use crate::encode::encoder::FeatureEncoder;
+use crate::model::artefact::{Model, Tree, most_probable};
 
 /// Leaves that a mask can hold.
 const LEAVES_MAX: usize = 32;
@@ -26,8 +25,7 @@ const MASKS: usize = 2;
 pub struct Scorer {
     version: String,
     model: Model,
-    /// Position in [`features::FEATURES`] and encoder of each feature of the model.
-    inputs: Vec<(usize, Encoder)>,
+    encoder: FeatureEncoder,
     masks: Option<Masks>,
 }
 
@@ -43,15 +41,9 @@ pub struct Scores {
 impl Scorer {
     /// Prepares a model that is known by `version`.
     pub fn new(model: Model, version: impl Into<String>) -> Self {
-        let inputs = model
-            .features
-            .iter()
-            .map(|spec| {
-                let position = features::position(&spec.name).expect("a model was checked");
-                (position, Encoder::new(&spec.codes))
-            })
-            .collect();
-        Self { version: version.into(), masks: Masks::new(&model), inputs, model }
+        let features = model.features.iter().map(|spec| (spec.name.as_str(), &spec.encoding));
+        let encoder = FeatureEncoder::new(features);
+        Self { version: version.into(), masks: Masks::new(&model), encoder, model }
     }
 
     /// The model.
@@ -64,39 +56,34 @@ impl Scorer {
         &self.version
     }
 
-    /// Positions in [`features::FEATURES`] of the features that the model looks at.
-    pub fn positions(&self) -> impl Iterator<Item = usize> {
-        self.inputs.iter().map(|input| input.0)
+    /// What encodes the features that the model uses.
+    pub fn encoder(&self) -> &FeatureEncoder {
+        &self.encoder
     }
 
-    /// Scores `n_rows` rows; `columns` holds all of [`features::FEATURES`], in order.
-    pub fn score(&self, columns: &[ArrayRef], n_rows: usize) -> Result<Scores> {
-        let n_features = self.inputs.len();
+    /// Scores rows of the struct `features`.
+    pub fn score(&self, features: &StructArray) -> Result<Scores> {
+        Ok(self.score_indices(&self.encoder.encode(features)?))
+    }
+
+    /// Scores rows that were encoded by [`encoder`](Self::encoder).
+    pub fn score_indices(&self, indices: &[u16]) -> Scores {
+        let n_features = self.encoder.n_features();
+        let n_rows = indices.len() / n_features;
         let mut scores = Scores {
             classes: Vec::with_capacity(n_rows),
             probabilities: Vec::with_capacity(n_rows * N_CLASSES),
         };
         let mut rows = vec![0; n_features];
-        let codes = self.codes(columns, n_rows)?;
-        for codes in codes.chunks_exact(n_features) {
+        for indices in indices.chunks_exact(n_features) {
             let probabilities = match &self.masks {
-                Some(masks) => masks.probabilities(codes, &mut rows),
-                None => self.model.probabilities(codes),
+                Some(masks) => masks.probabilities(indices, &mut rows),
+                None => self.model.probabilities(indices),
             };
-            scores.classes.push(crate::model::artefact::most_probable(&probabilities) as i32);
+            scores.classes.push(most_probable(&probabilities) as i32);
             scores.probabilities.extend_from_slice(&probabilities);
         }
-        Ok(scores)
-    }
-
-    /// Codes of `n_rows` rows, those of a row together, in the order of the model's features.
-    pub fn codes(&self, columns: &[ArrayRef], n_rows: usize) -> Result<Vec<u16>> {
-        let n_features = self.inputs.len();
-        let mut codes = vec![0; n_rows * n_features];
-        for (i, (position, encoder)) in self.inputs.iter().enumerate() {
-            encoder.encode(&columns[*position], &mut codes, i, n_features)?;
-        }
-        Ok(codes)
+        scores
     }
 }
 
@@ -104,10 +91,10 @@ impl Scorer {
 #[derive(Debug)]
 struct Masks {
     n_trees: usize,
-    /// Words of a code: a mask a tree, filled up to whole [`LANES`].
+    /// Words of an index: a mask a tree, filled up to whole [`LANES`].
     stride: usize,
-    /// `stride` masks for each code of each feature, two in a word.
-    of_code: Vec<u64>,
+    /// `stride` masks for each index of each feature, two in a word.
+    of_index: Vec<u64>,
     /// Where the masks of a feature begin.
     first: Vec<usize>,
     /// Shares of the classes at leaf `l` of tree `t`, at `t * LEAVES_MAX + l`.
@@ -122,10 +109,10 @@ impl Masks {
         let mut n_masks = 0;
         for feature in &model.features {
             first.push(n_masks);
-            n_masks += feature.codes.n_codes() * stride;
+            n_masks += feature.encoding.n_indices() * stride;
         }
         let leaves = vec![[0.0; N_CLASSES]; n_trees * LEAVES_MAX];
-        let mut masks = Self { n_trees, stride, of_code: vec![u64::MAX; n_masks], first, leaves };
+        let mut masks = Self { n_trees, stride, of_index: vec![u64::MAX; n_masks], first, leaves };
         for (t, tree) in model.trees.iter().enumerate() {
             if tree.nodes.iter().filter(|node| node.split.is_none()).count() > LEAVES_MAX {
                 return None;
@@ -153,10 +140,10 @@ impl Masks {
         self.add_subtree(model, t, tree, split.left, next_leaf);
         let n_left = *next_leaf - first_leaf;
         let left_leaves = ((1_u64 << n_left) - 1) << first_leaf << (32 * (t % MASKS));
-        for code in 0..model.features[split.feature].codes.n_codes() {
-            if !split.goes_left(code as u16) {
-                let word = self.first[split.feature] + code * self.stride + t / MASKS;
-                self.of_code[word] &= !left_leaves;
+        for index in 0..model.features[split.feature].encoding.n_indices() {
+            if !split.goes_left(index as u16) {
+                let word = self.first[split.feature] + index * self.stride + t / MASKS;
+                self.of_index[word] &= !left_leaves;
             }
         }
         self.add_subtree(model, t, tree, split.left + 1, next_leaf);
@@ -164,15 +151,15 @@ impl Masks {
 
     /// `rows` is scratch space, an element a feature.
     #[inline]
-    fn probabilities(&self, codes: &[u16], rows: &mut [usize]) -> [f64; N_CLASSES] {
-        for ((row, &code), first) in rows.iter_mut().zip(codes).zip(&self.first) {
-            *row = first + usize::from(code) * self.stride;
+    fn probabilities(&self, indices: &[u16], rows: &mut [usize]) -> [f64; N_CLASSES] {
+        for ((row, &index), first) in rows.iter_mut().zip(indices).zip(&self.first) {
+            *row = first + usize::from(index) * self.stride;
         }
         let mut sum = [0.0; N_CLASSES];
         for (lane, leaves) in self.leaves.chunks(LANES * MASKS * LEAVES_MAX).enumerate() {
             let mut alive = [u64::MAX; LANES];
             for row in &*rows {
-                let masks = &self.of_code[row + lane * LANES..][..LANES];
+                let masks = &self.of_index[row + lane * LANES..][..LANES];
                 for (alive, mask) in alive.iter_mut().zip(masks) {
                     *alive &= mask;
                 }
@@ -194,12 +181,15 @@ impl Masks {
 mod tests {
     use std::sync::Arc;
 
-    use datafusion::arrow::array::{Array, Float64Array, Int32Array, StringArray};
+    use datafusion::arrow::array::{
+        Array, ArrayRef, AsArray, Float64Array, Int32Array, StringArray,
+    };
+    use datafusion::arrow::compute::cast;
+    use datafusion::arrow::datatypes::{DataType, Field, Float64Type};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::encode::codes::Codes;
-    use crate::encode::features::FEATURES;
+    use crate::encode::encoder::Encoding;
     use crate::model::artefact::tests::{example, random_model};
 
     type Row = (Option<f64>, Option<f64>, Option<i32>, Option<String>, Option<String>);
@@ -210,42 +200,46 @@ mod tests {
         (number(), number(), proptest::option::of(-1..40_i32), text(), text())
     }
 
-    /// One column for each of [`FEATURES`].
-    fn columns(rows: &[Row]) -> Vec<ArrayRef> {
-        let a: ArrayRef = Arc::new(Float64Array::from_iter(rows.iter().map(|r| r.0)));
-        let b: ArrayRef = Arc::new(Float64Array::from_iter(rows.iter().map(|r| r.1)));
-        let c: ArrayRef = Arc::new(Int32Array::from_iter(rows.iter().map(|r| r.2)));
-        let d: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.3.clone())));
-        let e: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.4.clone())));
-        [&a, &b, &c, &c, &c, &d, &d, &d, &e, &a, &b].map(Arc::clone).to_vec()
+    /// The struct `features`: what the random models use, in another order, and a field more.
+    fn features(rows: &[Row]) -> StructArray {
+        let delay: ArrayRef = Arc::new(Float64Array::from_iter(rows.iter().map(|r| r.0)));
+        let distance: ArrayRef = Arc::new(Float64Array::from_iter(rows.iter().map(|r| r.1)));
+        let day: ArrayRef = Arc::new(Int32Array::from_iter(rows.iter().map(|r| r.2)));
+        let carrier: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.3.clone())));
+        let route: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.4.clone())));
+        let fields = [
+            ("route", route),
+            ("dest", Arc::clone(&carrier)),
+            ("carrier", carrier),
+            ("day_of_month", Arc::clone(&day)),
+            ("day_of_week", day),
+            ("distance", distance),
+            ("dep_delay", delay),
+        ];
+        let fields = fields.map(|(name, column)| {
+            (Arc::new(Field::new(name, column.data_type().clone(), true)), column)
+        });
+        StructArray::from(fields.to_vec())
     }
 
     /// The same, value by value: the definition.
-    fn row_by_row(model: &Model, columns: &[ArrayRef], row: usize) -> [f64; N_CLASSES] {
-        let codes: Vec<u16> = model
-            .features
-            .iter()
-            .map(|spec| {
-                let column = &columns[features::position(&spec.name).unwrap()];
-                let valid = column.is_valid(row);
-                match &spec.codes {
-                    Codes::Numeric(_) => {
-                        let all = datafusion::arrow::compute::cast(
-                            column,
-                            &datafusion::arrow::datatypes::DataType::Float64,
-                        );
-                        let all = all.unwrap();
-                        let all = all.as_any().downcast_ref::<Float64Array>().unwrap();
-                        spec.codes.code_of_number(valid.then(|| all.value(row)))
-                    }
-                    Codes::Categorical(_) => {
-                        let all = column.as_any().downcast_ref::<StringArray>().unwrap();
-                        spec.codes.code_of_category(valid.then(|| all.value(row)))
-                    }
+    fn row_by_row(model: &Model, features: &StructArray, row: usize) -> [f64; N_CLASSES] {
+        let index = |spec: &crate::model::artefact::FeatureSpec| {
+            let column = features.column_by_name(&spec.name).unwrap();
+            let valid = column.is_valid(row);
+            match &spec.encoding {
+                Encoding::Numeric(_) => {
+                    let numbers = cast(column, &DataType::Float64).unwrap();
+                    let number = numbers.as_primitive::<Float64Type>().value(row);
+                    spec.encoding.index_of_number(valid.then_some(number))
                 }
-            })
-            .collect();
-        model.probabilities(&codes)
+                Encoding::Categorical(_) => {
+                    let text = column.as_string::<i32>().value(row);
+                    spec.encoding.index_of_category(valid.then_some(text))
+                }
+            }
+        };
+        model.probabilities(&model.features.iter().map(index).collect::<Vec<u16>>())
     }
 
     proptest! {
@@ -257,12 +251,11 @@ mod tests {
             rows in proptest::collection::vec(a_row(), 0..40),
         ) {
             let model = random_model(seed, depth);
-            let columns = columns(&rows);
-            prop_assert_eq!(columns.len(), FEATURES.len());
+            let features = features(&rows);
             let scorer = Scorer::new(model.clone(), "v");
-            let scores = scorer.score(&columns, rows.len()).unwrap();
+            let scores = scorer.score(&features).unwrap();
             for row in 0..rows.len() {
-                let want = row_by_row(&model, &columns, row);
+                let want = row_by_row(&model, &features, row);
                 let got = &scores.probabilities[row * N_CLASSES..][..N_CLASSES];
                 prop_assert_eq!(got.iter().map(|p| p.to_bits()).collect::<Vec<_>>(),
                     want.iter().map(|p| p.to_bits()).collect::<Vec<_>>());
@@ -270,6 +263,18 @@ mod tests {
                 prop_assert_eq!(scores.classes[row], class);
             }
         }
+    }
+
+    #[test]
+    fn a_row_that_is_null_has_no_value_at_all() {
+        let row = (Some(12.0), Some(2475.0), Some(7), Some("A".to_owned()), Some("BC".to_owned()));
+        let (fields, columns, _) = features(&[row.clone(), row]).into_parts();
+        let features = StructArray::new(fields, columns, Some(vec![true, false].into()));
+        let scorer = Scorer::new(example(), "v");
+        let indices = scorer.encoder().encode(&features).unwrap();
+        let (first, second) = indices.split_at(scorer.encoder().n_features());
+        assert!(first.iter().all(|&index| index > 0), "{first:?}");
+        assert!(second.iter().all(|&index| index == 0), "{second:?}");
     }
 
     #[test]

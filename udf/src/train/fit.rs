@@ -12,7 +12,7 @@ use linfa::traits::{Fit, PredictInplace};
 use ndarray::{Array1, ArrayBase, Data, Ix2};
 
 use crate::N_CLASSES;
-use crate::encode::codes::{CATEGORIES_MAX, Codes, DistinctValues, code_array};
+use crate::encode::encoder::{CATEGORIES_MAX, DistinctValues, Encoding, index_array};
 use crate::model::artefact::{
     DEPTH_MAX, ForestParams, TREES_MAX, Tree, most_probable, probabilities,
 };
@@ -100,7 +100,7 @@ impl ParamGuard for ForestFit {
 /// A forest grown over the columns of a matrix.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MatrixForest {
-    codes: Vec<Codes>,
+    encodings: Vec<Encoding>,
     trees: Vec<Tree>,
 }
 
@@ -117,31 +117,31 @@ where
         if let Some((row, &class)) = targets.iter().enumerate().find(|(_, c)| **c >= N_CLASSES) {
             return Err(FitError::BadTarget { row, class });
         }
-        let column_codes = |column: ndarray::ArrayView1<f64>| {
+        let column_encoding = |column: ndarray::ArrayView1<f64>| {
             let values = column.iter().filter(|v| !v.is_nan()).map(|&v| (v, 1)).collect();
-            Codes::from_values(DistinctValues::Numeric(merge_equal(values)), self.0.n_bins)
+            Encoding::from_values(DistinctValues::Numeric(merge_equal(values)), self.0.n_bins)
         };
-        let codes: Vec<Codes> = records.columns().into_iter().map(column_codes).collect();
+        let encodings: Vec<Encoding> = records.columns().into_iter().map(column_encoding).collect();
         let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..records.nrows() as i64));
         let labels = targets.iter().map(|&class| class as u8);
         let labels: ArrayRef = Arc::new(UInt8Array::from_iter_values(labels));
-        let rows = [keys, labels, coded(records, &codes)?];
-        let mut growth = Growth::new(&self.0, &codes.iter().collect::<Vec<_>>());
+        let rows = [keys, labels, encoded(records, &encodings)?];
+        let mut growth = Growth::new(&self.0, &encodings.iter().collect::<Vec<_>>());
         while let Some(pass) = growth.next_pass(HISTOGRAM_BYTES) {
             let pass = Arc::new(pass);
             growth.split(&pass, &count_rows(&pass, &rows)?);
         }
-        Ok(MatrixForest { codes, trees: growth.into_trees() })
+        Ok(MatrixForest { encodings, trees: growth.into_trees() })
     }
 }
 
 impl<D: Data<Elem = f64>> PredictInplace<ArrayBase<D, Ix2>, Array1<usize>> for MatrixForest {
     fn predict_inplace<'a>(&'a self, x: &'a ArrayBase<D, Ix2>, y: &mut Array1<usize>) {
-        assert_eq!(x.ncols(), self.codes.len(), "a column for each that was trained on");
+        assert_eq!(x.ncols(), self.encodings.len(), "a column for each that was trained on");
         for (row, class) in x.rows().into_iter().zip(y.iter_mut()) {
-            let codes: Vec<u16> =
-                row.iter().zip(&self.codes).map(|(v, c)| c.code_of_number(Some(*v))).collect();
-            *class = most_probable(&probabilities(&self.trees, &codes));
+            let indices: Vec<u16> =
+                row.iter().zip(&self.encodings).map(|(v, e)| e.index_of_number(Some(*v))).collect();
+            *class = most_probable(&probabilities(&self.trees, &indices));
         }
     }
 
@@ -160,16 +160,16 @@ fn merge_equal(mut values: Vec<(f64, u64)>) -> Vec<(f64, u64)> {
     values
 }
 
-fn coded<D: Data<Elem = f64>>(
+fn encoded<D: Data<Elem = f64>>(
     records: &ArrayBase<D, Ix2>,
-    codes: &[Codes],
+    encodings: &[Encoding],
 ) -> Result<ArrayRef, FitError> {
     let values = records.rows().into_iter().flat_map(|row| {
         let row: Vec<u16> =
-            row.iter().zip(codes).map(|(v, c)| c.code_of_number(Some(*v))).collect();
+            row.iter().zip(encodings).map(|(v, e)| e.index_of_number(Some(*v))).collect();
         row
     });
-    Ok(Arc::new(code_array(values.collect(), codes.len())?))
+    Ok(Arc::new(index_array(values.collect(), encodings.len())?))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `tree_histogram(row_key, label, codes)`: counts classes per open node, feature and code.
+//! `tree_histogram(row_key, label, indices)`: counts classes per open node, feature and index.
 //!
 //! The forest so far travels inside the function, not as an argument: an argument would be
 //! expanded to an array for every batch. Each partition drops its rows down each tree to the open
@@ -18,12 +18,12 @@ use datafusion::logical_expr::{
 };
 
 use crate::N_CLASSES;
-use crate::encode::codes::codes_of;
+use crate::encode::encoder::indices_of;
 use crate::train::pass::Pass;
 use crate::train::sampling::{TREES_PER_HASH, bootstrap_weight, group_seed, row_hash};
 use crate::train::walk::{Block, TreeWalk};
 
-/// Rows that are counted tree by tree before the next ones are looked at: their codes and hashes
+/// Rows that are counted tree by tree before the next ones are looked at: their indices and hashes
 /// stay in the second-level cache while every tree reads them.
 const BLOCK_ROWS: usize = 4096;
 /// Rows after which 32-bit counters are emptied into 64-bit ones: a row weighs at most 8.
@@ -125,7 +125,7 @@ impl HistogramAccumulator {
         let n_groups = pass.trees.len().div_ceil(TREES_PER_HASH);
         Self {
             walks,
-            n_features: pass.n_codes.len(),
+            n_features: pass.n_indices.len(),
             seeds: (0..n_groups).map(|group| group_seed(pass.seed, group)).collect(),
             recent: vec![0; pass.len()],
             n_recent_rows: 0,
@@ -137,8 +137,8 @@ impl HistogramAccumulator {
         }
     }
 
-    /// Counts a block of rows into every tree. `codes` holds `n_features` codes a row.
-    fn count(&mut self, keys: &[i64], labels: &[u8], codes: &[u16]) {
+    /// Counts a block of rows into every tree. `indices` holds `n_features` indices a row.
+    fn count(&mut self, keys: &[i64], labels: &[u8], indices: &[u16]) {
         self.n_recent_rows += keys.len();
         if self.n_recent_rows > FLUSH_ROWS {
             self.flush();
@@ -156,7 +156,7 @@ impl HistogramAccumulator {
             }
             let n_drawn = self.draw_rows(16 * (walk.tree % TREES_PER_HASH) as u32);
             let (n_features, weights) = (self.n_features, self.weights.as_slice());
-            let block = Block { labels, codes, n_features, weights };
+            let block = Block { labels, indices, n_features, weights };
             walk.count(&block, &self.drawn[..n_drawn], &mut self.nodes, &mut self.recent);
         }
     }
@@ -195,7 +195,7 @@ impl HistogramAccumulator {
     }
 }
 
-/// Counts `rows` (keys, labels, codes) at once, without a query.
+/// Counts `rows` (keys, labels, indices) at once, without a query.
 pub fn count_rows(pass: &Pass, rows: &[ArrayRef]) -> Result<Vec<u64>> {
     let mut accumulator = HistogramAccumulator::new(pass, Arc::new(TreeWalk::of_pass(pass)));
     accumulator.update_batch(rows)?;
@@ -204,28 +204,28 @@ pub fn count_rows(pass: &Pass, rows: &[ArrayRef]) -> Result<Vec<u64>> {
 
 impl Accumulator for HistogramAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let (Some(keys), Some(labels), Some(codes)) = (
+        let (Some(keys), Some(labels), Some(indices)) = (
             values[0].as_primitive_opt::<Int64Type>(),
             values[1].as_primitive_opt::<UInt8Type>(),
             values[2].as_fixed_size_binary_opt(),
         ) else {
-            return exec_err!("tree_histogram needs a BIGINT, a TINYINT UNSIGNED and codes");
+            return exec_err!("tree_histogram needs a BIGINT, a TINYINT UNSIGNED and indices");
         };
         let n_rows = keys.len();
-        let has_nulls = keys.null_count() + labels.null_count() + codes.null_count() > 0;
-        if has_nulls || codes.value_length() as usize != self.n_features * size_of::<u16>() {
-            return exec_err!("tree_histogram needs {} codes a row and no null", self.n_features);
+        let has_nulls = keys.null_count() + labels.null_count() + indices.null_count() > 0;
+        if has_nulls || indices.value_length() as usize != self.n_features * size_of::<u16>() {
+            return exec_err!("tree_histogram needs {} indices a row and no null", self.n_features);
         }
         if labels.values().iter().any(|&label| usize::from(label) >= N_CLASSES) {
             return exec_err!("tree_histogram needs labels below {N_CLASSES}");
         }
-        let all_codes = codes_of(codes);
+        let all_indices = indices_of(indices);
         for start in (0..n_rows).step_by(BLOCK_ROWS) {
             let end = n_rows.min(start + BLOCK_ROWS);
             self.count(
                 &keys.values()[start..end],
                 &labels.values()[start..end],
-                &all_codes[start * self.n_features..end * self.n_features],
+                &all_indices[start * self.n_features..end * self.n_features],
             );
         }
         Ok(())

@@ -11,8 +11,8 @@ use crate::model::artefact::Tree;
 pub struct Pass {
     /// Seed of the bootstrap.
     pub seed: u64,
-    /// Number of codes of each feature.
-    pub n_codes: Vec<usize>,
+    /// Number of indices of each feature.
+    pub n_indices: Vec<usize>,
     /// The forest so far. Leaves that are not open stay leaves.
     pub trees: Vec<Tree>,
     /// Nodes to count, ascending by tree and node.
@@ -33,21 +33,21 @@ pub struct OpenNode {
 
 impl Pass {
     /// Counters that one open node needs.
-    pub fn n_counters(n_codes: &[usize], node: &OpenNode) -> usize {
-        node.features.iter().map(|&f| n_codes[f] * N_CLASSES).sum()
+    pub fn n_counters(n_indices: &[usize], node: &OpenNode) -> usize {
+        node.features.iter().map(|&f| n_indices[f] * N_CLASSES).sum()
     }
 
     /// Says what is wrong with a pass that was read from outside.
     pub(crate) fn check(&self) -> std::result::Result<(), String> {
         for tree in &self.trees {
-            tree.check(&self.n_codes)?;
+            tree.check(&self.n_indices)?;
         }
         for OpenNode { tree, node, features } in &self.open {
             let is_leaf = |tree: &Tree| tree.nodes.get(*node).is_some_and(|n| n.split.is_none());
             if !self.trees.get(*tree).is_some_and(is_leaf) {
                 return Err(format!("node {node} of tree {tree} is no leaf"));
             }
-            if features.iter().any(|&feature| feature >= self.n_codes.len()) {
+            if features.iter().any(|&feature| feature >= self.n_indices.len()) {
                 return Err(format!("node {node} of tree {tree} names a feature there is not"));
             }
         }
@@ -55,6 +55,6 @@ impl Pass {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.open.iter().map(|node| Self::n_counters(&self.n_codes, node)).sum()
+        self.open.iter().map(|node| Self::n_counters(&self.n_indices, node)).sum()
     }
 }

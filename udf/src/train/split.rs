@@ -9,9 +9,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::N_CLASSES;
-use crate::encode::codes::Codes;
-use crate::encode::features::Kind;
-use crate::model::artefact::{ForestParams, LeftCodes, Node, Split, Tree};
+use crate::encode::encoder::{Encoding, Kind};
+use crate::model::artefact::{ForestParams, LeftIndices, Node, Split, Tree};
 use crate::train::pass::{OpenNode, Pass};
 use crate::train::sampling::{draw, hash};
 
@@ -24,7 +23,7 @@ type Counts = [u64; N_CLASSES];
 pub struct Growth {
     params: ForestParams,
     kinds: Vec<Kind>,
-    n_codes: Vec<usize>,
+    n_indices: Vec<usize>,
     trees: Vec<Tree>,
     /// Open nodes of this level and of the next, with their paths from the root.
     this_level: VecDeque<(OpenNode, u64)>,
@@ -34,12 +33,12 @@ pub struct Growth {
 
 impl Growth {
     /// A forest of roots, each open.
-    pub fn new(params: &ForestParams, codes: &[&Codes]) -> Self {
+    pub fn new(params: &ForestParams, encodings: &[&Encoding]) -> Self {
         let root = Node { counts: [0; N_CLASSES], split: None };
         let mut growth = Self {
             params: params.clone(),
-            kinds: codes.iter().map(|c| c.kind()).collect(),
-            n_codes: codes.iter().map(|c| c.n_codes()).collect(),
+            kinds: encodings.iter().map(|e| e.kind()).collect(),
+            n_indices: encodings.iter().map(|e| e.n_indices()).collect(),
             trees: vec![Tree { nodes: vec![root] }; params.n_trees],
             this_level: VecDeque::new(),
             next_level: VecDeque::new(),
@@ -66,7 +65,7 @@ impl Growth {
         let mut open = Vec::new();
         let mut bytes_left = bytes;
         for (node, _) in &self.this_level {
-            let needed = Pass::n_counters(&self.n_codes, node) * size_of::<u64>();
+            let needed = Pass::n_counters(&self.n_indices, node) * size_of::<u64>();
             if !open.is_empty() && needed > bytes_left {
                 break;
             }
@@ -76,8 +75,8 @@ impl Growth {
         if open.is_empty() {
             return None;
         }
-        let (seed, n_codes) = (self.params.seed, self.n_codes.clone());
-        Some(Pass { seed, n_codes, trees: self.trees.clone(), open })
+        let (seed, n_indices) = (self.params.seed, self.n_indices.clone());
+        Some(Pass { seed, n_indices, trees: self.trees.clone(), open })
     }
 
     /// Splits the nodes of `pass`, which [`next_pass`](Self::next_pass) gave, by its counters.
@@ -88,7 +87,7 @@ impl Growth {
         for open in &pass.open {
             let (queued, path) = self.this_level.pop_front().expect("the pass came from here");
             assert_eq!(&queued, open, "the pass came from here");
-            let (own, rest) = counters.split_at(Pass::n_counters(&self.n_codes, open));
+            let (own, rest) = counters.split_at(Pass::n_counters(&self.n_indices, open));
             counters = rest;
             self.split_node(open, path, own);
         }
@@ -107,20 +106,20 @@ impl Growth {
         let mut features = Vec::new();
         let mut counters = counters;
         for &feature in &open.features {
-            let (own, rest) = counters.split_at(self.n_codes[feature] * N_CLASSES);
+            let (own, rest) = counters.split_at(self.n_indices[feature] * N_CLASSES);
             counters = rest;
             features.push((feature, as_counts(own)));
         }
         // every feature counts the same rows
-        let counts = features.first().map_or([0; N_CLASSES], |(_, codes)| sum(codes));
+        let counts = features.first().map_or([0; N_CLASSES], |(_, by_index)| sum(by_index));
         self.trees[open.tree].nodes[open.node].counts = counts;
         let best = features
             .iter()
-            .filter_map(|(feature, codes)| {
+            .filter_map(|(feature, by_index)| {
                 let search = Search::new(counts, self.params.min_rows_per_leaf);
                 match self.kinds[*feature] {
-                    Kind::Numeric => search.threshold(codes),
-                    Kind::Categorical => search.subset(codes),
+                    Kind::Numeric => search.threshold(by_index),
+                    Kind::Categorical => search.subset(by_index),
                 }
                 .map(|found| (*feature, found))
             })
@@ -129,8 +128,8 @@ impl Growth {
         let Some((feature, found)) = best else { return };
         let nodes = &mut self.trees[open.tree].nodes;
         let left = nodes.len();
-        let Found { left_codes, reserved_left, left_counts, .. } = found;
-        nodes[open.node].split = Some(Split { feature, left_codes, reserved_left, left });
+        let Found { left_indices, missing_left, left_counts, .. } = found;
+        nodes[open.node].split = Some(Split { feature, left_indices, missing_left, left });
         for (side, child) in [left_counts, minus(counts, left_counts)].into_iter().enumerate() {
             self.trees[open.tree].nodes.push(Node { counts: child, split: None });
             if self.may_split(&child) {
@@ -149,7 +148,7 @@ impl Growth {
 
     fn open_node(&self, tree: usize, node: usize, path: u64) -> OpenNode {
         let seed = hash(&[self.params.seed, 0x6e6f_6465, tree as u64, path]);
-        let features = draw(self.n_codes.len(), self.params.features_per_node, seed);
+        let features = draw(self.n_indices.len(), self.params.features_per_node, seed);
         OpenNode { tree, node, features }
     }
 }
@@ -157,12 +156,13 @@ impl Growth {
 /// A split that was found, with Σ (Σ c²) / n over its sides: what a decrease of impurity raises.
 struct Found {
     score: f64,
-    left_codes: LeftCodes,
-    reserved_left: bool,
+    left_indices: LeftIndices,
+    missing_left: bool,
     left_counts: Counts,
 }
 
-/// The search for a node's best split on one feature. Counts are per code, the reserved first.
+/// The search for a node's best split on one feature. Counts are per index, those of the
+/// missing/unknown bin first.
 struct Search {
     counts: Counts,
     min_rows: u64,
@@ -185,27 +185,27 @@ impl Search {
         Some(purity(left) + purity(&right)).filter(|&score| score > self.floor)
     }
 
-    /// The best threshold. Rows in the reserved code try both sides; where there are none, it
+    /// The best threshold. Rows in the missing/unknown bin try both sides; where there are none, it
     /// goes with the larger side.
-    fn threshold(&self, codes: &[Counts]) -> Option<Found> {
-        let reserved = codes[0];
+    fn threshold(&self, by_index: &[Counts]) -> Option<Found> {
+        let missing = by_index[0];
         let mut best: Option<(f64, u16, bool, Counts)> = None;
         let mut below = [0; N_CLASSES];
-        for (code, counts) in codes.iter().enumerate().skip(1).take(codes.len() - 2) {
+        for (index, counts) in by_index.iter().enumerate().skip(1).take(by_index.len() - 2) {
             below = plus(below, *counts);
-            for (reserved_left, left) in [(false, below), (true, plus(below, reserved))] {
+            for (missing_left, left) in [(false, below), (true, plus(below, missing))] {
                 if let Some(score) = self.score(&left)
                     && best.is_none_or(|b| score > b.0)
                 {
-                    best = Some((score, code as u16, reserved_left, left));
+                    best = Some((score, index as u16, missing_left, left));
                 }
             }
         }
-        best.map(|(score, code, reserved_left, left_counts)| Found {
+        best.map(|(score, index, missing_left, left_counts)| Found {
             score,
-            left_codes: LeftCodes::UpTo(code),
-            reserved_left: if total(&reserved) > 0 {
-                reserved_left
+            left_indices: LeftIndices::UpTo(index),
+            missing_left: if total(&missing) > 0 {
+                missing_left
             } else {
                 self.left_is_larger(&left_counts)
             },
@@ -215,23 +215,23 @@ impl Search {
 
     /// The best subset among the prefixes of several orders: by the share of each class, and by
     /// the mean class. For two classes one such order holds the best subset (Breiman et al.); for
-    /// more, trying each class against the rest comes close. The reserved code takes part as a
-    /// category; codes without rows in this node go with the larger side.
-    fn subset(&self, codes: &[Counts]) -> Option<Found> {
+    /// more, trying each class against the rest comes close. The missing/unknown bin takes part as
+    /// a category; indices without rows in this node go with the larger side.
+    fn subset(&self, by_index: &[Counts]) -> Option<Found> {
         let present: Vec<u16> =
-            (0..codes.len()).filter(|&c| total(&codes[c]) > 0).map(|c| c as u16).collect();
+            (0..by_index.len()).filter(|&c| total(&by_index[c]) > 0).map(|c| c as u16).collect();
         let mut best: Option<(f64, Counts, Vec<u16>)> = None;
         for weights in ORDERS {
-            let key = |code: &u16| {
-                let counts = &codes[usize::from(*code)];
+            let key = |index: &u16| {
+                let counts = &by_index[usize::from(*index)];
                 let weighted: u64 = counts.iter().zip(weights).map(|(c, w)| c * w).sum();
                 weighted as f64 / total(counts) as f64
             };
             let mut ordered = present.clone();
             ordered.sort_by(|a, b| key(a).total_cmp(&key(b)).then(a.cmp(b)));
             let mut left = [0; N_CLASSES];
-            for (i, &code) in ordered.iter().enumerate() {
-                left = plus(left, codes[usize::from(code)]);
+            for (i, &index) in ordered.iter().enumerate() {
+                left = plus(left, by_index[usize::from(index)]);
                 if let Some(score) = self.score(&left)
                     && best.as_ref().is_none_or(|b| score > b.0)
                 {
@@ -239,15 +239,21 @@ impl Search {
                 }
             }
         }
-        let (score, left_counts, mut left_codes) = best?;
+        let (score, left_counts, mut left_indices) = best?;
         if self.left_is_larger(&left_counts) {
-            left_codes
-                .extend((0..codes.len()).filter(|&c| total(&codes[c]) == 0).map(|c| c as u16));
+            left_indices.extend(
+                (0..by_index.len()).filter(|&c| total(&by_index[c]) == 0).map(|c| c as u16),
+            );
         }
-        left_codes.sort_unstable();
-        let reserved_left = left_codes.first() == Some(&0);
-        left_codes.retain(|&code| code != 0);
-        Some(Found { score, left_codes: LeftCodes::Among(left_codes), reserved_left, left_counts })
+        left_indices.sort_unstable();
+        let missing_left = left_indices.first() == Some(&0);
+        left_indices.retain(|&index| index != 0);
+        Some(Found {
+            score,
+            left_indices: LeftIndices::Among(left_indices),
+            missing_left,
+            left_counts,
+        })
     }
 
     fn left_is_larger(&self, left: &Counts) -> bool {
@@ -299,8 +305,8 @@ fn total(counts: &Counts) -> u64 {
     counts.iter().sum()
 }
 
-fn sum(codes: &[Counts]) -> Counts {
-    codes.iter().fold([0; N_CLASSES], |all, &counts| plus(all, counts))
+fn sum(by_index: &[Counts]) -> Counts {
+    by_index.iter().fold([0; N_CLASSES], |all, &counts| plus(all, counts))
 }
 
 fn plus(a: Counts, b: Counts) -> Counts {

@@ -5,7 +5,7 @@ use crate::N_CLASSES;
 use crate::model::artefact::Tree;
 use crate::train::pass::Pass;
 
-/// A tree made ready for walking: at each node a table from code to the next node.
+/// A tree made ready for walking: at each node a table from index to the next node.
 #[derive(Debug)]
 pub(crate) struct TreeWalk {
     pub(crate) tree: usize,
@@ -19,7 +19,7 @@ pub(crate) struct TreeWalk {
     n_counted: usize,
 }
 
-/// A node leads to `next[offset + (code & mask)]`; a leaf has mask 0 and leads to itself.
+/// A node leads to `next[offset + (index & mask)]`; a leaf has mask 0 and leads to itself.
 #[derive(Debug, Clone, Copy)]
 struct WalkNode {
     feature: u16,
@@ -37,19 +37,19 @@ impl TreeWalk {
         for open in &pass.open {
             if walks.last().is_none_or(|walk| walk.tree != open.tree) {
                 let tree = &pass.trees[open.tree];
-                walks.push(Self::new(open.tree, tree, &pass.n_codes, open.features.len()));
+                walks.push(Self::new(open.tree, tree, &pass.n_indices, open.features.len()));
             }
             let walk = walks.last_mut().expect("one was pushed");
             walk.slots[open.node] = (walk.counted.len() / walk.n_counted) as u16;
             for &feature in &open.features {
                 walk.counted.push((feature as u32, offset));
-                offset += (pass.n_codes[feature] * N_CLASSES) as u32;
+                offset += (pass.n_indices[feature] * N_CLASSES) as u32;
             }
         }
         walks
     }
 
-    fn new(tree: usize, grown: &Tree, n_codes: &[usize], n_counted: usize) -> Self {
+    fn new(tree: usize, grown: &Tree, n_indices: &[usize], n_counted: usize) -> Self {
         let mut nodes = Vec::new();
         let mut next = Vec::new();
         let mut levels = vec![0; grown.nodes.len()];
@@ -58,8 +58,8 @@ impl TreeWalk {
             match &node.split {
                 Some(split) => {
                     nodes.push(WalkNode { feature: split.feature as u16, mask: !0, offset });
-                    next.extend((0..n_codes[split.feature]).map(|code| {
-                        (split.left + usize::from(!split.goes_left(code as u16))) as u16
+                    next.extend((0..n_indices[split.feature]).map(|index| {
+                        (split.left + usize::from(!split.goes_left(index as u16))) as u16
                     }));
                     levels[split.left] = levels[i] + 1;
                     levels[split.left + 1] = levels[i] + 1;
@@ -99,11 +99,11 @@ impl TreeWalk {
                 continue;
             }
             let (class, weight) = (usize::from(block.labels[row]), u32::from(block.weights[row]));
-            let codes = &block.codes[row * block.n_features..][..block.n_features];
+            let indices = &block.indices[row * block.n_features..][..block.n_features];
             let counted = &self.counted[usize::from(slot) * self.n_counted..][..self.n_counted];
             for &(feature, offset) in counted {
-                let code = usize::from(codes[feature as usize]);
-                counters[offset as usize + code * N_CLASSES + class] += weight;
+                let index = usize::from(indices[feature as usize]);
+                counters[offset as usize + index * N_CLASSES + class] += weight;
             }
         }
     }
@@ -116,8 +116,8 @@ impl TreeWalk {
             for (node, &row) in nodes.iter_mut().zip(drawn) {
                 let walk = self.nodes[usize::from(*node)];
                 let at = usize::from(row) * block.n_features + usize::from(walk.feature);
-                let code = block.codes[at] & walk.mask;
-                *node = self.next[walk.offset as usize + usize::from(code)];
+                let index = block.indices[at] & walk.mask;
+                *node = self.next[walk.offset as usize + usize::from(index)];
             }
         }
     }
@@ -127,9 +127,9 @@ impl TreeWalk {
 pub(crate) struct Block<'a> {
     /// Class of each row.
     pub(crate) labels: &'a [u8],
-    /// `n_features` codes a row.
-    pub(crate) codes: &'a [u16],
-    /// Codes of a row.
+    /// `n_features` indices a row.
+    pub(crate) indices: &'a [u16],
+    /// Encoding of a row.
     pub(crate) n_features: usize,
     /// Weight of each row in the tree that is counted.
     pub(crate) weights: &'a [u8],

@@ -204,10 +204,10 @@ pub(crate) fn busiest(fields: &[(&str, &str)], limit: u32) -> Query {
 
 /// A code as it is kept; `None` for what cannot be one.
 pub(crate) fn code(text: &str) -> Option<String> {
-    let text = text.trim();
-    let is_code = (1..=CODE_BYTES_MAX).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    is_code.then(|| text.to_ascii_uppercase())
+    let code = events::flight_code(text)?;
+    let is_code =
+        code.len() <= CODE_BYTES_MAX && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_code.then(|| code.into_owned())
 }
 
 #[cfg(test)]

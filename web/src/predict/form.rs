@@ -2,6 +2,7 @@
 //! that is wrong. What a valid request is, is decided by `events`; this module only says it to
 //! people.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -145,7 +146,7 @@ fn given(text: &str) -> Option<&str> {
 }
 
 fn code(text: &str) -> Result<String, &'static str> {
-    given(text).map(str::to_ascii_uppercase).ok_or("is missing")
+    events::flight_code(text).map(Cow::into_owned).ok_or("is missing")
 }
 
 fn number(text: &str) -> Result<f64, &'static str> {

@@ -1,0 +1,92 @@
+//! What `sql/10_flights.sql` needs and SQL cannot say well. A clock time and a code are read by the
+//! very functions that read a request, so that the same flight is the same in both.
+//!
+//! - `flight_id(date, carrier, flight number, origin, dest, scheduled departure)`: a 64-bit hash of
+//!   what names a flight. It decides, without any order of rows, which flights are held out and
+//!   which trees see a flight. Never changes: a model's bytes depend on it.
+//! - `clock_minutes(hhmm)`: minutes of the day, null for what is no time of day.
+//! - `flight_code(text)`: a code as it is kept, null where nothing is left of it.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, AsArray, Int32Array, Int64Array, StringViewArray};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Int32Type};
+use datafusion::common::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, create_udf,
+};
+use events::{clock_minutes, flight_code};
+use udf::train::sampling::{GOLDEN, mix};
+
+/// The functions, for registration in a session.
+pub fn scalar_functions() -> Vec<ScalarUDF> {
+    let minutes = |args: &[ColumnarValue]| {
+        let [hhmm] = ColumnarValue::values_to_arrays(args)?.try_into().expect("one argument");
+        let minutes = hhmm.as_primitive::<Int32Type>().iter().map(|t| t.and_then(clock_minutes));
+        Ok(ColumnarValue::Array(Arc::new(minutes.collect::<Int32Array>())))
+    };
+    let code = |args: &[ColumnarValue]| {
+        let [text] = ColumnarValue::values_to_arrays(args)?.try_into().expect("one argument");
+        let codes = text.as_string_view().iter().map(|text| text.and_then(flight_code));
+        Ok(ColumnarValue::Array(Arc::new(codes.collect::<StringViewArray>())))
+    };
+    let (int, text) = (DataType::Int32, DataType::Utf8View);
+    let immutable = Volatility::Immutable;
+    vec![
+        FlightId::default().into(),
+        create_udf("clock_minutes", vec![int.clone()], int, immutable, Arc::new(minutes)),
+        create_udf("flight_code", vec![text.clone()], text, immutable, Arc::new(code)),
+    ]
+}
+
+/// See [`self`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct FlightId {
+    signature: Signature,
+}
+
+impl Default for FlightId {
+    fn default() -> Self {
+        Self { signature: Signature::any(6, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for FlightId {
+    fn name(&self) -> &str {
+        "flight_id"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Int64)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let mut ids = vec![GOLDEN; args.number_rows];
+        for column in ColumnarValue::values_to_arrays(&args.args)? {
+            // text is what all layouts agree on; a null counts as one, and differs from ''
+            let column = cast(&column, &DataType::Utf8View)?;
+            let column = column.as_string_view();
+            for (i, id) in ids.iter_mut().enumerate() {
+                let part = if column.is_null(i) { u64::MAX } else { hash_text(column.value(i)) };
+                *id = mix(*id ^ part).wrapping_add(GOLDEN);
+            }
+        }
+        let ids = Int64Array::from_iter_values(ids.into_iter().map(|id| mix(id).cast_signed()));
+        Ok(ColumnarValue::Array(Arc::new(ids)))
+    }
+}
+
+fn hash_text(text: &str) -> u64 {
+    let mut hash = text.len() as u64;
+    for chunk in text.as_bytes().chunks(8) {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        hash = mix(hash.wrapping_add(GOLDEN) ^ u64::from_le_bytes(bytes));
+    }
+    hash
+}
