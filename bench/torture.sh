@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Keeps killing jobs, broker and database under a stream of requests, and holds every answer against
-# what was sent (cluster/tests/system/torture.rs). The tests do a short run of it; this is a long one.
+# what was sent (submit-job/tests/system/torture.rs). The tests do a short run of it; this is a long one.
 #
 #   bench/torture.sh [NAME=NUMBER...]     faults=220 requests=100000 rate=200 jobs=2 mongods=3 seed=…
 set -euo pipefail

@@ -9,7 +9,6 @@ use clap::Args;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::progress::{print, say};
 use crate::remote::Remote;
 use crate::tls::Tls;
 
@@ -38,8 +37,13 @@ pub struct ClusterArgs {
     pub executor_memory: u64,
 }
 
-/// Starts the cluster, prints its address, and stops it when `shutdown` is done or a child ends.
-pub async fn run(args: &ClusterArgs, shutdown: impl Future<Output = ()>) -> Result<()> {
+/// Starts the cluster, calls `on_ready` with what it is and its address (`df://host:port`), and
+/// stops it when `shutdown` is done or a child ends.
+pub async fn run(
+    args: &ClusterArgs,
+    on_ready: impl FnOnce(&str, &str),
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
     let n_executors = usize::from(args.executors);
     let ports = free_ports(args.port, 1 + 2 * n_executors)?;
     let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -69,11 +73,11 @@ pub async fn run(args: &ClusterArgs, shutdown: impl Future<Output = ()>) -> Resu
     let served = tokio::select! {
         ready = wait_until_ready(&address, n_executors * cores) => match ready {
             Ok(()) => {
-                say(&format!(
+                let cluster = format!(
                     "cluster is ready: scheduler and {n_executors} executors with {cores} cores \
                      each; Ctrl-C stops it"
-                ));
-                print(&format!("df://{address}"));
+                );
+                on_ready(&cluster, &format!("df://{address}"));
                 tokio::select! {
                     () = shutdown => Ok(()),
                     ended = first_end(&mut children) => ended,

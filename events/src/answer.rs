@@ -7,128 +7,200 @@ use uuid::Uuid;
 /// Number of classes of arrival delay.
 pub const N_CLASSES: usize = 4;
 
-/// A class of arrival delay, as people read it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClassLabel {
-    /// Short name.
-    pub name: &'static str,
-    /// The interval of minutes it stands for.
-    pub minutes: &'static str,
+/// A class of arrival delay; intervals are closed on the left. In documents and in models a class
+/// is its number, 0 … 3. The one list of labels: model, report and pages use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "i32", into = "i32")]
+pub enum DelayClass {
+    /// More than 15 minutes before the scheduled arrival.
+    Early,
+    /// At most 15 minutes before it.
+    SlightlyEarly,
+    /// Less than 30 minutes after it.
+    SlightlyLate,
+    /// 30 minutes after it or more.
+    VeryLate,
 }
 
-/// The classes of `Prediction`, 0 … 3. The one list of labels: model, report and pages use it.
-pub const CLASS_LABELS: [ClassLabel; N_CLASSES] = [
-    ClassLabel { name: "Early", minutes: "15+ minutes early" },
-    ClassLabel { name: "Slightly early", minutes: "0–15 minutes early" },
-    ClassLabel { name: "Slightly late", minutes: "0–30 minutes late" },
-    ClassLabel { name: "Very late", minutes: "30+ minutes late" },
-];
+impl DelayClass {
+    /// The classes in the order of their numbers.
+    pub const ALL: [Self; N_CLASSES] =
+        [Self::Early, Self::SlightlyEarly, Self::SlightlyLate, Self::VeryLate];
+
+    /// Its number.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Early => "Early",
+            Self::SlightlyEarly => "Slightly early",
+            Self::SlightlyLate => "Slightly late",
+            Self::VeryLate => "Very late",
+        }
+    }
+
+    /// The interval of minutes that it stands for, for people.
+    pub fn minutes(self) -> &'static str {
+        match self {
+            Self::Early => "15+ minutes early",
+            Self::SlightlyEarly => "0–15 minutes early",
+            Self::SlightlyLate => "0–30 minutes late",
+            Self::VeryLate => "30+ minutes late",
+        }
+    }
+
+    /// Name and minutes.
+    pub fn title(self) -> String {
+        format!("{} ({})", self.name(), self.minutes())
+    }
+}
+
+impl From<DelayClass> for i32 {
+    fn from(class: DelayClass) -> Self {
+        class as Self
+    }
+}
+
+impl TryFrom<i32> for DelayClass {
+    type Error = String;
+
+    fn try_from(number: i32) -> Result<Self, String> {
+        let class = usize::try_from(number).ok().and_then(|index| Self::ALL.get(index));
+        class.copied().ok_or_else(|| format!("{number} is not a class of delays, 0 to 3"))
+    }
+}
 
 /// What became of a request; the response topic and the answers' collection hold these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(tag = "status", rename_all = "lowercase")]
 pub enum Answer {
     /// It was scored.
-    Scored(Box<Prediction>),
-    /// It was not scored.
-    Refused(Refusal),
+    Ok(Box<Prediction>),
+    /// It cannot be scored. A later version may read what this one could not, so such an answer is
+    /// kept apart from the others.
+    Rejected(Refusal),
+    /// It was not worth scoring any more when it was read: an answer like any other.
+    Expired(Refusal),
 }
 
 impl Answer {
     /// The request that is answered.
     pub fn uuid(&self) -> Uuid {
         match self {
-            Self::Scored(prediction) => prediction.UUID,
-            Self::Refused(refusal) => refusal.UUID,
+            Self::Ok(prediction) => prediction.uuid,
+            Self::Rejected(refusal) | Self::Expired(refusal) => refusal.uuid,
         }
     }
 }
 
-/// The state of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// Scored.
-    Ok,
-    /// Not scorable; `Reason` says why.
-    Rejected,
-    /// Not worth scoring any more when it was read.
-    Expired,
-}
-
 /// A scored request. Dates are text, `YYYY-MM-DD`: a date has no time zone to shift it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(non_snake_case, reason = "field names are the interface of the original system")]
+#[serde(rename_all = "PascalCase")]
 pub struct Prediction {
     /// The request that is answered.
-    pub UUID: Uuid,
-    /// [`Status::Ok`].
-    pub status: Status,
+    #[serde(rename = "UUID")]
+    pub uuid: Uuid,
     /// Origin airport code.
-    pub Origin: String,
+    pub origin: String,
     /// Destination airport code.
-    pub Dest: String,
+    pub dest: String,
     /// `ATL-SFO`.
-    pub Route: String,
+    pub route: String,
     /// Carrier code.
-    pub Carrier: String,
+    pub carrier: String,
     /// Flight number, where known.
-    pub FlightNum: Option<String>,
+    pub flight_num: Option<String>,
     /// Local date of departure.
-    pub FlightDate: NaiveDate,
+    pub flight_date: NaiveDate,
     /// 1 (Monday) … 7 (Sunday).
-    pub DayOfWeek: i32,
+    pub day_of_week: i32,
     /// 1 … 366.
-    pub DayOfYear: i32,
+    pub day_of_year: i32,
     /// 1 … 31.
-    pub DayOfMonth: i32,
+    pub day_of_month: i32,
     /// Departure delay in minutes.
-    pub DepDelay: f64,
+    pub dep_delay: f64,
     /// Distance in miles, from the request or the route; none when neither knows.
-    pub Distance: Option<f64>,
+    pub distance: Option<f64>,
     /// When the question was asked.
-    pub Timestamp: Option<String>,
+    pub timestamp: Option<String>,
     /// When it was scored, ISO 8601.
-    pub AnsweredAt: String,
-    /// Index into [`CLASS_LABELS`].
-    pub Prediction: i32,
+    pub answered_at: String,
+    /// The most probable class.
+    pub prediction: DelayClass,
     /// Probability of each class; sums to 1.
-    pub Probabilities: [f64; N_CLASSES],
+    pub probabilities: [f64; N_CLASSES],
     /// Share of each class among the flights that the model was trained on. Answers given before
     /// this was said have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub BaseRates: Option<[f64; N_CLASSES]>,
+    pub base_rates: Option<[f64; N_CLASSES]>,
     /// What moved the answer: with the base rates these sum to the probabilities.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub Contributions: Vec<Contribution>,
+    pub contributions: Vec<Contribution>,
     /// Fields whose value is missing or was never seen in training; they were scored in the
     /// missing/unknown bin.
-    pub Unseen: Vec<String>,
+    pub unseen: Vec<String>,
     /// SHA-256 of the model that answered, in hexadecimal.
-    pub ModelVersion: String,
+    pub model_version: String,
 }
 
 /// How far a feature moved an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(non_snake_case, reason = "named like the fields around it")]
+#[serde(rename_all = "PascalCase")]
 pub struct Contribution {
     /// Name of the feature in the model.
-    pub Feature: String,
+    pub feature: String,
     /// What it added to the probability of each class; sums to 0.
-    pub Changes: [f64; N_CLASSES],
+    pub changes: [f64; N_CLASSES],
 }
 
 /// A request that was not scored but named itself.
-///
-/// One that has expired is an answer like any other. One that was rejected may still be answered,
-/// when a later version can read what this one could not, so it is kept apart from the answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(non_snake_case, reason = "field names are the interface of the original system")]
+#[serde(rename_all = "PascalCase")]
 pub struct Refusal {
     /// The request that is answered.
-    pub UUID: Uuid,
-    /// [`Status::Rejected`] or [`Status::Expired`].
-    pub status: Status,
+    #[serde(rename = "UUID")]
+    pub uuid: Uuid,
     /// Why; names the field.
-    pub Reason: String,
+    pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A document as stores have held it since the first version.
+    const ANSWER: &str = r#"{"UUID":"0d7a4bd0-7b5e-4a10-9e0c-1f6d0b6a2f11","status":"ok",
+        "Origin":"ATL","Dest":"SFO","Route":"ATL-SFO","Carrier":"AA","FlightNum":"1519",
+        "FlightDate":"2016-12-25","DayOfWeek":7,"DayOfYear":360,"DayOfMonth":25,"DepDelay":290.0,
+        "Distance":2139.0,"Timestamp":null,"AnsweredAt":"2016-12-20T10:00:10.000Z","Prediction":3,
+        "Probabilities":[0.0,0.1,0.2,0.7],"Unseen":["Origin"],"ModelVersion":"ab"}"#;
+
+    #[test]
+    fn a_document_keeps_its_fields() {
+        let document: serde_json::Value = serde_json::from_str(ANSWER).unwrap();
+        let answer: Answer = serde_json::from_str(ANSWER).unwrap();
+        assert_eq!(serde_json::to_value(&answer).unwrap(), document);
+        let Answer::Ok(prediction) = answer else { panic!("{answer:?}") };
+        assert_eq!(prediction.prediction, DelayClass::VeryLate);
+        for status in ["rejected", "expired"] {
+            let uuid = "0d7a4bd0-7b5e-4a10-9e0c-1f6d0b6a2f11";
+            let refusal = serde_json::json!({"UUID": uuid, "status": status, "Reason": "late"});
+            let answer: Answer = serde_json::from_value(refusal.clone()).unwrap();
+            assert_eq!(serde_json::to_value(answer).unwrap(), refusal);
+        }
+    }
+
+    #[test]
+    fn a_class_is_its_number() {
+        for (class, number) in DelayClass::ALL.into_iter().zip(0..) {
+            assert_eq!(DelayClass::try_from(number), Ok(class));
+            assert_eq!((i32::from(class), class.index()), (number, number as usize));
+        }
+        let error = serde_json::from_str::<Answer>(&ANSWER.replace(":3,", ":4,")).unwrap_err();
+        assert!(error.to_string().contains("4 is not a class of delays"), "{error}");
+    }
 }

@@ -4,15 +4,26 @@
 //! through the response topic and the document store. Field names are those of the system that
 //! Tarmac replaces, so that its clients and dashboards go on working. This crate decides what a
 //! valid request is and must not know Kafka, MongoDB or DataFusion.
+//!
+//! ```
+//! use events::PredictionRequest;
+//!
+//! let message = br#"{"UUID": "0d7a4bd0-7b5e-4a10-9e0c-1f6d0b6a2f11", "Carrier": "aa",
+//!     "FlightDate": "2016-12-25", "Origin": "ATL", "Dest": "SFO", "DepDelay": 15}"#;
+//! let request = PredictionRequest::decode(message)?;
+//! assert_eq!((request.carrier.as_str(), request.distance), ("AA", None));
+//!
+//! let error = PredictionRequest::decode(br#"{"DepDelay": "late"}"#).unwrap_err();
+//! assert!(error.to_string().starts_with("DepDelay: "));
+//! # Ok::<(), events::BadRequest>(())
+//! ```
 
 mod answer;
 mod model;
 mod request;
 mod sender;
 
-pub use answer::{
-    Answer, CLASS_LABELS, ClassLabel, Contribution, N_CLASSES, Prediction, Refusal, Status,
-};
+pub use answer::{Answer, Contribution, DelayClass, N_CLASSES, Prediction, Refusal};
 pub use model::{AirlineProfile, CalibrationBin, Importance, ModelCard, StreamStatus};
 pub use request::{
     BadRequest, PredictionRequest, REASON_BYTES_MAX, REQUEST_BYTES_MAX, clock_minutes, flight_code,
@@ -30,7 +41,7 @@ pub const DLQ_SUFFIX: &str = ".dlq";
 pub const DATABASE: &str = "agile_data_science";
 /// Collection of [`Answer`]s, `_id` = UUID of the request. None ever changes.
 pub const ANSWERS: &str = "flight_delay_classification_response";
-/// Collection of [`Refusal`]s with [`Status::Rejected`], `_id` = UUID of the request.
+/// Collection of [`Answer::Rejected`], `_id` = UUID of the request.
 pub const REJECTIONS: &str = "flight_delay_classification_rejected";
 /// Collection of how far each partition is answered, `_id` = `group/topic/partition`.
 pub const STREAM_OFFSETS: &str = "stream_offsets";

@@ -8,107 +8,107 @@ use crate::N_CLASSES;
 
 /// A saved model; a document of the collection `models`, `_id` = version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(non_snake_case, reason = "named like the fields of answers")]
+#[serde(rename_all = "PascalCase")]
 pub struct ModelCard {
     /// SHA-256 of the artefact, in hexadecimal.
     #[serde(rename = "_id")]
-    pub Version: String,
+    pub version: String,
     /// `champion`, `before`, or `never champion`.
-    pub Role: String,
+    pub role: String,
     /// Place in the list, from 0, the champion.
-    pub Rank: u64,
+    pub rank: u64,
     /// Number of trees.
-    pub Trees: u64,
+    pub trees: u64,
     /// Splits from a root to its deepest leaf.
-    pub Depth: u64,
+    pub depth: u64,
     /// Flights that it was trained on.
-    pub TrainingRows: u64,
+    pub training_rows: u64,
     /// Flights that were held out; the measures that follow are of these.
-    pub HoldoutRows: u64,
+    pub holdout_rows: u64,
     /// Share of flights predicted right.
-    pub Accuracy: f64,
+    pub accuracy: f64,
     /// Weighted by class.
-    pub Precision: f64,
+    pub precision: f64,
     /// Weighted by class.
-    pub Recall: f64,
+    pub recall: f64,
     /// Weighted by class.
-    pub F1: f64,
+    pub f1: f64,
     /// Mean of -ln(probability given to the true class).
-    pub LogLoss: f64,
+    pub log_loss: f64,
     /// Share of each class among the flights that it was trained on.
-    pub BaseRates: [f64; N_CLASSES],
+    pub base_rates: [f64; N_CLASSES],
     /// The most important feature first.
-    pub Importances: Vec<Importance>,
+    pub importances: Vec<Importance>,
     /// Held-out flights by true class, then predicted class; all 0 where it was not kept.
-    pub Confusion: [[u64; N_CLASSES]; N_CLASSES],
+    pub confusion: [[u64; N_CLASSES]; N_CLASSES],
     /// By tenths of the predicted class's probability; empty where it was not kept.
-    pub Calibration: Vec<CalibrationBin>,
+    pub calibration: Vec<CalibrationBin>,
 }
 
 /// What a feature brought to a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(non_snake_case, reason = "named like the fields around it")]
+#[serde(rename_all = "PascalCase")]
 pub struct Importance {
     /// Name of the feature.
-    pub Feature: String,
+    pub feature: String,
     /// Its share of the decrease of impurity.
-    pub Share: f64,
+    pub share: f64,
 }
 
 /// Flights whose predicted class had a probability in one tenth.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[expect(non_snake_case, reason = "named like the fields around it")]
+#[serde(rename_all = "PascalCase")]
 pub struct CalibrationBin {
     /// Flights.
-    pub Flights: u64,
+    pub flights: u64,
     /// Of these, predicted right.
-    pub Right: u64,
+    pub right: u64,
     /// Mean probability of the predicted class.
-    pub MeanConfidence: f64,
+    pub mean_confidence: f64,
 }
 
 /// What Wikipedia says of an airline; a document of the collection `airline_profiles`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(non_snake_case, reason = "named like the fields of answers")]
+#[serde(rename_all = "PascalCase")]
 pub struct AirlineProfile {
     /// Carrier code.
     #[serde(rename = "_id")]
-    pub Carrier: String,
+    pub carrier: String,
     /// Title of the article.
-    pub Title: String,
+    pub title: String,
     /// Its first sentences.
-    pub Summary: String,
+    pub summary: String,
     /// Where it is read.
-    pub Page: String,
+    pub page: String,
     /// Where its picture is, below [`LOGOS`](crate::LOGOS).
-    pub Logo: Option<String>,
+    pub logo: Option<String>,
     /// The licence of the text.
-    pub License: String,
+    pub license: String,
     /// What was asked for it.
-    pub Source: String,
+    pub source: String,
     /// When, ISO 8601, UTC.
-    pub FetchedAt: String,
+    pub fetched_at: String,
 }
 
 /// How a stream is doing; a document of the collection `stream_status`. Written every few seconds
 /// by each job of a group, under the first of its partitions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(non_snake_case, reason = "named like the fields of answers")]
+#[serde(rename_all = "PascalCase")]
 pub struct StreamStatus {
     /// `group/partition`.
     #[serde(rename = "_id")]
-    pub Id: String,
+    pub id: String,
     /// When it was written, ISO 8601, UTC. An old one is of a job that has ended.
-    pub At: String,
+    pub at: String,
     /// Version of the model that serves.
-    pub Model: String,
+    pub model: String,
     /// Messages dealt with since the job began.
-    pub Messages: u64,
+    pub messages: u64,
     /// Messages a second since the status before.
-    pub MessagesPerSecond: f64,
+    pub messages_per_second: f64,
     /// Messages of its partitions that are not answered.
-    pub Lag: u64,
+    pub lag: u64,
     /// Population stability index against the training sample, by feature; above 0.25 the flights
     /// are others.
-    pub Drift: BTreeMap<String, f64>,
+    pub drift: BTreeMap<String, f64>,
 }

@@ -54,37 +54,37 @@ pub fn clock_minutes(hhmm: i32) -> Option<i32> {
 
 /// One question: will this flight be late?
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(non_snake_case, reason = "field names are the interface of the original system")]
+#[serde(rename_all = "PascalCase")]
 pub struct PredictionRequest {
     /// Departure delay in minutes, negative when early.
-    pub DepDelay: f64,
+    pub dep_delay: f64,
     /// Carrier code, e.g. `AA`.
-    pub Carrier: String,
+    pub carrier: String,
     /// Local date of departure, `YYYY-MM-DD`.
-    pub FlightDate: NaiveDate,
+    pub flight_date: NaiveDate,
     /// Destination airport code.
-    pub Dest: String,
+    pub dest: String,
     /// Origin airport code.
-    pub Origin: String,
+    pub origin: String,
     /// Flight number, where known. Clients write it as text or as a number.
     #[serde(default, deserialize_with = "scalar_text")]
-    pub FlightNum: Option<String>,
+    pub flight_num: Option<String>,
     /// Distance in miles; looked up from the route where absent.
     #[serde(default)]
-    pub Distance: Option<f64>,
+    pub distance: Option<f64>,
     /// Scheduled local departure, `HHMM`, where known.
-    #[serde(default)]
-    pub CRSDepTime: Option<i32>,
+    #[serde(rename = "CRSDepTime", default)]
+    pub crs_dep_time: Option<i32>,
     /// Scheduled local arrival, `HHMM`, where known.
-    #[serde(default)]
-    pub CRSArrTime: Option<i32>,
+    #[serde(rename = "CRSArrTime", default)]
+    pub crs_arr_time: Option<i32>,
     /// When the question was asked, ISO 8601 or a number. Kept as text and passed on as it came;
     /// see [`asked_at`](Self::asked_at).
     #[serde(default, deserialize_with = "scalar_text")]
-    pub Timestamp: Option<String>,
+    pub timestamp: Option<String>,
     /// Names the request; the answer is kept under it. Read in any spelling, see [`parse_uuid`].
-    #[serde(deserialize_with = "any_spelling")]
-    pub UUID: Uuid,
+    #[serde(rename = "UUID", deserialize_with = "any_spelling")]
+    pub uuid: Uuid,
 }
 
 /// Why a message is not a request. The text names the field.
@@ -147,7 +147,7 @@ impl PredictionRequest {
     /// [Decodes](Self::decode) one message of at most `limit` bytes.
     pub fn decode_within(bytes: &[u8], limit: usize) -> Result<Self, BadRequest> {
         let mut request: Self = decode_object(bytes, limit)?;
-        for code in [&mut request.Carrier, &mut request.Origin, &mut request.Dest] {
+        for code in [&mut request.carrier, &mut request.origin, &mut request.dest] {
             *code = flight_code(code).unwrap_or_default().into_owned();
         }
         request.check()?;
@@ -173,7 +173,7 @@ impl PredictionRequest {
         const MILLISECONDS_FROM: f64 = 1e11;
         /// In 2001; smaller numbers are something else.
         const SECONDS_FROM: f64 = 1e9;
-        let text = self.Timestamp.as_deref()?;
+        let text = self.timestamp.as_deref()?;
         if let Ok(number) = text.parse::<f64>() {
             if !(SECONDS_FROM..=f64::MAX).contains(&number) {
                 return None;
@@ -189,19 +189,19 @@ impl PredictionRequest {
 
     /// Checks values that JSON types cannot express.
     pub fn check(&self) -> Result<(), BadRequest> {
-        check_code("Carrier", &self.Carrier)?;
-        check_code("Origin", &self.Origin)?;
-        check_code("Dest", &self.Dest)?;
-        if let Some(flight_number) = self.FlightNum.as_deref().filter(|text| !text.is_empty()) {
+        check_code("Carrier", &self.carrier)?;
+        check_code("Origin", &self.origin)?;
+        check_code("Dest", &self.dest)?;
+        if let Some(flight_number) = self.flight_num.as_deref().filter(|text| !text.is_empty()) {
             check_code("FlightNum", flight_number)?;
         }
-        check_range("DepDelay", self.DepDelay, -DELAY_MINUTES_MAX, DELAY_MINUTES_MAX)?;
-        if let Some(distance) = self.Distance {
+        check_range("DepDelay", self.dep_delay, -DELAY_MINUTES_MAX, DELAY_MINUTES_MAX)?;
+        if let Some(distance) = self.distance {
             check_range("Distance", distance, 0.0, DISTANCE_MILES_MAX)?;
         }
-        check_clock("CRSDepTime", self.CRSDepTime)?;
-        check_clock("CRSArrTime", self.CRSArrTime)?;
-        match self.Timestamp.as_ref().map_or(0, String::len) {
+        check_clock("CRSDepTime", self.crs_dep_time)?;
+        check_clock("CRSArrTime", self.crs_arr_time)?;
+        match self.timestamp.as_ref().map_or(0, String::len) {
             ..=TIMESTAMP_BYTES_MAX => Ok(()),
             n_bytes => Err(BadRequest::OutOfRange {
                 field: "Timestamp",
@@ -356,8 +356,8 @@ mod tests {
     #[test]
     fn a_request_of_the_original_system_is_read_and_survives_a_round_trip() {
         let request = PredictionRequest::decode(GOOD.as_bytes()).unwrap();
-        assert_eq!(request.Carrier, "AA");
-        assert_eq!(request.FlightDate.to_string(), "2016-12-25");
+        assert_eq!(request.carrier, "AA");
+        assert_eq!(request.flight_date.to_string(), "2016-12-25");
         assert_eq!(PredictionRequest::decode(&request.encode()).unwrap(), request);
     }
 
@@ -365,7 +365,7 @@ mod tests {
     fn codes_lose_blanks_and_become_capitals() {
         let request = GOOD.replacen("\"aa\"", "\" aA \"", 1).replacen("\"SFO\"", "\"sfo\\n\"", 1);
         let request = PredictionRequest::decode(request.as_bytes()).unwrap();
-        assert_eq!((request.Carrier.as_str(), request.Dest.as_str()), ("AA", "SFO"));
+        assert_eq!((request.carrier.as_str(), request.dest.as_str()), ("AA", "SFO"));
         for (text, code) in [("", None), (" \t", None), ("n001aa", Some("N001AA"))] {
             assert_eq!(flight_code(text).as_deref(), code, "{text:?}");
         }
@@ -427,7 +427,7 @@ mod tests {
     fn the_time_of_asking_is_read_with_and_without_an_offset() {
         let asked_at = |timestamp: &str| {
             let mut request = PredictionRequest::decode(GOOD.as_bytes()).unwrap();
-            request.Timestamp = Some(timestamp.to_owned());
+            request.timestamp = Some(timestamp.to_owned());
             request.asked_at().map(PredictionRequest::timestamp)
         };
         let expected = Some("2016-12-20T10:00:00.250Z".to_owned());
@@ -445,7 +445,7 @@ mod tests {
             let message = GOOD.replacen(from, to, 1);
             PredictionRequest::decode(message.as_bytes()).unwrap_or_else(|e| panic!("{to}: {e}"))
         };
-        let number = |to: &str| read("\"1024\"", to).FlightNum;
+        let number = |to: &str| read("\"1024\"", to).flight_num;
         for (to, want) in
             [("1024", "1024"), ("1024.0", "1024"), ("\"1024\"", "1024"), ("true", "true")]
         {
@@ -460,7 +460,7 @@ mod tests {
             ("\"1482228000250\"", "2016-12-20T10:00:00.250Z"),
         ] {
             let request = read(time, to);
-            assert_eq!(request.Timestamp.as_deref(), Some(to.trim_matches('"')));
+            assert_eq!(request.timestamp.as_deref(), Some(to.trim_matches('"')));
             assert_eq!(PredictionRequest::timestamp(request.asked_at().unwrap()), asked_at);
         }
         for to in ["true", "false", "null", "-1", "1e300"] {
@@ -488,7 +488,7 @@ mod tests {
             let text = serde_json::to_string(&spelling).unwrap();
             let message = GOOD.replace(&format!("\"{plain}\""), &text);
             let request = PredictionRequest::decode(message.as_bytes()).unwrap();
-            assert_eq!(request.UUID.to_string(), plain, "{spelling}");
+            assert_eq!(request.uuid.to_string(), plain, "{spelling}");
         }
         for other in ["", "{}", "urn:uuid:", "0d7a4bd0", "{0d7a4bd0-6d7e-4f2e-9a53-2f4f3f5e0a01"] {
             assert_eq!(parse_uuid(other), None, "{other}");

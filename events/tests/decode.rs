@@ -108,11 +108,11 @@ proptest! {
         match PredictionRequest::decode(&bytes) {
             Ok(request) => {
                 prop_assert_eq!(request.check(), Ok(()));
-                prop_assert!(request.DepDelay.is_finite());
+                prop_assert!(request.dep_delay.is_finite());
                 // what was understood can be said again
                 let again = PredictionRequest::decode(&request.encode());
                 prop_assert_eq!(again.as_ref(), Ok(&request));
-                prop_assert_eq!(request_uuid(&bytes), Some(request.UUID));
+                prop_assert_eq!(request_uuid(&bytes), Some(request.uuid));
                 _ = request.asked_at();
             }
             Err(error) if error.reason().len() > REASON_BYTES_MAX => {

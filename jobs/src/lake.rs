@@ -251,7 +251,7 @@ impl Lake {
                 digest.update(format!("{name} {size}\n"));
             }
         }
-        Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(format!("{:x}", digest.finalize()))
     }
 
     /// Moves an object.

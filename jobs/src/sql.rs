@@ -77,7 +77,7 @@ pub fn training_sha256() -> String {
     for step in [FEATURES, TRAINING, VALUES, INDICES, HISTOGRAM, EVALUATION, DISTANCES] {
         digest.update(step.text);
     }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", digest.finalize())
 }
 
 /// Plans a step over the relations of `ctx`, with its parameters bound.

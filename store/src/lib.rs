@@ -4,6 +4,25 @@
 //! written once ([`Store::write_once`]: the first writer wins, a repetition changes nothing), by a
 //! stream together with how far it is ([`Store::commit`]), so that what dies between the two cannot
 //! part them. This crate must not know what a document means.
+//!
+//! ```
+//! use serde_json::json;
+//! use store::Store;
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("documents.sqlite");
+//! # let runtime = tokio::runtime::Runtime::new()?;
+//! # runtime.block_on(async {
+//! let store = Store::embedded(&path)?;
+//! for text in ["first", "second"] {
+//!     store.write_once("answers", &[json!({ "_id": "1", "text": text })]).await?;
+//! }
+//! let answer = store.get("answers", "1").await?;
+//! assert_eq!(answer.unwrap()["text"], "first");
+//! # anyhow::Ok(())
+//! # })?;
+//! # anyhow::Ok(())
+//! ```
 
 mod embedded;
 mod mongo;

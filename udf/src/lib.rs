@@ -7,6 +7,22 @@
 //! Everything counted is an integer and every random choice is a hash ([`train::sampling`]) of the
 //! seed and of what is chosen for, so a forest is the same bytes for any order and partitioning of
 //! its rows.
+//!
+//! ```
+//! use linfa::Dataset;
+//! use linfa::traits::{Fit, Predict};
+//! use ndarray::{Array1, Array2};
+//! use udf::model::artefact::ForestParams;
+//! use udf::train::fit::{FitError, ForestFit};
+//!
+//! // a class for each quarter of the only column
+//! let records = Array2::from_shape_fn((400, 1), |(row, _)| row as f64);
+//! let classes = Array1::from_shape_fn(400, |row| row / 100);
+//! let params = ForestParams { features_per_node: 1, ..ForestParams::default() };
+//! let forest = ForestFit::new(params).fit(&Dataset::new(records.clone(), classes))?;
+//! assert_eq!(forest.predict(&records)[250], 2);
+//! # Ok::<(), FitError>(())
+//! ```
 
 pub mod encode;
 pub mod functions;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use events::{
-    ANSWERS, Answer, Prediction, PredictionRequest, REQUEST_TOPIC, RESPONSE_TOPIC, Status,
+    ANSWERS, Answer, DelayClass, Prediction, PredictionRequest, REQUEST_TOPIC, RESPONSE_TOPIC,
 };
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::mocking::MockCluster;
@@ -108,28 +108,27 @@ fn check(response: &str, wants: &[&str]) {
 }
 
 fn answer_to(request: &PredictionRequest) -> Answer {
-    Answer::Scored(Box::new(Prediction {
-        UUID: request.UUID,
-        status: Status::Ok,
-        Origin: request.Origin.clone(),
-        Dest: request.Dest.clone(),
-        Route: format!("{}-{}", request.Origin, request.Dest),
-        Carrier: request.Carrier.clone(),
-        FlightNum: request.FlightNum.clone(),
-        FlightDate: request.FlightDate,
-        DayOfWeek: 7,
-        DayOfYear: 360,
-        DayOfMonth: 25,
-        DepDelay: request.DepDelay,
-        Distance: None,
-        Timestamp: request.Timestamp.clone(),
-        AnsweredAt: "2099-01-01T00:00:00.000Z".into(),
-        Prediction: 2,
-        Probabilities: [0.1, 0.2, 0.6, 0.1],
-        BaseRates: None,
-        Contributions: vec![],
-        Unseen: vec![],
-        ModelVersion: "ab".repeat(32),
+    Answer::Ok(Box::new(Prediction {
+        uuid: request.uuid,
+        origin: request.origin.clone(),
+        dest: request.dest.clone(),
+        route: format!("{}-{}", request.origin, request.dest),
+        carrier: request.carrier.clone(),
+        flight_num: request.flight_num.clone(),
+        flight_date: request.flight_date,
+        day_of_week: 7,
+        day_of_year: 360,
+        day_of_month: 25,
+        dep_delay: request.dep_delay,
+        distance: None,
+        timestamp: request.timestamp.clone(),
+        answered_at: "2099-01-01T00:00:00.000Z".into(),
+        prediction: DelayClass::SlightlyLate,
+        probabilities: [0.1, 0.2, 0.6, 0.1],
+        base_rates: None,
+        contributions: vec![],
+        unseen: vec![],
+        model_version: "ab".repeat(32),
     }))
 }
 
@@ -144,7 +143,7 @@ async fn first_request(brokers: &str) -> PredictionRequest {
     consumer.assign(&partitions).unwrap();
     let message = tokio::time::timeout(PATIENCE, consumer.recv()).await.unwrap().unwrap();
     let request = PredictionRequest::decode(message.payload().unwrap()).unwrap();
-    assert_eq!(message.key(), Some(request.UUID.to_string().as_bytes()));
+    assert_eq!(message.key(), Some(request.uuid.to_string().as_bytes()));
     request
 }
 
@@ -181,12 +180,12 @@ async fn a_question_reaches_kafka_and_its_answer_the_open_stream() {
     let server = start(&brokers).await;
     let asked = json_of(&call(server.address, &format!("POST {ASK}"), GOOD).await);
     let request = first_request(&brokers).await;
-    assert_eq!(asked, json!({ "status": "OK", "id": request.UUID }));
-    assert_eq!(request.Carrier, "UA");
+    assert_eq!(asked, json!({ "status": "OK", "id": request.uuid }));
+    assert_eq!(request.carrier, "UA");
 
-    let path = format!("GET {ASK}/response/{}", request.UUID);
+    let path = format!("GET {ASK}/response/{}", request.uuid);
     let state = json_of(&call(server.address, &path, "").await);
-    assert_eq!(state, json!({ "status": "WAIT", "id": request.UUID }));
+    assert_eq!(state, json!({ "status": "WAIT", "id": request.uuid }));
 
     // the topic is made after the server has started, as the streaming job does
     let mut stream = open(server.address, &format!("{path}/events"), "").await;
@@ -202,7 +201,7 @@ async fn a_question_reaches_kafka_and_its_answer_the_open_stream() {
 async fn an_answer_in_the_store_is_shown_without_kafka() {
     let server = start(NO_BROKER).await;
     let request = PredictionRequest {
-        UUID: Uuid::from_u128(5),
+        uuid: Uuid::from_u128(5),
         ..PredictionRequest::decode(
             br#"{"DepDelay":1,"Carrier":"UA","FlightDate":"2016-12-25","Dest":"IAH",
                 "Origin":"EWR","UUID":"00000000-0000-0000-0000-000000000001"}"#,
@@ -210,22 +209,22 @@ async fn an_answer_in_the_store_is_shown_without_kafka() {
         .unwrap()
     };
     let mut document = serde_json::to_value(answer_to(&request)).unwrap();
-    document["_id"] = json!(request.UUID);
+    document["_id"] = json!(request.uuid);
     server.store.write_once(ANSWERS, &[document.clone()]).await.unwrap();
     // however its id is written
-    let id = request.UUID;
+    let id = request.uuid;
     for spelling in [format!("urn:uuid:{id}"), format!("%7B{id}%7D"), id.simple().to_string()] {
         let path = format!("GET {ASK}/response/{}", spelling.to_uppercase());
         let found = json_of(&call(server.address, &path, "").await);
         assert_eq!((&found["status"], &found["id"]), (&json!("OK"), &json!(id)), "{spelling}");
     }
 
-    let path = format!("GET {ASK}/response/{}", request.UUID);
+    let path = format!("GET {ASK}/response/{}", request.uuid);
     let state = json_of(&call(server.address, &path, "").await);
     assert_eq!(state["prediction"], document);
     let events = call(server.address, &format!("{path}/events"), "").await;
     check(&events, &["event: answer", "Slightly late"]);
-    let page = format!("GET /flights/delays/predict_kafka?id={}", request.UUID);
+    let page = format!("GET /flights/delays/predict_kafka?id={}", request.uuid);
     let page = call(server.address, &page, "").await;
     check(&page, &["200 OK", "data-card=\"result\"", "60.0 %", "abababababab</code>"]);
 }

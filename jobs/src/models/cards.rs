@@ -20,9 +20,9 @@ fn evaluation_of(version: &str) -> String {
 /// Keeps what the pages show of how a model was evaluated.
 pub async fn save_evaluation(lake: &Lake, version: &str, evaluation: &Evaluation) -> Result<()> {
     let calibration = evaluation.calibration.iter().map(|tenth| CalibrationBin {
-        Flights: tenth.n_rows,
-        Right: tenth.n_right,
-        MeanConfidence: tenth.confidence_billionths as f64 / 1e9 / tenth.n_rows.max(1) as f64,
+        flights: tenth.n_rows,
+        right: tenth.n_right,
+        mean_confidence: tenth.confidence_billionths as f64 / 1e9 / tenth.n_rows.max(1) as f64,
     });
     let kept = (evaluation.confusion, calibration.collect::<Vec<_>>());
     lake.put(&evaluation_of(version), serde_json::to_vec(&kept)?).await
@@ -49,10 +49,10 @@ pub async fn cards(lake: &Lake) -> Result<Vec<ModelCard>> {
         let kept = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let (confusion, calibration) = kept.unwrap_or_default();
         cards.push(ModelCard {
-            Role: role.to_owned(),
-            Rank: i as u64,
-            Confusion: confusion,
-            Calibration: calibration,
+            role: role.to_owned(),
+            rank: i as u64,
+            confusion,
+            calibration,
             ..card(version, scorer.model())
         });
     }
@@ -64,25 +64,25 @@ fn card(version: String, model: &Model) -> ModelCard {
         .features
         .iter()
         .zip(&model.importances)
-        .map(|(spec, share)| Importance { Feature: spec.name.clone(), Share: *share })
+        .map(|(spec, share)| Importance { feature: spec.name.clone(), share: *share })
         .collect();
-    importances.sort_by(|a, b| b.Share.total_cmp(&a.Share));
+    importances.sort_by(|a, b| b.share.total_cmp(&a.share));
     ModelCard {
-        Version: version,
-        Role: String::new(),
-        Rank: 0,
-        Trees: model.params.n_trees as u64,
-        Depth: model.params.depth.into(),
-        TrainingRows: model.rows.training,
-        HoldoutRows: model.rows.holdout,
-        Accuracy: model.holdout.accuracy,
-        Precision: model.holdout.precision,
-        Recall: model.holdout.recall,
-        F1: model.holdout.f1,
-        LogLoss: model.holdout.log_loss,
-        BaseRates: model.base_rates(),
-        Importances: importances,
-        Confusion: Default::default(),
-        Calibration: Vec::new(),
+        version,
+        role: String::new(),
+        rank: 0,
+        trees: model.params.n_trees as u64,
+        depth: model.params.depth.into(),
+        training_rows: model.rows.training,
+        holdout_rows: model.rows.holdout,
+        accuracy: model.holdout.accuracy,
+        precision: model.holdout.precision,
+        recall: model.holdout.recall,
+        f1: model.holdout.f1,
+        log_loss: model.holdout.log_loss,
+        base_rates: model.base_rates(),
+        importances,
+        confusion: Default::default(),
+        calibration: Vec::new(),
     }
 }

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int32Type, Int64Type};
-use events::{CLASS_LABELS, N_CLASSES};
+use events::N_CLASSES;
 use linfa::metrics::{ConfusionMatrix, ToConfusionMatrix};
 use ndarray::Array1;
 use udf::model::artefact::Metrics;
@@ -167,12 +167,6 @@ fn classes_of(counts: &[[u64; N_CLASSES]; N_CLASSES]) -> Vec<usize> {
         classes.reverse();
     }
     classes
-}
-
-/// The name of a class with its minutes.
-pub fn class_title(class: usize) -> String {
-    let label = CLASS_LABELS[class];
-    format!("{} ({})", label.name, label.minutes)
 }
 
 #[cfg(test)]

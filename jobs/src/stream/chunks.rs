@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use events::{Answer, Status};
+use events::Answer;
 use serde_json::Value;
 
 use crate::stream::micro_batch::{Message, ScoredBatch};
@@ -63,7 +63,7 @@ pub(crate) fn document(answer: &Answer) -> Result<Value> {
 
 /// Whether it tells that the request was too old.
 pub(crate) fn is_expired(answer: &Answer) -> bool {
-    matches!(answer, Answer::Refused(refusal) if refusal.status == Status::Expired)
+    matches!(answer, Answer::Expired(_))
 }
 
 #[cfg(test)]

@@ -134,16 +134,16 @@ impl Metrics {
         let (first_partition, _) = lag.first_key_value()?;
         let n_messages = self.messages_total.get();
         let rate = before.map_or(0.0, |(before, seconds)| {
-            n_messages.saturating_sub(before.Messages) as f64 / seconds
+            n_messages.saturating_sub(before.messages) as f64 / seconds
         });
         Some(StreamStatus {
-            Id: format!("{group}/{first_partition}"),
-            At: at,
-            Model: version.unwrap_or_default(),
-            Messages: n_messages,
-            MessagesPerSecond: rate,
-            Lag: lag.values().sum::<f64>() as u64,
-            Drift: drift,
+            id: format!("{group}/{first_partition}"),
+            at,
+            model: version.unwrap_or_default(),
+            messages: n_messages,
+            messages_per_second: rate,
+            lag: lag.values().sum::<f64>() as u64,
+            drift,
         })
     }
 
@@ -180,10 +180,10 @@ mod tests {
         metrics.drift_psi.with_label_values(&["carrier"]).set(0.5);
         metrics.messages_total.inc_by(10);
         let first = status(None).unwrap();
-        assert_eq!((first.Id.as_str(), first.Lag, first.Model.as_str()), ("group/2", 7, "abc"));
-        assert_eq!(first.Drift["carrier"], 0.5);
+        assert_eq!((first.id.as_str(), first.lag, first.model.as_str()), ("group/2", 7, "abc"));
+        assert_eq!(first.drift["carrier"], 0.5);
         metrics.messages_total.inc_by(30);
-        assert_eq!(status(Some((&first, 6.0))).unwrap().MessagesPerSecond, 5.0);
+        assert_eq!(status(Some((&first, 6.0))).unwrap().messages_per_second, 5.0);
         metrics.lag.reset();
         assert_eq!(status(None), None);
     }

@@ -16,8 +16,8 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use datafusion::prelude::SessionContext;
 use events::{
-    Answer, BadRequest, Contribution, N_CLASSES, Prediction, PredictionRequest, Refusal, Status,
-    request_uuid,
+    Answer, BadRequest, Contribution, DelayClass, N_CLASSES, Prediction, PredictionRequest,
+    Refusal, request_uuid,
 };
 use uuid::Uuid;
 
@@ -68,10 +68,9 @@ pub struct DeadLetter {
 
 impl DeadLetter {
     /// What its sender is told.
-    pub fn rejection(&self) -> Option<Refusal> {
-        let refusal =
-            |uuid| Refusal { UUID: uuid, status: Status::Rejected, Reason: self.reason.clone() };
-        self.uuid.map(refusal)
+    pub fn rejection(&self) -> Option<Answer> {
+        let refusal = |uuid| Refusal { uuid, reason: self.reason.clone() };
+        self.uuid.map(refusal).map(Answer::Rejected)
     }
 }
 
@@ -107,9 +106,9 @@ pub async fn score(plan: &Plan, messages: Vec<Message>, rules: Rules) -> Result<
     for message in messages {
         let value = message.value.as_deref().unwrap_or_default();
         match PredictionRequest::decode_within(value, rules.message_bytes_max) {
-            Ok(request) if !uuids.insert(request.UUID) => scored.n_repeated += 1,
+            Ok(request) if !uuids.insert(request.uuid) => scored.n_repeated += 1,
             Ok(request) => match expired(&request, rules) {
-                Some(refusal) => scored.answers.push(Answer::Refused(refusal)),
+                Some(refusal) => scored.answers.push(Answer::Expired(refusal)),
                 None => requests.push(request),
             },
             Err(error) => reject(&mut scored, message, &error),
@@ -127,7 +126,7 @@ fn expired(request: &PredictionRequest, rules: Rules) -> Option<Refusal> {
     let limit = rules.expire_after?;
     let age = rules.now.signed_duration_since(request.asked_at()?).to_std().ok()?;
     let reason = format!("Timestamp: {} s old, more than {}", age.as_secs(), limit.as_secs());
-    let refusal = Refusal { UUID: request.UUID, status: Status::Expired, Reason: reason };
+    let refusal = Refusal { uuid: request.uuid, reason };
     (age > limit).then_some(refusal)
 }
 
@@ -193,7 +192,7 @@ async fn predict(
     let mut answers = BTreeMap::new();
     for batch in &scored.rows {
         for (row, prediction) in predictions_of(batch, requests, &answered_at)? {
-            answers.insert(row, Answer::Scored(Box::new(prediction)));
+            answers.insert(row, Answer::Ok(Box::new(prediction)));
         }
     }
     anyhow::ensure!(answers.len() == requests.len(), "a request was lost in scoring");
@@ -226,31 +225,31 @@ fn predictions_of(
         let request = requests.get(position).context("a row of no request")?;
         let unseen = unseen.value(row);
         let unseen = unseen.as_string::<i32>().iter().flatten().map(field_of);
-        let date = request.FlightDate;
+        let date = request.flight_date;
         predictions.push((
             position,
             Prediction {
-                UUID: request.UUID,
-                status: Status::Ok,
-                Origin: request.Origin.clone(),
-                Dest: request.Dest.clone(),
-                Route: format!("{}-{}", request.Origin, request.Dest),
-                Carrier: request.Carrier.clone(),
-                FlightNum: request.FlightNum.clone(),
-                FlightDate: date,
-                DayOfWeek: date.weekday().number_from_monday() as i32,
-                DayOfYear: date.ordinal() as i32,
-                DayOfMonth: date.day() as i32,
-                DepDelay: request.DepDelay,
-                Distance: distance.is_valid(row).then(|| distance.value(row)),
-                Timestamp: request.Timestamp.clone(),
-                AnsweredAt: answered_at.to_owned(),
-                Prediction: prediction.value(row),
-                Probabilities: by_class(probabilities, row)?,
-                BaseRates: Some(by_class(base_rates, row)?),
-                Contributions: contributions_of(&contributions.value(row))?,
-                Unseen: unseen.map(str::to_owned).collect(),
-                ModelVersion: version.value(row).to_owned(),
+                uuid: request.uuid,
+                origin: request.origin.clone(),
+                dest: request.dest.clone(),
+                route: format!("{}-{}", request.origin, request.dest),
+                carrier: request.carrier.clone(),
+                flight_num: request.flight_num.clone(),
+                flight_date: date,
+                day_of_week: date.weekday().number_from_monday() as i32,
+                day_of_year: date.ordinal() as i32,
+                day_of_month: date.day() as i32,
+                dep_delay: request.dep_delay,
+                distance: distance.is_valid(row).then(|| distance.value(row)),
+                timestamp: request.timestamp.clone(),
+                answered_at: answered_at.to_owned(),
+                prediction: DelayClass::try_from(prediction.value(row))
+                    .map_err(anyhow::Error::msg)?,
+                probabilities: by_class(probabilities, row)?,
+                base_rates: Some(by_class(base_rates, row)?),
+                contributions: contributions_of(&contributions.value(row))?,
+                unseen: unseen.map(str::to_owned).collect(),
+                model_version: version.value(row).to_owned(),
             },
         ));
     }
@@ -288,7 +287,7 @@ fn contributions_of(list: &ArrayRef) -> Result<Vec<Contribution>> {
     let (features, changes) = (features.as_string::<i32>(), changes.as_fixed_size_list());
     let contribution = |row| {
         let feature = features.value(row).to_owned();
-        Ok(Contribution { Feature: feature, Changes: by_class(changes, row)? })
+        Ok(Contribution { feature, changes: by_class(changes, row)? })
     };
     (0..features.len()).map(contribution).collect()
 }

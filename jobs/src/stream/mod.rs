@@ -34,7 +34,7 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
-use events::{ANSWERS, Answer, REJECTIONS, STREAM_OFFSETS};
+use events::{ANSWERS, REJECTIONS, STREAM_OFFSETS};
 use futures::future::{BoxFuture, FutureExt, Shared};
 use serde_json::Value;
 use store::{Lease, Store, WriteError};
@@ -566,8 +566,7 @@ impl Stream<'_> {
 
 /// Why messages were rejected, as documents for those who sent them.
 fn rejections(letters: &[DeadLetter]) -> Result<Vec<Value>> {
-    let refusals = letters.iter().filter_map(DeadLetter::rejection);
-    refusals.map(|refusal| document(&Answer::Refused(refusal))).collect()
+    letters.iter().filter_map(DeadLetter::rejection).map(|answer| document(&answer)).collect()
 }
 
 /// A lease of everything before `next`, of which `last` is the last record.

@@ -70,7 +70,7 @@ pub fn digest(key: Option<&[u8]>, value: Option<&[u8]>) -> String {
         digest.update(part.map_or(-1, |part| part.len() as i64).to_le_bytes());
         digest.update(part.unwrap_or_default());
     }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", digest.finalize())
 }
 
 impl LogMark {

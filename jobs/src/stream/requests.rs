@@ -67,21 +67,21 @@ fn flights_of(requests: &[PredictionRequest]) -> Result<RecordBatch> {
     };
     let days = requests.iter().map(|r| {
         let epoch = chrono::NaiveDate::default();
-        r.FlightDate.signed_duration_since(epoch).num_days() as i32
+        r.flight_date.signed_duration_since(epoch).num_days() as i32
     });
     let n_rows = requests.len();
     let columns: Vec<Arc<dyn Array>> = vec![
         Arc::new(Int64Array::from_iter_values(0..n_rows as i64)),
         Arc::new(Date32Array::from_iter_values(days)),
-        texts(|r| Some(&r.Carrier)),
-        texts(|r| r.FlightNum.as_deref()),
-        texts(|r| Some(&r.Origin)),
-        texts(|r| Some(&r.Dest)),
-        minutes(|r| r.CRSDepTime),
-        Arc::new(Float64Array::from_iter_values(requests.iter().map(|r| r.DepDelay))),
-        minutes(|r| r.CRSArrTime),
+        texts(|r| Some(&r.carrier)),
+        texts(|r| r.flight_num.as_deref()),
+        texts(|r| Some(&r.origin)),
+        texts(|r| Some(&r.dest)),
+        minutes(|r| r.crs_dep_time),
+        Arc::new(Float64Array::from_iter_values(requests.iter().map(|r| r.dep_delay))),
+        minutes(|r| r.crs_arr_time),
         new_null_array(&DataType::Float64, n_rows),
-        Arc::new(requests.iter().map(|r| r.Distance).collect::<Float64Array>()),
+        Arc::new(requests.iter().map(|r| r.distance).collect::<Float64Array>()),
         Arc::new(BooleanArray::from(vec![false; n_rows])),
         Arc::new(BooleanArray::from(vec![false; n_rows])),
     ];

@@ -1,5 +1,6 @@
 //! When a window of the stream ends.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -46,6 +47,20 @@ impl FromStr for Trigger {
     }
 }
 
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interval(time) if time.subsec_millis() == 0 => {
+                write!(f, "interval:{}s", time.as_secs())
+            }
+            Self::Interval(time) => write!(f, "interval:{}ms", time.as_millis()),
+            Self::Arrival => f.write_str("arrival"),
+            Self::Once => f.write_str("once"),
+            Self::AvailableNow => f.write_str("available-now"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +70,9 @@ mod tests {
         assert_eq!("interval:10s".parse(), Ok(Trigger::Interval(Duration::from_secs(10))));
         assert_eq!("interval:250ms".parse(), Ok(Trigger::Interval(Duration::from_millis(250))));
         assert_eq!("available-now".parse(), Ok(Trigger::AvailableNow));
+        for text in ["interval:10s", "interval:250ms", "arrival", "once", "available-now"] {
+            assert_eq!(text.parse::<Trigger>().unwrap().to_string(), text);
+        }
         for bad in ["", "interval:0s", "interval:s", "interval:-1s", "interval:2h", "hourly"] {
             assert!(bad.parse::<Trigger>().is_err(), "{bad}");
         }

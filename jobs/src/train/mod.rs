@@ -23,6 +23,7 @@ use datafusion::arrow::datatypes::{Int64Type, UInt64Type};
 use datafusion::common::ScalarValue;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::prelude::{SessionContext, col, lit};
+use events::DelayClass;
 use udf::encode::encoder::Encoding;
 use udf::functions::distinct_counts;
 use udf::functions::model::Models;
@@ -34,7 +35,7 @@ use udf::train::split::importances;
 
 use crate::lake::Lake;
 use crate::models::cards;
-use crate::models::evaluation::{Evaluation, class_title};
+use crate::models::evaluation::Evaluation;
 use crate::models::registry;
 use crate::progress::{OnProgress, Progress};
 use crate::sql;
@@ -78,7 +79,7 @@ pub async fn train(
     let previous = registry::champion(lake).await?.map(Arc::new);
     let mut model = Model {
         format: FORMAT,
-        classes: (0..udf::N_CLASSES).map(class_title).collect(),
+        classes: DelayClass::ALL.map(DelayClass::title).to_vec(),
         params: options.params.get().clone(),
         sql_sha256: sql::training_sha256(),
         rows: Rows { training: n_training, holdout: 0 },
@@ -97,10 +98,7 @@ pub async fn train(
     model.holdout = forest.metrics;
     let predicted = forest.predicted();
     model.reference = Some(ReferenceDistribution { features: buckets, predicted });
-    let previous = match previous {
-        Some(champion) => evaluate_previous(ctx, &champion, holdout, &all).await?,
-        None => None,
-    };
+    let previous = evaluate_previous(ctx, previous.as_deref(), holdout, &all).await?;
     clock.end("evaluation", forest.n_rows());
 
     on_progress(Progress::Stage("training the logistic baseline"));
@@ -114,14 +112,19 @@ pub async fn train(
     let version = version_of(&model.to_bytes());
     let phases = clock.phases;
     let report = Report { model, version, forest, majority, logistic, previous, phases };
-    let html = report_html::to_html(&report)?;
+    save(lake, run, &report).await?;
+    Ok(report)
+}
+
+/// Saves the report and then the model, and makes it the champion.
+async fn save(lake: &Lake, run: &str, report: &Report) -> Result<()> {
+    let html = report_html::to_html(report)?;
     lake.put(&registry::report_of(&report.version), html.into_bytes()).await?;
     cards::save_evaluation(lake, &report.version, &report.forest).await?;
     registry::save(lake, &report.model).await?;
     registry::promote(lake, &report.version).await?;
     // last, so that a run that dies before is resumed, not repeated
-    lake.delete_below(&format!("training/{run}/")).await?;
-    Ok(report)
+    lake.delete_below(&format!("training/{run}/")).await
 }
 
 /// The champion, when training with `options` on the flights as they are would make it again.
@@ -236,10 +239,11 @@ pub async fn evaluate(ctx: &SessionContext, name: &str) -> Result<Evaluation> {
 /// one that there is no more.
 async fn evaluate_previous(
     ctx: &SessionContext,
-    champion: &Scorer,
+    champion: Option<&Scorer>,
     holdout: f64,
     all: &[String],
 ) -> Result<Option<Previous>> {
+    let Some(champion) = champion else { return Ok(None) };
     let model = champion.model();
     let names: Vec<String> = model.features.iter().map(|spec| spec.name.clone()).collect();
     if let Some(gone) = names.iter().find(|name| !all.contains(name)) {

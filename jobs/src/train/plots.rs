@@ -1,45 +1,22 @@
-//! The pictures of a report: SVG that scales, says to a screen reader what it shows, and takes its
-//! colours from the page around it, so that it reads on light and on dark.
-//!
-//! Pure: measures in, text out, the same text for the same measures. No font is loaded, no file
-//! written.
+//! The pictures of a report. Pure: the same drawing for the same evaluation.
 
-use anyhow::{Context, Result};
-use events::{CLASS_LABELS, N_CLASSES};
-use plotters::coord::Shift;
+use anyhow::Result;
+use charts::numbers::{percent, signed, thousands};
+use charts::svg::{
+    Area, FIRST, INK, SECOND, SMALL, TEXT, axis, bar, style, svg, text_style, write,
+};
+use events::{DelayClass, N_CLASSES};
+use maud::Markup;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::models::evaluation::{Bin, Evaluation, class_title};
-
-/// Width of a drawing in its own units: at 360 px of screen, 13 units of text are still 10 px.
-const WIDTH: u32 = 400;
-/// Size of text.
-const TEXT: f64 = 13.0;
-/// Size of text that stands under other text.
-const SMALL: f64 = 12.0;
-/// Fonts that are there already.
-const FONTS: &str = "system-ui, sans-serif";
-
-/// Stand-ins for colours of the page, which plotters cannot name; see [`PAINTS`].
-const INK: RGBColor = RGBColor(1, 0, 0);
-const MARK: RGBColor = RGBColor(2, 0, 0);
-const QUIET: RGBColor = RGBColor(3, 0, 0);
-/// What the stand-ins are replaced by. The colours after the commas are for a page that defines
-/// none; they keep 3 : 1 against white and against black.
-const PAINTS: [(&str, &str); 3] = [
-    ("\"#010000\"", "\"currentColor\""),
-    ("\"#020000\"", "\"var(--mark, #3a86c0)\""),
-    ("\"#030000\"", "\"var(--quiet, #808b96)\""),
-];
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+use crate::models::evaluation::{Bin, Evaluation};
 
 /// Reliability diagram: per tenth of probability, how often the forest was right against how sure
 /// it was. The area of a point grows with its flights; tenths without flights have none.
 ///
 /// Fails only where plotters cannot draw.
-pub fn calibration(evaluation: &Evaluation) -> Result<String> {
+pub fn calibration(evaluation: &Evaluation) -> Result<Markup> {
     let title = "Calibration: share right by mean confidence";
     let desc = format!(
         "One point per tenth of probability, {} flights in all. On the dashed line, the forest is \
@@ -54,26 +31,22 @@ pub fn calibration(evaluation: &Evaluation) -> Result<String> {
             .y_label_area_size(58)
             .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
         let whole_percent = |share: &f64| format!("{:.0}%", share * 100.0);
-        chart
-            .configure_mesh()
-            .x_labels(6)
+        let mut mesh = chart.configure_mesh();
+        style(&mut mesh);
+        mesh.x_labels(6)
             .y_labels(6)
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(INK.mix(0.14))
-            .axis_style(INK.mix(0.6))
-            .label_style(text_style(TEXT))
-            .axis_desc_style(text_style(TEXT))
             .x_desc("mean confidence")
             .y_desc("share right")
             .x_label_formatter(&whole_percent)
             .y_label_formatter(&whole_percent)
             .draw()?;
+        drop(mesh);
         let diagonal = [(0.0, 0.0), (1.0, 1.0)];
         chart.draw_series(DashedLineSeries::new(diagonal, 6, 5, INK.mix(0.6).into()))?;
         let points = points(evaluation);
         let line = points.iter().map(|&(x, y, _)| (x, y));
-        chart.draw_series(LineSeries::new(line, MARK.stroke_width(2)))?;
-        let circle = |&(x, y, radius): &_| Circle::new((x, y), radius, MARK.mix(0.75).filled());
+        chart.draw_series(LineSeries::new(line, FIRST.stroke_width(2)))?;
+        let circle = |&(x, y, radius): &_| Circle::new((x, y), radius, FIRST.mix(0.75).filled());
         chart.draw_series(points.iter().map(circle))?;
         Ok(())
     })
@@ -98,7 +71,7 @@ fn points(evaluation: &Evaluation) -> Vec<(f64, f64, u32)> {
 /// given. Where there is a change, a line across the bar stands where it ended before.
 ///
 /// Fails only where plotters cannot draw.
-pub fn importances(importances: &[(&str, f64, Option<f64>)]) -> Result<String> {
+pub fn importances(importances: &[(&str, f64, Option<f64>)]) -> Result<Markup> {
     const ROW: i32 = 30;
     const LEFT: i32 = 104;
     const LONGEST: f64 = 180.0;
@@ -116,7 +89,7 @@ pub fn importances(importances: &[(&str, f64, Option<f64>)]) -> Result<String> {
         for &(name, share, change) in importances {
             let middle = y + ROW / 2;
             write(area, name, (LEFT - 8, middle), HPos::Right, TEXT)?;
-            bar(area, (LEFT, x_of(share)), (y + 5, y + ROW - 5), MARK)?;
+            bar(area, (LEFT, x_of(share)), (y + 5, y + ROW - 5), FIRST)?;
             let before = change.map(|change| x_of(share - change));
             if let Some(x) = before {
                 let line = [(x, y + 2), (x, y + ROW - 2)];
@@ -138,7 +111,7 @@ pub fn importances(importances: &[(&str, f64, Option<f64>)]) -> Result<String> {
 /// of its row and the flights; what is right is framed.
 ///
 /// Fails only where plotters cannot draw.
-pub fn confusion(evaluation: &Evaluation) -> Result<String> {
+pub fn confusion(evaluation: &Evaluation) -> Result<Markup> {
     const LEFT: i32 = 80;
     const TOP: i32 = 62;
     const CELL: (i32, i32) = (79, 58);
@@ -177,7 +150,7 @@ fn cell(area: &Area<'_>, corners: [(i32, i32); 2], n_rows: u64, of_class: u64) -
     let depth = if share.is_nan() { 0.0 } else { share * DEPTH_MAX };
     let [(left, top), (right, bottom)] = corners;
     let inner = [(left + 1, top + 1), (right - 2, bottom - 2)];
-    area.draw(&Rectangle::new(inner, MARK.mix(0.05 + depth).filled()))?;
+    area.draw(&Rectangle::new(inner, FIRST.mix(0.05 + depth).filled()))?;
     let (x, y) = ((left + right) / 2, (top + bottom) / 2);
     write(area, &percent(share), (x, y - 9), HPos::Center, TEXT + 2.0)?;
     write(area, &thousands(n_rows), (x, y + 11), HPos::Center, SMALL)
@@ -186,7 +159,7 @@ fn cell(area: &Area<'_>, corners: [(i32, i32); 2], n_rows: u64, of_class: u64) -
 /// The name of a class, its words under one another, around a height.
 fn write_words(area: &Area<'_>, class: usize, at: (i32, i32), anchor: HPos) -> Result<()> {
     const LINE: i32 = 16;
-    let words: Vec<&str> = CLASS_LABELS[class].name.split(' ').collect();
+    let words: Vec<&str> = DelayClass::ALL[class].name().split(' ').collect();
     let mut y = at.1 - LINE * (words.len() as i32 - 1) / 2;
     for word in words {
         write(area, word, (at.0, y), anchor, TEXT)?;
@@ -198,7 +171,7 @@ fn write_words(area: &Area<'_>, class: usize, at: (i32, i32), anchor: HPos) -> R
 /// Bars per class: its share among the flights and among the predictions.
 ///
 /// Fails only where plotters cannot draw.
-pub fn class_shares(evaluation: &Evaluation) -> Result<String> {
+pub fn class_shares(evaluation: &Evaluation) -> Result<Markup> {
     const LEFT: i32 = 10;
     const TOP: i32 = 34;
     const GROUP: i32 = 66;
@@ -211,14 +184,14 @@ pub fn class_shares(evaluation: &Evaluation) -> Result<String> {
     let x_of = |share: f64| LEFT + (LONGEST * share / longest).round() as i32;
     let height = (TOP + GROUP * N_CLASSES as i32).unsigned_abs();
     svg(title, desc, height, |area| {
-        for (x, name, paint) in [(LEFT, "true", QUIET), (LEFT + 80, "predicted", MARK)] {
+        for (x, name, paint) in [(LEFT, "true", SECOND), (LEFT + 80, "predicted", FIRST)] {
             bar(area, (x, x + 13), (6, 19), paint)?;
             write(area, name, (x + 20, 13), HPos::Left, TEXT)?;
         }
         for class in 0..N_CLASSES {
             let y = TOP + class as i32 * GROUP;
-            write(area, &class_title(class), (LEFT, y + 9), HPos::Left, TEXT)?;
-            let bars = [(of_truth[class], QUIET, y + 20), (of_predictions[class], MARK, y + 37)];
+            write(area, &DelayClass::ALL[class].title(), (LEFT, y + 9), HPos::Left, TEXT)?;
+            let bars = [(of_truth[class], SECOND, y + 20), (of_predictions[class], FIRST, y + 37)];
             for (share, paint, y) in bars {
                 bar(area, (LEFT, x_of(share)), (y, y + 15), paint)?;
                 write(area, &percent(share), (x_of(share) + 6, y + 8), HPos::Left, SMALL)?;
@@ -238,90 +211,6 @@ pub(crate) fn predicted_shares(evaluation: &Evaluation) -> [f64; N_CLASSES] {
     })
 }
 
-/// A share in percent; a dash for what is not a number.
-pub(crate) fn percent(share: f64) -> String {
-    if share.is_nan() { "–".into() } else { format!("{:.1}%", share * 100.0) }
-}
-
-/// A measure with four decimals; a dash for what is not a number.
-pub(crate) fn decimals(measure: f64) -> String {
-    if measure.is_nan() { "–".into() } else { format!("{measure:.4}") }
-}
-
-/// A change with its sign, which nothing that rounds to zero has; a dash for what is not a number.
-pub(crate) fn signed(change: f64, n_decimals: usize) -> String {
-    if change.is_nan() {
-        return "–".into();
-    }
-    let size = format!("{:.n_decimals$}", change.abs());
-    let is_zero = size.bytes().all(|byte| matches!(byte, b'0' | b'.'));
-    let sign = match change {
-        _ if is_zero => "",
-        _ if change < 0.0 => "−",
-        _ => "+",
-    };
-    format!("{sign}{size}")
-}
-
-/// A count with its thousands set apart.
-pub(crate) fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Draws, gives the drawing its name, and lets it scale: the element that plotters opens has a
-/// fixed width and no role, so it is replaced. `title` and `desc` are ours and need no escaping.
-fn svg(
-    title: &str,
-    desc: &str,
-    height: u32,
-    draw: impl FnOnce(&Area<'_>) -> Result<()>,
-) -> Result<String> {
-    let mut drawn = String::new();
-    let area = SVGBackend::with_string(&mut drawn, (WIDTH, height)).into_drawing_area();
-    draw(&area)?;
-    area.present()?;
-    drop(area);
-    let (_, shapes) = drawn.split_once('>').context("plotters drew no svg element")?;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" viewBox=\"0 0 {WIDTH} {height}\">\n\
-         <title>{title}</title>\n<desc>{desc}</desc>{shapes}"
-    );
-    for (stand_in, paint) in PAINTS {
-        svg = svg.replace(stand_in, paint);
-    }
-    Ok(svg)
-}
-
-fn text_style(size: f64) -> TextStyle<'static> {
-    // plotters writes font sizes divided by this
-    const SHRUNK: f64 = 1.24;
-    TextStyle::from((FONTS, size * SHRUNK).into_font()).color(&INK)
-}
-
-/// Text, centred on a height.
-fn write(area: &Area<'_>, text: &str, at: (i32, i32), anchor: HPos, size: f64) -> Result<()> {
-    let style = text_style(size).pos(Pos::new(anchor, VPos::Center));
-    Ok(area.draw_text(text, &style, at)?)
-}
-
-/// A filled rectangle between two x and two y.
-fn bar(area: &Area<'_>, x: (i32, i32), y: (i32, i32), paint: RGBColor) -> Result<()> {
-    Ok(area.draw(&Rectangle::new([(x.0, y.0), (x.1, y.1)], paint.filled()))?)
-}
-
-/// The line at which bars begin.
-fn axis(area: &Area<'_>, x: i32, y: (i32, i32)) -> Result<()> {
-    Ok(area.draw(&PathElement::new([(x, y.0), (x, y.1)], INK.mix(0.6)))?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,9 +226,9 @@ mod tests {
         Evaluation::new(confusion, 2_400.0, calibration).unwrap()
     }
 
-    fn check(svg: &str, contains: &[&str]) {
-        assert!(svg.starts_with("<svg "), "{svg}");
-        assert!(svg.trim_end().ends_with("</svg>"), "{svg}");
+    fn check(svg: &Markup, contains: &[&str]) {
+        let svg = &svg.0;
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>"), "{svg}");
         let (tag, _) = svg.split_once('>').unwrap();
         assert!(tag.contains("role=\"img\"") && tag.contains("viewBox=\"0 0 400 "), "{tag}");
         assert!(!tag.contains("width="), "{tag}");
@@ -356,30 +245,31 @@ mod tests {
     fn calibration_has_a_point_for_each_tenth_with_flights() {
         let svg = calibration(&example()).unwrap();
         check(&svg, &["mean confidence", "share right", "4,000 flights"]);
-        assert_eq!(svg.matches("<circle").count(), 2);
+        assert_eq!(svg.0.matches("<circle").count(), 2);
     }
 
     #[test]
     fn importances_escape_names_and_show_changes() {
         let rows = [("dep_delay", 0.75, Some(0.05)), ("<b>&\"#010000\"", 0.25, None)];
         let svg = importances(&rows).unwrap();
-        check(&svg.replace("&quot;#010000", ""), &["dep_delay", "75.0% (+5.0)", "&lt;b&gt;&amp;"]);
-        assert!(!svg.contains("<b>"), "{svg}");
+        let named = maud::PreEscaped(svg.0.replace("&quot;#010000", ""));
+        check(&named, &["dep_delay", "75.0 % (+5.0)", "&lt;b&gt;&amp;"]);
+        assert!(!svg.0.contains("<b>"), "{}", svg.0);
     }
 
     #[test]
     fn confusion_has_share_and_count_of_each_cell() {
         let svg = confusion(&example()).unwrap();
-        check(&svg, &["predicted", "true", "75.0%", "1,500", "Early", "Slightly", "Very"]);
+        check(&svg, &["predicted", "true", "75.0 %", "1,500", "Early", "Slightly", "Very"]);
         // sixteen cells and four frames
-        assert_eq!(svg.matches("<rect").count(), 20);
+        assert_eq!(svg.0.matches("<rect").count(), 20);
     }
 
     #[test]
     fn class_shares_name_all_classes() {
         let svg = class_shares(&example()).unwrap();
-        check(&svg, &["true", "predicted", "25.0%", "42.5%"]);
-        (0..N_CLASSES).for_each(|class| check(&svg, &[&class_title(class)]));
+        check(&svg, &["true", "predicted", "25.0 %", "42.5 %"]);
+        DelayClass::ALL.iter().for_each(|class| check(&svg, &[&class.title()]));
     }
 
     #[test]
@@ -387,16 +277,7 @@ mod tests {
         let none = Evaluation::new([[0; 4]; 4], 0.0, [Bin::default(); N_BINS]).unwrap();
         check(&calibration(&none).unwrap(), &["0 flights"]);
         check(&confusion(&none).unwrap(), &["–"]);
-        check(&class_shares(&none).unwrap(), &["0.0%"]);
+        check(&class_shares(&none).unwrap(), &["0.0 %"]);
         check(&importances(&[]).unwrap(), &[]);
-    }
-
-    #[test]
-    fn numbers_read_well() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!(signed(0.5, 1), "+0.5");
-        assert_eq!(signed(-0.5, 1), "−0.5");
-        assert_eq!(signed(-0.04, 1), "0.0");
-        assert_eq!(signed(f64::NAN, 1), "–");
     }
 }

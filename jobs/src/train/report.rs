@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
+use events::DelayClass;
 use udf::model::artefact::{Metrics, Model};
 
-use crate::models::evaluation::{Evaluation, class_title};
+use crate::models::evaluation::Evaluation;
 
 /// The report of a training run.
 #[derive(Debug, Clone)]
@@ -153,7 +154,7 @@ impl Report {
             writeln!(
                 text,
                 "{:40}{share:>7.3}{:>11.4}{:>9.4}{:>9.4}{}",
-                format!("{class} {}", class_title(class)),
+                format!("{class} {}", DelayClass::ALL[class].title()),
                 own.precision,
                 own.recall,
                 own.f1,

@@ -3,15 +3,16 @@
 //!
 //! Pure: the same page for the same report. Everything that is not written here is escaped.
 
-use std::fmt::Write;
-
 use anyhow::Result;
-use events::N_CLASSES;
+use charts::numbers::{decimals, percent, signed, thousands};
+use charts::table::table;
+use events::DelayClass;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 use udf::model::artefact::Metrics;
 
-use crate::models::evaluation::{Bin, Evaluation, class_title};
-use crate::train::plots::{self, decimals, percent, signed, thousands};
-use crate::train::report::{Phase, Report};
+use crate::models::evaluation::Evaluation;
+use crate::train::plots;
+use crate::train::report::Report;
 
 /// Hexadecimal digits of a version that tell models apart for a reader.
 const SHORT_VERSION: usize = 12;
@@ -19,11 +20,11 @@ const SHORT_VERSION: usize = 12;
 const STYLE: &str = "
 :root { color-scheme: light dark; --ground: #f4f6f8; --surface: #fff; --line: #d3dae1;
   --ink: #17212b; --soft: #52606d; --accent: #0f5f7f; --better: #1d7a55; --worse: #b3362b;
-  --mark: #3a86c0; --quiet: #98a4af; }
+  --first: #3a86c0; --second: #98a4af; }
 @media (prefers-color-scheme: dark) {
   :root { --ground: #0f1419; --surface: #182028; --line: #2e3a45; --ink: #e8edf2;
     --soft: #a3b1bf; --accent: #7cc4e4; --better: #5cc797; --worse: #ff8f82;
-    --mark: #4a94cc; --quiet: #77899a; }
+    --first: #4a94cc; --second: #77899a; }
 }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
@@ -73,66 +74,64 @@ summary { padding: 0.5rem 0; color: var(--accent); cursor: pointer; }
 ///
 /// Fails only where a picture cannot be drawn.
 pub fn to_html(report: &Report) -> Result<String> {
-    let mut page = String::new();
-    let version = escape(short(&report.version));
-    write!(
-        page,
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>Model {version} · Tarmac</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-    )?;
-    write_header(&mut page, report)?;
-    page.push_str("<main>\n");
-    write_measures(&mut page, report)?;
-    write_classes(&mut page, &report.forest)?;
-    write_calibration(&mut page, &report.forest)?;
-    write_confusion(&mut page, &report.forest)?;
-    write_shares(&mut page, &report.forest)?;
-    write_importances(&mut page, report)?;
-    write_training(&mut page, report)?;
-    write_phases(&mut page, report)?;
-    page.push_str("</main>\n");
-    write!(
-        page,
-        "<footer class=\"soft\">Model <code>{}</code></footer>\n</body>\n</html>\n",
-        escape(&report.version)
-    )?;
-    Ok(page)
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Model " (short(&report.version)) " · Tarmac" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                (header(report))
+                main {
+                    (measures(report))
+                    (classes(&report.forest))
+                    (calibration(&report.forest)?)
+                    (confusion(&report.forest)?)
+                    (shares(&report.forest)?)
+                    (importances(report)?)
+                    (training(report))
+                    (phases(report))
+                }
+                footer.soft { "Model " code { (report.version) } }
+            }
+        }
+    };
+    Ok(page.into_string())
 }
 
 /// What this is, and how good, in two sentences.
-fn write_header(page: &mut String, report: &Report) -> Result<()> {
+fn header(report: &Report) -> Markup {
     let (rows, accuracy) = (report.model.rows, report.forest.metrics.accuracy);
     let points = |other: &Evaluation| signed((accuracy - other.metrics.accuracy) * 100.0, 1);
-    let mut against = vec![format!("{} against the majority class", points(&report.majority))];
-    if let Some(logistic) = &report.logistic {
-        against.push(format!("{} against logistic regression", points(logistic)));
+    html! {
+        header {
+            h1 { "Model " code { (short(&report.version)) } }
+            p {
+                "A forest of " (report.model.trees.len()) " trees that predicts how late a flight \
+                 arrives, trained on " (thousands(rows.training)) " flights. It is right on "
+                strong { (percent(accuracy)) } " of the " (thousands(rows.holdout)) " flights that \
+                 were held out; in points: " (points(&report.majority)) " against the majority \
+                 class"
+                @if let Some(logistic) = &report.logistic {
+                    ", " (points(logistic)) " against logistic regression"
+                }
+                @if let Some(previous) = &report.previous {
+                    ", " (points(&previous.evaluation)) " against the previous champion "
+                    code { (short(&previous.version)) }
+                }
+                "."
+            }
+        }
     }
-    if let Some(previous) = &report.previous {
-        let version = escape(short(&previous.version));
-        let points = points(&previous.evaluation);
-        against.push(format!("{points} against the previous champion <code>{version}</code>"));
-    }
-    write!(
-        page,
-        "<header>\n<h1>Model <code>{}</code></h1>\n\
-         <p>A forest of {} trees that predicts how late a flight arrives, trained on {} flights. \
-         It is right on <strong>{}</strong> of the {} flights that were held out; in points: \
-         {}.</p>\n</header>\n",
-        escape(short(&report.version)),
-        report.model.trees.len(),
-        thousands(rows.training),
-        percent(accuracy),
-        thousands(rows.holdout),
-        against.join(", ")
-    )?;
-    Ok(())
 }
 
-/// A measure: name, what it is of [`Metrics`], whether more of it is better.
-type Measure = (&'static str, fn(&Metrics) -> f64, bool);
+/// A metric: name, what it is of [`Metrics`], whether more of it is better.
+type Metric = (&'static str, fn(&Metrics) -> f64, bool);
 
-const MEASURES: [Measure; 5] = [
+const METRICS: [Metric; 5] = [
     ("accuracy", |m| m.accuracy, true),
     ("precision", |m| m.precision, true),
     ("recall", |m| m.recall, true),
@@ -140,127 +139,116 @@ const MEASURES: [Measure; 5] = [
     ("log loss", |m| m.log_loss, false),
 ];
 
-/// Measures by model; under each figure of another model, how far the forest is from it.
-fn write_measures(page: &mut String, report: &Report) -> Result<()> {
-    page.push_str(
-        "<section class=\"full\">\n<h2>Measures on held-out flights</h2>\n\
-         <div class=\"table\"><table>\n<caption>Under a figure: how far the forest is from it. \
-         Precision, recall and F1 are weighted by class; less log loss is better.</caption>\n\
-         <thead><tr><th scope=\"col\">measure</th>",
-    );
+/// Metrics by model; under each figure of another model, how far the forest is from it.
+fn measures(report: &Report) -> Markup {
     let compared = report.compared();
-    for (name, _) in &compared {
-        write!(page, "<th scope=\"col\">{}</th>", escape(name))?;
-    }
-    page.push_str("</tr></thead>\n<tbody>\n");
-    for (name, measure, more_is_better) in MEASURES {
-        write!(page, "<tr><th scope=\"row\">{name}</th>")?;
-        let own = measure(&report.forest.metrics);
-        for (i, (_, metrics)) in compared.iter().enumerate() {
-            let other = measure(metrics);
-            write!(page, "<td>{}", decimals(other))?;
-            if i > 0 {
-                let change = own - other;
-                let class = class_of_change(change, more_is_better);
-                write!(page, "<small{class}>{}</small>", signed(change, 4))?;
+    let headers: Vec<&str> =
+        std::iter::once("metric").chain(compared.iter().map(|(name, _)| name.as_str())).collect();
+    let rows = METRICS.iter().map(|(name, metric, more_is_better)| {
+        let own = metric(&report.forest.metrics);
+        let cells = compared.iter().enumerate().map(|(i, (_, metrics))| {
+            let change = own - metric(metrics);
+            html! {
+                (decimals(metric(metrics)))
+                @if i > 0 {
+                    small class=[class_of_change(change, *more_is_better)] { (signed(change, 4)) }
+                }
             }
-            page.push_str("</td>");
+        });
+        std::iter::once(html! { (name) }).chain(cells).collect()
+    });
+    let caption = "Under a figure: how far the forest is from it. Precision, recall and F1 are \
+                   weighted by class; less log loss is better.";
+    html! {
+        section.full {
+            h2 { "Metrics on held-out flights" }
+            (table("Metrics on held-out flights", caption, &headers, rows))
         }
-        page.push_str("</tr>\n");
     }
-    page.push_str("</tbody></table></div>\n</section>\n");
-    Ok(())
 }
 
-/// The attribute that colours a change; none where it would be shown as zero.
-fn class_of_change(change: f64, more_is_better: bool) -> &'static str {
+/// The class that colours a change; none where it would be shown as zero.
+fn class_of_change(change: f64, more_is_better: bool) -> Option<&'static str> {
     let shown = signed(change, 4);
-    if !shown.starts_with(['+', '−']) {
-        ""
-    } else if (change > 0.0) == more_is_better {
-        " class=\"better\""
-    } else {
-        " class=\"worse\""
+    let is_change = shown.starts_with(['+', '−']);
+    let is_better = (change > 0.0) == more_is_better;
+    is_change.then_some(if is_better { "better" } else { "worse" })
+}
+
+fn classes(forest: &Evaluation) -> Markup {
+    let row = |class: DelayClass| {
+        let own = forest.classes[class.index()];
+        let metrics = [own.precision, own.recall, own.f1].map(decimals);
+        texts([vec![class.title(), thousands(own.n_rows)], metrics.to_vec()].concat())
+    };
+    let headers = ["class", "flights", "precision", "recall", "F1"];
+    let caption =
+        "Of the forest, on held-out flights. A dash: no flight is of, or predicted as, the class.";
+    html! {
+        section.full {
+            h2 { "Metrics by class" }
+            (table("Metrics by class", caption, &headers, DelayClass::ALL.map(row)))
+        }
     }
 }
 
-fn write_classes(page: &mut String, forest: &Evaluation) -> Result<()> {
-    let row = |class: usize| {
-        let own = forest.classes[class];
-        let measures = [own.precision, own.recall, own.f1].map(decimals);
-        [vec![class_title(class), thousands(own.n_rows)], measures.to_vec()].concat()
-    };
-    page.push_str("<section class=\"full\">\n<h2>Measures by class</h2>\n");
-    write_table(
-        page,
-        "Of the forest, on held-out flights. A dash: no flight is of, or predicted as, the class.",
-        &["class", "flights", "precision", "recall", "F1"],
-        (0..N_CLASSES).map(row),
-    )?;
-    page.push_str("</section>\n");
-    Ok(())
-}
-
-fn write_calibration(page: &mut String, forest: &Evaluation) -> Result<()> {
-    let row = |(i, tenth): (usize, &Bin)| {
-        let n = tenth.n_rows as f64;
-        vec![
-            format!("{}–{}%", i * 10, (i + 1) * 10),
-            thousands(tenth.n_rows),
-            percent(tenth.confidence_billionths as f64 / 1e9 / n),
-            percent(tenth.n_right as f64 / n),
-        ]
-    };
-    write_plot(
-        page,
+fn calibration(forest: &Evaluation) -> Result<Markup> {
+    let rows = forest.calibration.iter().enumerate().map(|(i, bin)| {
+        let n = bin.n_rows as f64;
+        texts(vec![
+            format!("{}–{} %", i * 10, (i + 1) * 10),
+            thousands(bin.n_rows),
+            percent(bin.confidence_billionths as f64 / 1e9 / n),
+            percent(bin.n_right as f64 / n),
+        ])
+    });
+    Ok(plot(
         "Is it as sure as it is right?",
         "On the dashed line it is; under it, it is too sure. Larger points stand for more flights.",
         &plots::calibration(forest)?,
         &["probability", "flights", "mean confidence", "share right"],
-        forest.calibration.iter().enumerate().map(row),
-    )
+        rows,
+    ))
 }
 
-fn write_confusion(page: &mut String, forest: &Evaluation) -> Result<()> {
-    let titles: Vec<String> = (0..N_CLASSES).map(class_title).collect();
+fn confusion(forest: &Evaluation) -> Result<Markup> {
+    let titles = DelayClass::ALL.map(DelayClass::title);
     let mut headers = vec!["true class, predicted as:"];
     headers.extend(titles.iter().map(String::as_str));
-    let row = |class: usize| {
-        let flights = forest.confusion[class];
+    let rows = forest.confusion.iter().zip(&titles).map(|(flights, title)| {
         let of_class: u64 = flights.iter().sum();
         let cell = |n: u64| format!("{} ({})", thousands(n), percent(n as f64 / of_class as f64));
-        [vec![titles[class].clone()], flights.map(cell).to_vec()].concat()
-    };
-    write_plot(
-        page,
+        texts([vec![title.clone()], flights.map(cell).to_vec()].concat())
+    });
+    Ok(plot(
         "What is taken for what?",
         "Each row shares out the flights of a class; the framed cells are right.",
         &plots::confusion(forest)?,
         &headers,
-        (0..N_CLASSES).map(row),
-    )
+        rows,
+    ))
 }
 
-fn write_shares(page: &mut String, forest: &Evaluation) -> Result<()> {
+fn shares(forest: &Evaluation) -> Result<Markup> {
     let (of_truth, of_predictions) = (forest.class_shares(), plots::predicted_shares(forest));
-    let row = |class: usize| {
-        vec![class_title(class), percent(of_truth[class]), percent(of_predictions[class])]
+    let row = |class: DelayClass| {
+        let (truth, predicted) = (of_truth[class.index()], of_predictions[class.index()]);
+        texts(vec![class.title(), percent(truth), percent(predicted)])
     };
-    write_plot(
-        page,
+    Ok(plot(
         "Is each class predicted as often as it occurs?",
         "A shorter lower bar: the class is predicted too rarely.",
         &plots::class_shares(forest)?,
         &["class", "true", "predicted"],
-        (0..N_CLASSES).map(row),
-    )
+        DelayClass::ALL.map(row),
+    ))
 }
 
-fn write_importances(page: &mut String, report: &Report) -> Result<()> {
+fn importances(report: &Report) -> Result<Markup> {
     let importances = report.importances();
     let row = |&(name, share, change): &(&str, f64, Option<f64>)| {
         let change = change.map_or("–".into(), |change| signed(change * 100.0, 1));
-        vec![name.to_owned(), percent(share), change]
+        texts(vec![name.to_owned(), percent(share), change])
     };
     let note = match &report.previous {
         Some(_) => {
@@ -269,18 +257,17 @@ fn write_importances(page: &mut String, report: &Report) -> Result<()> {
         }
         None => "Share of the decrease of impurity. There is no previous champion to compare with.",
     };
-    write_plot(
-        page,
+    Ok(plot(
         "What does it look at?",
         note,
         &plots::importances(&importances)?,
         &["feature", "share", "change in points"],
         importances.iter().map(row),
-    )
+    ))
 }
 
 /// What it was trained on, and how: enough to train it again.
-fn write_training(page: &mut String, report: &Report) -> Result<()> {
+fn training(report: &Report) -> Markup {
     let (params, rows) = (&report.model.params, report.model.rows);
     let facts = [
         ("flights trained on", thousands(rows.training)),
@@ -293,113 +280,75 @@ fn write_training(page: &mut String, report: &Report) -> Result<()> {
         ("features per node", params.features_per_node.to_string()),
         ("seed", params.seed.to_string()),
     ];
-    page.push_str("<section>\n<h2>Training</h2>\n<dl>\n");
-    for (name, value) in facts {
-        writeln!(page, "<div><dt>{name}</dt><dd>{}</dd></div>", escape(&value))?;
-    }
     let names: Vec<&str> = report.model.features.iter().map(|f| f.name.as_str()).collect();
-    let mut texts = vec![
+    let mut long = vec![
         ("features", names.join(", ")),
         ("SHA-256 of the SQL that made features and labels", report.model.sql_sha256.clone()),
     ];
-    if let Some(previous) = &report.previous {
-        texts.push(("previous champion", previous.version.clone()));
+    long.extend(report.previous.iter().map(|p| ("previous champion", p.version.clone())));
+    html! {
+        section {
+            h2 { "Training" }
+            dl {
+                @for (name, value) in facts { div { dt { (name) } dd { (value) } } }
+                @for (name, value) in long {
+                    div.full { dt { (name) } dd { code { (value) } } }
+                }
+            }
+        }
     }
-    for (name, value) in texts {
-        let value = escape(&value);
-        writeln!(page, "<div class=\"full\"><dt>{name}</dt><dd><code>{value}</code></dd></div>")?;
-    }
-    page.push_str("</dl>\n</section>\n");
-    Ok(())
 }
 
-fn write_phases(page: &mut String, report: &Report) -> Result<()> {
-    let row = |phase: &Phase| {
+fn phases(report: &Report) -> Markup {
+    let rows = report.phases.iter().map(|phase| {
         let per_second = if phase.seconds > 0.0 {
             thousands((phase.n_rows as f64 / phase.seconds).round() as u64)
         } else {
             "–".into()
         };
         let seconds = format!("{:.2}", phase.seconds);
-        vec![phase.name.to_owned(), seconds, thousands(phase.n_rows), per_second]
-    };
-    page.push_str("<section>\n<h2>Phases</h2>\n");
+        texts(vec![phase.name.to_owned(), seconds, thousands(phase.n_rows), per_second])
+    });
     let caption = format!(
         "Fitting took {:.2} s of {:.2} s. Rows are counted once per pass.",
         report.fit_seconds(),
         report.job_seconds()
     );
     let headers = ["phase", "seconds", "rows read", "rows per second"];
-    write_table(page, &caption, &headers, report.phases.iter().map(row))?;
-    page.push_str("</section>\n");
-    Ok(())
+    html! { section { h2 { "Phases" } (table("Phases", &caption, &headers, rows)) } }
 }
 
 /// A section with a picture, and its numbers for who cannot see it or wants them exactly.
-fn write_plot(
-    page: &mut String,
+fn plot(
     title: &str,
     note: &str,
-    svg: &str,
+    svg: &Markup,
     headers: &[&str],
-    rows: impl Iterator<Item = Vec<String>>,
-) -> Result<()> {
-    let (title, note) = (escape(title), escape(note));
-    writeln!(page, "<section>\n<h2>{title}</h2>\n<p class=\"soft\">{note}</p>")?;
-    page.push_str(svg);
-    page.push_str("<details><summary>The same as a table</summary>\n");
-    write_table(page, "", headers, rows)?;
-    page.push_str("</details>\n</section>\n");
-    Ok(())
+    rows: impl IntoIterator<Item = Vec<Markup>>,
+) -> Markup {
+    html! {
+        section {
+            h2 { (title) }
+            p.soft { (note) }
+            (svg)
+            details { summary { "The same as a table" } (table(title, "", headers, rows)) }
+        }
+    }
 }
 
-/// A table whose first column names its rows. Takes text, not HTML.
-fn write_table(
-    page: &mut String,
-    caption: &str,
-    headers: &[&str],
-    rows: impl Iterator<Item = Vec<String>>,
-) -> Result<()> {
-    page.push_str("<div class=\"table\"><table>\n");
-    if !caption.is_empty() {
-        writeln!(page, "<caption>{}</caption>", escape(caption))?;
-    }
-    page.push_str("<thead><tr>");
-    for header in headers {
-        write!(page, "<th scope=\"col\">{}</th>", escape(header))?;
-    }
-    page.push_str("</tr></thead>\n<tbody>\n");
-    for row in rows {
-        page.push_str("<tr>");
-        for (i, cell) in row.iter().enumerate() {
-            let cell = escape(cell);
-            match i {
-                0 => write!(page, "<th scope=\"row\">{cell}</th>")?,
-                _ => write!(page, "<td>{cell}</td>")?,
-            }
-        }
-        page.push_str("</tr>\n");
-    }
-    page.push_str("</tbody></table></div>\n");
-    Ok(())
+fn texts(cells: Vec<String>) -> Vec<Markup> {
+    cells.into_iter().map(|text| html! { (text) }).collect()
 }
 
 fn short(version: &str) -> &str {
     version.get(..SHORT_VERSION).unwrap_or(version)
 }
 
-/// Text that is safe between tags and in attributes.
-fn escape(text: &str) -> String {
-    // the ampersand first, or it would escape the other escapes
-    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    text.replace('"', "&quot;").replace('\'', "&#39;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::evaluation::N_BINS;
-    use crate::train::report::Previous;
+    use crate::models::evaluation::{Bin, N_BINS};
+    use crate::train::report::{Phase, Previous};
     use udf::encode::encoder::Encoding;
     use udf::model::artefact::{FORMAT, FeatureSpec, ForestParams, Model, Node, Rows, Tree};
 
@@ -417,7 +366,7 @@ mod tests {
             |name: &str| FeatureSpec { name: name.to_owned(), encoding: encoding.clone() };
         let model = Model {
             format: FORMAT,
-            classes: (0..N_CLASSES).map(class_title).collect(),
+            classes: DelayClass::ALL.map(DelayClass::title).to_vec(),
             params: ForestParams { seed: 4_711, ..ForestParams::default() },
             sql_sha256: "5a1".repeat(21) + "0",
             rows: Rows { training: 1_234_567, holdout: 40 },
@@ -447,7 +396,7 @@ mod tests {
         check(&report, &["<title>Model 0123456789ab ·", &report.version, "1,234,567", "4711"]);
         check(&report, &[&report.model.sql_sha256, "500,000", "rows per second", "majority class"]);
         check(&report, &["There is no previous champion"]);
-        (0..N_CLASSES).for_each(|class| check(&report, &[&class_title(class)]));
+        DelayClass::ALL.iter().for_each(|class| check(&report, &[&class.title()]));
         let page = to_html(&report).unwrap();
         assert_eq!(page.matches("role=\"img\"").count(), 4);
         assert_eq!(page.matches("<details>").count(), 4);
@@ -458,7 +407,7 @@ mod tests {
         let mut report = example();
         report.version = "\"><img src=x>".into();
         let page = to_html(&report).unwrap();
-        check(&report, &["&lt;script&gt;alert(&#39;&amp;&#39;)", "&quot;&gt;&lt;img"]);
+        check(&report, &["&lt;script&gt;alert('&amp;')", "&quot;&gt;&lt;img"]);
         for forbidden in ["<script", "<img", "<link", "url(", "href=", "src=\""] {
             assert!(!page.contains(forbidden), "{forbidden} is in {page}");
         }
@@ -474,7 +423,8 @@ mod tests {
             Some(Previous { version: "fedc".repeat(16), evaluation: worse, importances });
         let change = "<small class=\"better\">+0.2500</small>";
         check(&report, &["logistic (40 rows)", "previous champion", "fedcfedcfedc", change]);
-        check(&report, &["<td>75.0%</td><td>−5.0</td>", "<td>25.0%</td><td>+25.0</td>"]);
+        let row = "<td class=\"number\">75.0 %</td><td class=\"number\">−5.0</td>";
+        check(&report, &[row, "25.0 %</td><td class=\"number\">+25.0</td>"]);
     }
 
     #[test]
@@ -484,8 +434,8 @@ mod tests {
 
     #[test]
     fn less_log_loss_is_better() {
-        assert_eq!(class_of_change(-0.1, false), " class=\"better\"");
-        assert_eq!(class_of_change(-0.1, true), " class=\"worse\"");
-        assert_eq!(class_of_change(-0.000_01, true), "");
+        assert_eq!(class_of_change(-0.1, false), Some("better"));
+        assert_eq!(class_of_change(-0.1, true), Some("worse"));
+        assert_eq!(class_of_change(-0.000_01, true), None);
     }
 }

@@ -83,17 +83,17 @@ async fn requests(ctx: &SessionContext, knows_distance: bool) -> Vec<PredictionR
     let [carrier, number_of, origin, dest] =
         ["carrier", "flight_number", "origin", "dest"].map(text);
     let request = |row: usize| PredictionRequest {
-        DepDelay: number("dep_delay_minutes").value(row),
-        Carrier: carrier.as_string::<i32>().value(row).to_owned(),
-        FlightDate: dates.value_as_date(row).unwrap(),
-        Dest: dest.as_string::<i32>().value(row).to_owned(),
-        Origin: origin.as_string::<i32>().value(row).to_owned(),
-        FlightNum: Some(number_of.as_string::<i32>().value(row).to_owned()),
-        Distance: knows_distance.then(|| number("distance_miles").value(row)),
-        CRSDepTime: clock("crs_dep_minutes", row),
-        CRSArrTime: clock("crs_arr_minutes", row),
-        Timestamp: None,
-        UUID: Uuid::from_u128(row as u128),
+        dep_delay: number("dep_delay_minutes").value(row),
+        carrier: carrier.as_string::<i32>().value(row).to_owned(),
+        flight_date: dates.value_as_date(row).unwrap(),
+        dest: dest.as_string::<i32>().value(row).to_owned(),
+        origin: origin.as_string::<i32>().value(row).to_owned(),
+        flight_num: Some(number_of.as_string::<i32>().value(row).to_owned()),
+        distance: knows_distance.then(|| number("distance_miles").value(row)),
+        crs_dep_time: clock("crs_dep_minutes", row),
+        crs_arr_time: clock("crs_arr_minutes", row),
+        timestamp: None,
+        uuid: Uuid::from_u128(row as u128),
     };
     let sent = (0..flights.num_rows()).map(|row| request(row).encode());
     sent.map(|bytes| PredictionRequest::decode(&bytes).unwrap()).collect()
@@ -187,14 +187,14 @@ async fn training_and_streaming_predictions_are_bit_equal() {
         let class = batch.column_by_name("prediction").unwrap().as_primitive::<Int32Type>();
         let shares = batch.column_by_name("probabilities").unwrap().as_fixed_size_list();
         for row in 0..batch.num_rows() {
-            let Some(events::Answer::Scored(answer)) = answers.next() else {
+            let Some(events::Answer::Ok(answer)) = answers.next() else {
                 panic!("a flight has no answer")
             };
             let shares = shares.value(row);
             let shares = shares.as_primitive::<Float64Type>().values();
-            assert_eq!(answer.Prediction, class.value(row));
+            assert_eq!(i32::from(answer.prediction), class.value(row));
             let bits = |shares: &[f64]| shares.iter().map(|p| p.to_bits()).collect::<Vec<_>>();
-            assert_eq!(bits(&answer.Probabilities), bits(shares));
+            assert_eq!(bits(&answer.probabilities), bits(shares));
         }
     }
     assert!(answers.next().is_none());

@@ -197,7 +197,7 @@ fn tiny_model() -> Model {
     ];
     Model {
         format: FORMAT,
-        classes: (0..udf::N_CLASSES).map(jobs::models::evaluation::class_title).collect(),
+        classes: events::DelayClass::ALL.map(events::DelayClass::title).to_vec(),
         params: ForestParams::default(),
         sql_sha256: String::new(),
         rows: Rows::default(),

@@ -75,7 +75,7 @@ async fn an_artefact_is_named_by_its_hash_and_the_champion_names_it() {
     let (lake, version) = (&shipped.lake, &shipped.report.version);
     let name = format!("models/{version}.json");
     let bytes = lake.get(&name, MODEL_BYTES_MAX).await.unwrap().unwrap();
-    let digest: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let digest = format!("{:x}", Sha256::digest(&bytes));
     assert_eq!(&digest, version);
     let champion = lake.get("models/champion", 1024).await.unwrap().unwrap();
     assert_eq!(String::from_utf8(champion).unwrap(), format!("{version}\n"));

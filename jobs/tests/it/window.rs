@@ -1,6 +1,6 @@
 //! A window of messages: every request that names itself is answered, every bad one is kept.
 
-use events::{Answer, Prediction, Status};
+use events::{Answer, Prediction};
 use jobs::stream;
 use jobs::stream::micro_batch::{DeadLetter, Message, Plan, Rules, ScoredBatch, score};
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ async fn prediction(changes: Value) -> Prediction {
     let window = scored(vec![message(0, request(7, changes).to_string())]).await;
     assert!(window.dead_letters.is_empty(), "{:?}", window.dead_letters);
     match window.answers.into_iter().next() {
-        Some(Answer::Scored(prediction)) => *prediction,
+        Some(Answer::Ok(prediction)) => *prediction,
         other => panic!("{other:?}"),
     }
 }
@@ -52,25 +52,25 @@ async fn prediction(changes: Value) -> Prediction {
 #[tokio::test]
 async fn a_prediction_carries_its_request_and_the_model() {
     let answer = prediction(json!({"Carrier": "aa"})).await;
-    assert_eq!((answer.UUID, answer.status), (Uuid::from_u128(7), Status::Ok));
-    assert_eq!((answer.Carrier.as_str(), answer.Route.as_str()), ("AA", "ATL-SFO"));
+    assert_eq!(answer.uuid, Uuid::from_u128(7));
+    assert_eq!((answer.carrier.as_str(), answer.route.as_str()), ("AA", "ATL-SFO"));
     // what the client says of the day is not read: 25 December 2016 was a Sunday
-    assert_eq!((answer.DayOfWeek, answer.DayOfYear, answer.DayOfMonth), (7, 360, 25));
-    assert_eq!((answer.DepDelay, answer.Distance), (290.0, Some(2139.0)));
-    assert_eq!(answer.FlightNum.as_deref(), Some("1519"));
-    assert_eq!(answer.Timestamp.as_deref(), Some("2016-12-20T09:59:59.000Z"));
-    assert_eq!(answer.AnsweredAt, "2016-12-20T10:00:00.000Z");
-    assert_eq!(answer.ModelVersion, shipped().await.report.version);
-    let total: f64 = answer.Probabilities.iter().sum();
-    assert!((total - 1.0).abs() < 1e-9, "{:?}", answer.Probabilities);
-    let most = answer.Probabilities.iter().copied().fold(0.0, f64::max);
-    let class = usize::try_from(answer.Prediction).unwrap();
-    assert_eq!(answer.Probabilities[class], most);
+    assert_eq!((answer.day_of_week, answer.day_of_year, answer.day_of_month), (7, 360, 25));
+    assert_eq!((answer.dep_delay, answer.distance), (290.0, Some(2139.0)));
+    assert_eq!(answer.flight_num.as_deref(), Some("1519"));
+    assert_eq!(answer.timestamp.as_deref(), Some("2016-12-20T09:59:59.000Z"));
+    assert_eq!(answer.answered_at, "2016-12-20T10:00:00.000Z");
+    assert_eq!(answer.model_version, shipped().await.report.version);
+    let total: f64 = answer.probabilities.iter().sum();
+    assert!((total - 1.0).abs() < 1e-9, "{:?}", answer.probabilities);
+    let most = answer.probabilities.iter().copied().fold(0.0, f64::max);
+    let class = answer.prediction.index();
+    assert_eq!(answer.probabilities[class], most);
     // what moved it, exactly
-    assert!(answer.Contributions.len() > 2, "{:?}", answer.Contributions);
-    for (class, probability) in answer.Probabilities.iter().enumerate() {
-        let changes: f64 = answer.Contributions.iter().map(|c| c.Changes[class]).sum();
-        let sum = answer.BaseRates.unwrap()[class] + changes;
+    assert!(answer.contributions.len() > 2, "{:?}", answer.contributions);
+    for (class, probability) in answer.probabilities.iter().enumerate() {
+        let changes: f64 = answer.contributions.iter().map(|c| c.changes[class]).sum();
+        let sum = answer.base_rates.unwrap()[class] + changes;
         assert!((sum - probability).abs() < 1e-12, "{class}: {sum} is not {probability}");
     }
 }
@@ -84,7 +84,7 @@ async fn delays_mean_what_they_should() {
         (json!({"Origin": "EWR", "Dest": "ORD", "Distance": null, "DepDelay": 120}), vec![3]),
     ] {
         let answer = prediction(changes.clone()).await;
-        assert!(classes.contains(&answer.Prediction), "{changes}: {answer:?}");
+        assert!(classes.contains(&i32::from(answer.prediction)), "{changes}: {answer:?}");
     }
 }
 
@@ -92,20 +92,20 @@ async fn delays_mean_what_they_should() {
 async fn what_the_model_has_never_seen_is_said() {
     // all flights that it was trained on leave from New York
     let answer = prediction(json!({})).await;
-    assert_eq!(answer.Unseen, ["Origin", "Route"]);
+    assert_eq!(answer.unseen, ["Origin", "Route"]);
     let answer = prediction(json!({"Dest": "ZZZ", "Carrier": "ZZ", "Distance": null})).await;
-    assert_eq!(answer.Unseen, ["Distance", "Carrier", "Origin", "Dest", "Route"]);
-    assert_eq!(answer.Distance, None);
+    assert_eq!(answer.unseen, ["Distance", "Carrier", "Origin", "Dest", "Route"]);
+    assert_eq!(answer.distance, None);
     let answer = prediction(json!({"Origin": "JFK", "Dest": "LAX"})).await;
-    assert_eq!(answer.Unseen, Vec::<String>::new());
+    assert_eq!(answer.unseen, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_distance_comes_from_the_request_or_else_from_the_route() {
     let known = json!({"Origin": "JFK", "Dest": "LAX", "Distance": null});
-    assert_eq!(prediction(known).await.Distance, Some(2475.0));
+    assert_eq!(prediction(known).await.distance, Some(2475.0));
     let given = json!({"Origin": "JFK", "Dest": "LAX", "Distance": 2500});
-    assert_eq!(prediction(given).await.Distance, Some(2500.0));
+    assert_eq!(prediction(given).await.distance, Some(2500.0));
 }
 
 #[tokio::test]
@@ -131,8 +131,8 @@ async fn one_window_of_everything_answers_what_names_itself_and_keeps_the_rest()
         .answers
         .iter()
         .map(|answer| match answer {
-            Answer::Scored(prediction) => (prediction.UUID.as_u128(), prediction.DepDelay),
-            Answer::Refused(refusal) => panic!("{refusal:?}"),
+            Answer::Ok(prediction) => (prediction.uuid.as_u128(), prediction.dep_delay),
+            other => panic!("{other:?}"),
         })
         .collect();
     // the first of two is answered
@@ -143,9 +143,9 @@ async fn one_window_of_everything_answers_what_names_itself_and_keeps_the_rest()
         .dead_letters
         .iter()
         .filter_map(DeadLetter::rejection)
-        .map(|refusal| {
-            assert_eq!(refusal.status, Status::Rejected);
-            (refusal.UUID.as_u128(), refusal.Reason)
+        .map(|answer| match answer {
+            Answer::Rejected(refusal) => (refusal.uuid.as_u128(), refusal.reason),
+            other => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(told.len(), 2, "{told:?}");
@@ -227,9 +227,8 @@ async fn a_request_older_than_the_limit_expires_and_one_without_a_time_does_not(
     let window = score(&plan().await, messages, rules).await.unwrap();
     let mut expired = Vec::new();
     for answer in &window.answers {
-        if let Answer::Refused(refusal) = answer {
-            assert_eq!(refusal.status, Status::Expired);
-            expired.push((refusal.UUID.as_u128(), refusal.Reason.as_str()));
+        if let Answer::Expired(refusal) = answer {
+            expired.push((refusal.uuid.as_u128(), refusal.reason.as_str()));
         }
     }
     assert_eq!(window.answers.len(), 6);

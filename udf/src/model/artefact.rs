@@ -352,7 +352,7 @@ pub(crate) fn probabilities(trees: &[Tree], indices: &[u16]) -> [f64; N_CLASSES]
 
 /// The name of an artefact: the SHA-256 of its bytes in hexadecimal.
 pub fn version_of(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 /// The most probable class; the lower one of equals.

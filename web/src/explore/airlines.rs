@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
+use charts::numbers::{percent, thousands};
 use events::{AIRLINE_PROFILES, AIRLINES, AIRPLANES_PER_CARRIER, AirlineProfile, CARRIER_ROUTES};
 use maud::{Markup, html};
 
@@ -11,7 +12,7 @@ use crate::explore::entities::{
     Airline, CarrierRoute, Fleet, Punctuality, busiest, code, find, get,
 };
 use crate::layout::page::Head::{Number, Text};
-use crate::layout::page::{self, Failure, Head, count, facts, minutes, page, percent, table};
+use crate::layout::page::{self, Failure, Head, facts, minutes, page, table};
 
 /// Airlines in the list; the world has about a thousand that fly by schedule.
 const AIRLINES_MAX: u32 = 1_000;
@@ -25,8 +26,8 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Markup, Failure>
         @for airline in &airlines {
             tr {
                 th scope="row" { (page::airline(&airline.code)) " " (airline.name) }
-                td.number { (count(airline.airplanes)) }
-                td.number { (count(airline.routes)) }
+                td.number { (thousands(airline.airplanes)) }
+                td.number { (thousands(airline.routes)) }
                 (punctuality_cells(&airline.punctuality))
             }
         }
@@ -61,8 +62,8 @@ pub(crate) async fn airline(
     let Some(airline) = airline else { return Err(UNKNOWN) };
     let tail_numbers = fleet.map(|fleet| fleet.tail_nums).unwrap_or_default();
     let intro = html! {
-        "Carrier " (airline.code) ": " (count(airline.punctuality.flights)) " flights on "
-        (count(airline.routes)) " routes with " (count(airline.airplanes)) " airplanes."
+        "Carrier " (airline.code) ": " (thousands(airline.punctuality.flights)) " flights on "
+        (thousands(airline.routes)) " routes with " (thousands(airline.airplanes)) " airplanes."
     };
     let content = html! {
         @if let Some(profile) = &profile { (about(profile)) }
@@ -84,17 +85,17 @@ pub(crate) async fn airline(
 
 /// What Wikipedia says of it.
 fn about(profile: &AirlineProfile) -> Markup {
-    let day = profile.FetchedAt.get(.."YYYY-MM-DD".len()).unwrap_or_default();
+    let day = profile.fetched_at.get(.."YYYY-MM-DD".len()).unwrap_or_default();
     html! {
         article.card.about {
-            @if let Some(logo) = &profile.Logo {
+            @if let Some(logo) = &profile.logo {
                 img src=(logo) alt="" loading="lazy" referrerpolicy="no-referrer";
             }
             h2 { "About" }
-            p { (profile.Summary) }
+            p { (profile.summary) }
             p.hint {
-                "From " a href=(profile.Page) rel="noopener" { "Wikipedia: " (profile.Title) } ", "
-                (profile.License) ", read on " (day)
+                "From " a href=(profile.page) rel="noopener" { "Wikipedia: " (profile.title) } ", "
+                (profile.license) ", read on " (day)
             }
         }
     }
@@ -112,7 +113,7 @@ pub(crate) const PUNCTUALITY_HEADS: [Head<'static>; 5] = [
 /// Cells of a row: how many flights, and how punctual they were.
 pub(crate) fn punctuality_cells(of: &Punctuality) -> Markup {
     html! {
-        td.number { (count(of.flights)) }
+        td.number { (thousands(of.flights)) }
         td.number { (percent(of.on_time_share())) }
         td.number { (percent(of.very_late_share())) }
         td.number { (percent(of.cancelled_share())) }
@@ -124,7 +125,7 @@ pub(crate) fn punctuality_cells(of: &Punctuality) -> Markup {
 pub(crate) fn punctuality(of: &Punctuality) -> Markup {
     html! {
         (facts(&[
-            ("Flights", html! { (count(of.flights)) }),
+            ("Flights", html! { (thousands(of.flights)) }),
             ("On time", html! { (percent(of.on_time_share())) }),
             ("Very late", html! { (percent(of.very_late_share())) }),
             ("Cancelled", html! { (percent(of.cancelled_share())) }),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
+use charts::numbers::{percent, thousands};
+use charts::series::Chart;
 use events::{AIRPLANES, MANUFACTURERS, ON_TIME_PERFORMANCE};
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -15,9 +17,8 @@ use crate::app::App;
 use crate::explore::airlines::nothing_published;
 use crate::explore::entities::{Airplane, Flight, Manufacturer, code, equal, find, get};
 use crate::explore::flights::{by_time, flight_table, pages};
-use crate::layout::charts::Chart;
 use crate::layout::page::Head::{Number, Text};
-use crate::layout::page::{self, Failure, count, facts, page, percent, table, url_text};
+use crate::layout::page::{self, Failure, facts, page, table, url_text};
 
 /// Airplanes on a page of the list.
 const PAGE: u32 = 15;
@@ -34,29 +35,30 @@ const TEXT_MAX: usize = 60;
 
 /// What airplanes are searched by, as typed. Texts match the beginning.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-#[expect(non_snake_case, reason = "field names are the interface of the original system")]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Search {
-    TailNum: String,
-    Carrier: String,
-    Manufacturer: String,
-    Model: String,
-    ManufacturerYear: String,
-    Engine: String,
+    tail_num: String,
+    carrier: String,
+    manufacturer: String,
+    model: String,
+    manufacturer_year: String,
+    engine: String,
     /// Anything: texts match as a whole.
+    #[serde(rename = "exact")]
     exact: String,
+    #[serde(rename = "page")]
     page: String,
 }
 
 impl Search {
     fn fields(&self) -> [(&'static str, &'static str, &str); 6] {
         [
-            ("TailNum", "Tail number", &self.TailNum),
-            ("Carrier", "Airline", &self.Carrier),
-            ("Manufacturer", "Manufacturer", &self.Manufacturer),
-            ("Model", "Model", &self.Model),
-            ("ManufacturerYear", "Year", &self.ManufacturerYear),
-            ("Engine", "Engine", &self.Engine),
+            ("TailNum", "Tail number", &self.tail_num),
+            ("Carrier", "Airline", &self.carrier),
+            ("Manufacturer", "Manufacturer", &self.manufacturer),
+            ("Model", "Model", &self.model),
+            ("ManufacturerYear", "Year", &self.manufacturer_year),
+            ("Engine", "Engine", &self.engine),
         ]
     }
 
@@ -195,7 +197,7 @@ fn chart(makers: &[Manufacturer]) -> anyhow::Result<Markup> {
                         (maker.name)
                     }
                 }
-                td.number { (count(maker.airplanes)) }
+                td.number { (thousands(maker.airplanes)) }
                 td.number { (percent(maker.share)) }
             }
         }
@@ -214,7 +216,7 @@ fn airplane_table(airplanes: &[Airplane]) -> Markup {
                 td { (airplane.model.as_deref().unwrap_or("–")) }
                 td.number { @if let Some(year) = airplane.manufacturer_year { (year) } }
                 td { (airplane.engine.as_deref().unwrap_or("–")) }
-                td.number { (count(airplane.flights)) }
+                td.number { (thousands(airplane.flights)) }
             }
         }
     };
@@ -262,7 +264,7 @@ pub(crate) async fn airplane(
     let number = |n: Option<String>| html! { (n.as_deref().unwrap_or("not known")) };
     let year = airplane.manufacturer_year.map(|year| year.to_string());
     let intro = html! {
-        "Flown most by " (page::airline(&airplane.carrier)) ": " (count(airplane.flights))
+        "Flown most by " (page::airline(&airplane.carrier)) ": " (thousands(airplane.flights))
         " flights from " (airplane.first_flight) " to " (airplane.last_flight) "."
     };
     let content = html! {
@@ -276,7 +278,7 @@ pub(crate) async fn airplane(
                 ("Engine", known(&airplane.engine)),
                 ("Engines", number(airplane.engines.map(|n| n.to_string()))),
                 ("Seats", number(airplane.seats.map(|n| n.to_string()))),
-                ("Miles flown", number(airplane.miles.map(|miles| count(miles as u64)))),
+                ("Miles flown", number(airplane.miles.map(|miles| thousands(miles as u64)))),
             ]))
         }
         (flight_table("Its first flights", &flights))

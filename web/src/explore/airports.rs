@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
+use charts::numbers::thousands;
 use events::{AIRPORTS, ROUTES};
 use maud::{Markup, html};
 
@@ -12,7 +13,7 @@ use crate::explore::airlines::{
 };
 use crate::explore::entities::{Airport, Route, busiest, code, find, get};
 use crate::layout::page::Head::{Number, Text};
-use crate::layout::page::{self, Failure, count, facts, page, table};
+use crate::layout::page::{self, Failure, facts, page, table};
 
 /// Airports in the list.
 const AIRPORTS_MAX: u32 = 100;
@@ -28,8 +29,8 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Markup, Failure>
         @for airport in &airports {
             tr {
                 th scope="row" { (page::airport(&airport.code)) " " (airport.name) }
-                td.number { (count(airport.departures)) }
-                td.number { (count(airport.arrivals)) }
+                td.number { (thousands(airport.departures)) }
+                td.number { (thousands(airport.arrivals)) }
                 (punctuality_cells(&airport.punctuality))
             }
         }
@@ -66,8 +67,8 @@ pub(crate) async fn airport(
         _ => html! { "not known" },
     };
     let intro = html! {
-        "Airport " (airport.code) ": " (count(airport.departures)) " departures and "
-        (count(airport.arrivals)) " arrivals."
+        "Airport " (airport.code) ": " (thousands(airport.departures)) " departures and "
+        (thousands(airport.arrivals)) " arrivals."
     };
     let content = html! {
         article.card {
@@ -100,7 +101,7 @@ fn routes(caption: &str, routes: &[Route]) -> Markup {
         @for route in routes {
             tr {
                 th scope="row" { (route_link(&route.origin, &route.dest)) }
-                td.number { @if let Some(miles) = route.distance { (count(miles as u64)) } }
+                td.number { @if let Some(miles) = route.distance { (thousands(miles as u64)) } }
                 td.number { (route.carriers) }
                 (punctuality_cells(&route.punctuality))
             }

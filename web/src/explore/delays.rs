@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Json;
+use charts::numbers::thousands;
+use charts::series::Chart;
 use events::{DELAYS_BY_HOUR, DELAYS_BY_WEEK, FLIGHTS_BY_MONTH};
 use maud::{Markup, html};
 use serde_json::{Value, json};
@@ -12,8 +14,7 @@ use store::Query;
 use crate::app::App;
 use crate::explore::airlines::{PUNCTUALITY_HEADS, nothing_published, punctuality_cells};
 use crate::explore::entities::{Period, Punctuality, find};
-use crate::layout::charts::Chart;
-use crate::layout::page::{Failure, Head, count, minutes, page, table};
+use crate::layout::page::{Failure, Head, minutes, page, table};
 
 /// Months, weeks or hours at most: a century of months, twenty years of weeks.
 const PERIODS_MAX: u32 = 1_200;
@@ -50,7 +51,7 @@ pub(crate) async fn total_flights_chart(State(app): State<Arc<App>>) -> Result<M
         y_title: "flights",
         names: months.iter().map(|month| month.name.clone()).collect(),
         series: vec![("Flights", months.iter().map(|m| m.punctuality.flights as f64).collect())],
-        value: |flights| count(flights as u64),
+        value: |flights| thousands(flights as u64),
     };
     let content = html! {
         @if months.is_empty() { (nothing_published()) } @else { (chart.bars()?) }

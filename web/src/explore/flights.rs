@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use charts::numbers::thousands;
 use chrono::NaiveDate;
 use events::ON_TIME_PERFORMANCE;
 use maud::{Markup, html};
@@ -14,7 +15,7 @@ use store::Order;
 use crate::app::App;
 use crate::explore::entities::{Flight, code, equal, find};
 use crate::layout::page::Head::{Number, Text};
-use crate::layout::page::{self, Failure, count, facts, minutes, page, table, url_text};
+use crate::layout::page::{self, Failure, facts, minutes, page, table, url_text};
 
 /// Flights on a page of the list.
 const PAGE: u32 = 15;
@@ -25,27 +26,27 @@ const ROUTE_DAY_MAX: u32 = 200;
 
 /// What flights are searched by, as typed.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-#[expect(non_snake_case, reason = "field names are the interface of the original system")]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Search {
-    Carrier: String,
-    FlightDate: String,
-    Origin: String,
-    Dest: String,
-    TailNum: String,
-    FlightNum: String,
+    carrier: String,
+    flight_date: String,
+    origin: String,
+    dest: String,
+    tail_num: String,
+    flight_num: String,
+    #[serde(rename = "page")]
     page: String,
 }
 
 impl Search {
     fn fields(&self) -> [(&'static str, &'static str, &str); 6] {
         [
-            ("Origin", "From", &self.Origin),
-            ("Dest", "To", &self.Dest),
-            ("FlightDate", "Date", &self.FlightDate),
-            ("Carrier", "Airline", &self.Carrier),
-            ("FlightNum", "Flight number", &self.FlightNum),
-            ("TailNum", "Tail number", &self.TailNum),
+            ("Origin", "From", &self.origin),
+            ("Dest", "To", &self.dest),
+            ("FlightDate", "Date", &self.flight_date),
+            ("Carrier", "Airline", &self.carrier),
+            ("FlightNum", "Flight number", &self.flight_num),
+            ("TailNum", "Tail number", &self.tail_num),
         ]
     }
 
@@ -177,10 +178,10 @@ pub(crate) fn turn(
                 @match n_found {
                     0 => "Nothing was found. Leave a field empty to search wider.",
                     _ if is_more => {
-                        "More than " (count(n_found - 1)) " " (what) "; page " (page)
+                        "More than " (thousands(n_found - 1)) " " (what) "; page " (page)
                         " of the first " (n_pages)
                     }
-                    _ => { (count(n_found)) " " (what) "; page " (page) " of " (n_pages) }
+                    _ => { (thousands(n_found)) " " (what) "; page " (page) " of " (n_pages) }
                 }
             }
             @if page > 1 { a rel="prev" href=(to(page - 1)) { "Previous" } }
@@ -203,7 +204,7 @@ pub(crate) async fn route_day(
     let query = by_time(equal(&of_day, ROUTE_DAY_MAX));
     let flights: Vec<Flight> = find(&app.store, ON_TIME_PERFORMANCE, &query).await?;
     let intro = html! {
-        (count(flights.len() as u64)) " flights from " (page::airport(&origin)) " to "
+        (thousands(flights.len() as u64)) " flights from " (page::airport(&origin)) " to "
         (page::airport(&dest)) "."
     };
     let content = html! {
@@ -215,12 +216,11 @@ pub(crate) async fn route_day(
 
 /// What names a flight.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-#[expect(non_snake_case, reason = "field names are the interface of the original system")]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Named {
-    Carrier: String,
-    FlightDate: String,
-    FlightNum: String,
+    carrier: String,
+    flight_date: String,
+    flight_num: String,
 }
 
 /// GET `/on_time_performance?Carrier=&FlightDate=&FlightNum=`: one flight, or all legs that share
@@ -230,7 +230,7 @@ pub(crate) async fn flight(
     Query(named): Query<Named>,
 ) -> Result<Markup, Failure> {
     const UNKNOWN: Failure = Failure::NotFound("No such flight is known on this day.");
-    let codes = (code(&named.Carrier), day(&named.FlightDate), code(&named.FlightNum));
+    let codes = (code(&named.carrier), day(&named.flight_date), code(&named.flight_num));
     let (Some(carrier), Some(date), Some(number)) = codes else { return Err(UNKNOWN) };
     let date = date.to_string();
     let fields = [("Carrier", &*carrier), ("FlightNum", &*number), ("FlightDate", &*date)];
@@ -355,14 +355,14 @@ mod tests {
     #[test]
     fn what_is_typed_becomes_plain_values_or_a_sentence() {
         let search =
-            Search { Origin: " ewr".into(), FlightDate: "2013-12-25".into(), ..Search::default() };
+            Search { origin: " ewr".into(), flight_date: "2013-12-25".into(), ..Search::default() };
         let query = search.query().unwrap();
         let equal = [("Origin", "EWR"), ("FlightDate", "2013-12-25")];
         assert_eq!(query.equal, equal.map(|(f, v)| (f.to_owned(), Value::from(v))));
         let hostile = Search {
-            Origin: "{\"$ne\":\"\"}".into(),
-            FlightDate: "2013-02-30".into(),
-            TailNum: "../../".into(),
+            origin: "{\"$ne\":\"\"}".into(),
+            flight_date: "2013-02-30".into(),
+            tail_num: "../../".into(),
             ..Search::default()
         };
         assert_eq!(hostile.query().unwrap_err().len(), 3);

@@ -4,16 +4,17 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use charts::numbers::{percent, thousands};
+use charts::series::Chart;
 use chrono::{DateTime, TimeDelta, Utc};
-use events::{CLASS_LABELS, CalibrationBin, MODELS, ModelCard, STREAM_STATUS, StreamStatus};
+use events::{CalibrationBin, DelayClass, MODELS, ModelCard, STREAM_STATUS, StreamStatus};
 use maud::{Markup, html};
 use store::{Order, Query};
 
 use crate::app::App;
 use crate::explore::entities::find;
-use crate::layout::charts::Chart;
 use crate::layout::page::Head::{Number, Text};
-use crate::layout::page::{self, Failure, count, facts, page, percent, table};
+use crate::layout::page::{self, Failure, facts, page, table};
 
 /// Models and streams that are shown.
 const SHOWN_MAX: u32 = 100;
@@ -31,7 +32,7 @@ pub(crate) async fn model(State(app): State<Arc<App>>) -> Result<Markup, Failure
         find::<ModelCard>(&app.store, MODELS, &models),
         find::<StreamStatus>(&app.store, STREAM_STATUS, &streams),
     )?;
-    let champion = models.first().filter(|model| model.Role == "champion");
+    let champion = models.first().filter(|model| model.role == "champion");
     let intro = html! { "A random forest, and how far it is to be trusted." };
     let content = html! {
         @match champion {
@@ -54,63 +55,63 @@ fn evaluated(model: &ModelCard) -> anyhow::Result<Markup> {
         description: "Share of the decrease of impurity that each feature brought.",
         x_title: "feature",
         y_title: "share",
-        names: model.Importances.iter().map(|importance| importance.Feature.clone()).collect(),
-        series: vec![("Share", model.Importances.iter().map(|i| i.Share).collect())],
+        names: model.importances.iter().map(|importance| importance.feature.clone()).collect(),
+        series: vec![("Share", model.importances.iter().map(|i| i.share).collect())],
         value: percent,
     };
     let tenths: Vec<&CalibrationBin> =
-        model.Calibration.iter().filter(|tenth| tenth.Flights > 0).collect();
+        model.calibration.iter().filter(|tenth| tenth.flights > 0).collect();
     let calibration = Chart {
         title: "How sure, and how often right",
         description: "Flights by how sure the model was. Where the two lines are together, it is \
                       right as often as it says.",
         x_title: "confidence",
         y_title: "share",
-        names: tenths.iter().map(|t| format!("{:.0} %", 100.0 * t.MeanConfidence)).collect(),
+        names: tenths.iter().map(|t| format!("{:.0} %", 100.0 * t.mean_confidence)).collect(),
         series: vec![
-            ("Confidence", tenths.iter().map(|t| t.MeanConfidence).collect()),
-            ("Right", tenths.iter().map(|t| t.Right as f64 / t.Flights as f64).collect()),
+            ("Confidence", tenths.iter().map(|t| t.mean_confidence).collect()),
+            ("Right", tenths.iter().map(|t| t.right as f64 / t.flights as f64).collect()),
         ],
         value: percent,
     };
     let measure = |value: f64| html! { (format!("{value:.4}")) };
     Ok(html! {
         article.card {
-            h2 { "Champion " (page::version(&model.Version)) }
+            h2 { "Champion " (page::version(&model.version)) }
             p {
-                (count(model.Trees)) " trees of depth " (model.Depth) ", trained on "
-                (count(model.TrainingRows)) " flights and evaluated on " (count(model.HoldoutRows))
-                " that it had not seen."
+                (thousands(model.trees)) " trees of depth " (model.depth) ", trained on "
+                (thousands(model.training_rows)) " flights and evaluated on "
+                (thousands(model.holdout_rows)) " that it had not seen."
             }
             (facts(&[
-                ("Accuracy", measure(model.Accuracy)),
-                ("Precision", measure(model.Precision)),
-                ("Recall", measure(model.Recall)),
-                ("F1", measure(model.F1)),
-                ("Log loss", measure(model.LogLoss)),
+                ("Accuracy", measure(model.accuracy)),
+                ("Precision", measure(model.precision)),
+                ("Recall", measure(model.recall)),
+                ("F1", measure(model.f1)),
+                ("Log loss", measure(model.log_loss)),
             ]))
         }
         div.columns {
             (importances.rows()?)
             @if !tenths.is_empty() { (calibration.lines()?) }
         }
-        @if model.Confusion.iter().flatten().any(|n| *n > 0) { (confusion(model)) }
+        @if model.confusion.iter().flatten().any(|n| *n > 0) { (confusion(model)) }
     })
 }
 
 /// Each row is a true class; a cell has the share of its row.
 fn confusion(model: &ModelCard) -> Markup {
     let heads: Vec<_> = std::iter::once(Text("It was"))
-        .chain(CLASS_LABELS.iter().map(|label| Number(label.name)))
+        .chain(DelayClass::ALL.iter().map(|class| Number(class.name())))
         .chain([Number("Flights")])
         .collect();
     let rows = html! {
-        @for (row, label) in model.Confusion.iter().zip(&CLASS_LABELS) {
+        @for (row, class) in model.confusion.iter().zip(DelayClass::ALL) {
             @let of_class: u64 = row.iter().sum();
             tr {
-                th scope="row" { (label.name) }
+                th scope="row" { (class.name()) }
                 @for n in row { td.number { (percent(*n as f64 / of_class as f64)) } }
-                td.number { (count(of_class)) }
+                td.number { (thousands(of_class)) }
             }
         }
     };
@@ -120,7 +121,7 @@ fn confusion(model: &ModelCard) -> Markup {
 /// How the streams that are running are doing.
 fn live(streams: &[StreamStatus], now: DateTime<Utc>) -> Markup {
     let is_alive = |status: &&StreamStatus| {
-        let at = DateTime::parse_from_rfc3339(&status.At);
+        let at = DateTime::parse_from_rfc3339(&status.at);
         at.is_ok_and(|at| now.signed_duration_since(at) < TimeDelta::seconds(STATUS_SECONDS_MAX))
     };
     let alive: Vec<&StreamStatus> = streams.iter().filter(is_alive).collect();
@@ -135,11 +136,11 @@ fn live(streams: &[StreamStatus], now: DateTime<Utc>) -> Markup {
     let rows = html! {
         @for status in &alive {
             tr {
-                th scope="row" { (status.Id) }
-                td.number { (format!("{:.1}", status.MessagesPerSecond)) }
-                td.number { (count(status.Lag)) }
-                td.number { (count(status.Messages)) }
-                td { (page::version(&status.Model)) }
+                th scope="row" { (status.id) }
+                td.number { (format!("{:.1}", status.messages_per_second)) }
+                td.number { (thousands(status.lag)) }
+                td.number { (thousands(status.messages)) }
+                td { (page::version(&status.model)) }
                 td { (drift(status)) }
             }
         }
@@ -158,7 +159,7 @@ fn live(streams: &[StreamStatus], now: DateTime<Utc>) -> Markup {
 
 /// The feature that has changed most since the training.
 fn drift(status: &StreamStatus) -> String {
-    let most = status.Drift.iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
+    let most = status.drift.iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
     match most {
         None => "not known".into(),
         Some((feature, psi)) if *psi >= DRIFT_LARGE => format!("{feature} has changed ({psi:.2})"),
@@ -180,14 +181,14 @@ fn versions(models: &[ModelCard]) -> Markup {
         @for model in models {
             tr {
                 th scope="row" {
-                    (page::version(&model.Version))
+                    (page::version(&model.version))
                 }
-                td { (model.Role) }
-                td.number { (model.Trees) }
-                td.number { (model.Depth) }
-                td.number { (count(model.TrainingRows)) }
-                td.number { (format!("{:.4}", model.Accuracy)) }
-                td.number { (format!("{:.4}", model.LogLoss)) }
+                td { (model.role) }
+                td.number { (model.trees) }
+                td.number { (model.depth) }
+                td.number { (thousands(model.training_rows)) }
+                td.number { (format!("{:.4}", model.accuracy)) }
+                td.number { (format!("{:.4}", model.log_loss)) }
             }
         }
     };
@@ -201,13 +202,13 @@ mod tests {
     #[test]
     fn a_stream_that_told_nothing_for_long_is_not_running() {
         let status = StreamStatus {
-            Id: "tarmac-stream/0".into(),
-            At: "2026-01-01T00:00:00.000Z".into(),
-            Model: "0123456789abcdef".into(),
-            Messages: 12_345,
-            MessagesPerSecond: 7.25,
-            Lag: 3,
-            Drift: [("dep_delay".to_owned(), 0.5), ("carrier".to_owned(), 0.01)].into(),
+            id: "tarmac-stream/0".into(),
+            at: "2026-01-01T00:00:00.000Z".into(),
+            model: "0123456789abcdef".into(),
+            messages: 12_345,
+            messages_per_second: 7.25,
+            lag: 3,
+            drift: [("dep_delay".to_owned(), 0.5), ("carrier".to_owned(), 0.01)].into(),
         };
         let at = |text: &str| DateTime::parse_from_rfc3339(text).unwrap().to_utc();
         let shown = live(std::slice::from_ref(&status), at("2026-01-01T00:00:06Z")).into_string();

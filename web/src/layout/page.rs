@@ -4,6 +4,7 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::layout::assets;
 use crate::paths;
@@ -163,24 +164,6 @@ pub(crate) fn version(version: &str) -> Markup {
     html! { code.version title=(version) { (digits) } }
 }
 
-/// A count with its thousands set apart.
-pub(crate) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A share in percent; a dash for what cannot be said.
-pub(crate) fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.1} %", share * 100.0) } else { "–".into() }
-}
-
 /// Minutes with one decimal, and a true minus sign; a dash for what cannot be said.
 pub(crate) fn minutes(minutes: Option<f64>) -> String {
     match minutes {
@@ -189,15 +172,12 @@ pub(crate) fn minutes(minutes: Option<f64>) -> String {
     }
 }
 
+/// What is written as it is in the query of a URL, beside letters and digits.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+
 /// A text as it stands in the query of a URL.
 pub(crate) fn url_text(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-            char::from(byte).to_string()
-        }
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(byte).collect()
+    utf8_percent_encode(text, QUERY).to_string()
 }
 
 #[cfg(test)]
@@ -206,8 +186,6 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([percent(0.1234), percent(f64::NAN)], ["12.3 %", "–"]);
         assert_eq!([minutes(Some(-2.25)), minutes(None)], ["−2.2 min", "–"]);
     }
 }

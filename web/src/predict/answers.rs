@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use events::{ANSWERS, Answer, REJECTIONS, Status};
+use events::{ANSWERS, Answer, REJECTIONS};
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
@@ -64,7 +64,7 @@ pub(crate) async fn find(store: &Store, id: Uuid) -> Result<Option<Found>> {
 
 /// Flights like the one that was answered about; none when the store does not say in time.
 pub(crate) async fn similar(store: &Store, answer: &Answer) -> SimilarFlights {
-    let Answer::Scored(prediction) = answer else { return SimilarFlights::new() };
+    let Answer::Ok(prediction) = answer else { return SimilarFlights::new() };
     match timeout(SIMILAR_WAIT, explanation::similar(store, prediction)).await {
         Ok(Ok(similar)) => similar,
         Ok(Err(error)) => {
@@ -77,17 +77,16 @@ pub(crate) async fn similar(store: &Store, answer: &Answer) -> SimilarFlights {
 
 /// What is known about request `id`, as clients of the original system read it.
 pub(crate) fn state(id: Uuid, found: Option<&Found>) -> Value {
-    match found {
-        None => json!({ "status": "WAIT", "id": id }),
-        Some(Found { answer: Answer::Refused(refusal), .. }) => {
-            let status = match refusal.status {
-                Status::Expired => "EXPIRED",
-                Status::Ok | Status::Rejected => "REJECTED",
-            };
-            json!({ "status": status, "id": id, "reason": refusal.Reason })
+    let Some(Found { answer, document }) = found else {
+        return json!({ "status": "WAIT", "id": id });
+    };
+    match answer {
+        Answer::Ok(_) => json!({ "status": "OK", "id": id, "prediction": document }),
+        Answer::Rejected(refusal) => {
+            json!({ "status": "REJECTED", "id": id, "reason": refusal.reason })
         }
-        Some(Found { document, .. }) => {
-            json!({ "status": "OK", "id": id, "prediction": document })
+        Answer::Expired(refusal) => {
+            json!({ "status": "EXPIRED", "id": id, "reason": refusal.reason })
         }
     }
 }
@@ -219,19 +218,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::embedded(&directory.path().join("answers.sqlite")).unwrap();
         let [waiting, scored, rejected, expired] = [1, 2, 3, 4].map(Uuid::from_u128);
-        let mut document =
-            serde_json::to_value(crate::predict::card::tests::prediction(scored)).unwrap();
-        document["_id"] = json!(scored);
-        let refusal = |id: Uuid, status, reason: &str| {
-            let refusal = Refusal { UUID: id, status, Reason: reason.into() };
-            let mut document = serde_json::to_value(Answer::Refused(refusal)).unwrap();
-            document["_id"] = json!(id);
+        let document = |answer: Answer| {
+            let mut document = serde_json::to_value(&answer).unwrap();
+            document["_id"] = json!(answer.uuid());
             document
         };
-        let late = refusal(expired, Status::Expired, "Timestamp: old");
+        let refusal = |uuid, reason: &str| Refusal { uuid, reason: reason.into() };
+        let late = document(Answer::Expired(refusal(expired, "Timestamp: old")));
+        let prediction = crate::predict::card::tests::prediction(scored);
+        let rejection = |id| document(Answer::Rejected(refusal(id, "Origin: bad")));
+        let once = [scored, rejected].map(rejection);
+        let document = document(Answer::Ok(Box::new(prediction)));
         store.write_once(ANSWERS, &[document.clone(), late]).await.unwrap();
         // what was rejected first and could be read later is answered
-        let once = [scored, rejected].map(|id| refusal(id, Status::Rejected, "Origin: bad"));
         store.upsert(REJECTIONS, &once).await.unwrap();
 
         for (id, want) in [

@@ -2,7 +2,7 @@
 //! only rendering of an answer; the script puts the same HTML into the page.
 
 use chrono::DateTime;
-use events::{Answer, CLASS_LABELS, Prediction, Refusal, Status};
+use events::{Answer, DelayClass, Prediction, Refusal};
 use maud::{Markup, html};
 
 use crate::layout::page;
@@ -17,9 +17,9 @@ pub(crate) fn invitation() -> Markup {
             h2 { "The answer appears here" }
             p { "One of four classes of arrival delay, with the probability of each:" }
             ul.legend {
-                @for (class, label) in CLASS_LABELS.iter().enumerate() {
-                    li class={ "c" (class) } {
-                        span.name { (label.name) } " " span.minutes { (label.minutes) }
+                @for class in DelayClass::ALL {
+                    li class={ "c" (class.index()) } {
+                        span.name { (class.name()) } " " span.minutes { (class.minutes()) }
                     }
                 }
             }
@@ -66,38 +66,38 @@ pub(crate) fn late() -> Markup {
 /// What became of the question; `similar` are flights like the one that was asked about.
 pub(crate) fn answer(answer: &Answer, similar: &SimilarFlights) -> Markup {
     match answer {
-        Answer::Scored(prediction) => scored(prediction, similar),
-        Answer::Refused(refusal) => refused(refusal),
+        Answer::Ok(prediction) => scored(prediction, similar),
+        Answer::Rejected(refusal) => {
+            let advice = "Please correct it and ask again.";
+            refused(refusal, "This question could not be scored", advice)
+        }
+        Answer::Expired(refusal) => {
+            refused(refusal, "This question came too late", "Please ask again.")
+        }
     }
 }
 
-fn refused(refusal: &Refusal) -> Markup {
-    let (title, advice) = match refusal.status {
-        Status::Expired => ("This question came too late", "Please ask again."),
-        Status::Ok | Status::Rejected => {
-            ("This question could not be scored", "Please correct it and ask again.")
-        }
-    };
+fn refused(refusal: &Refusal, title: &str, advice: &str) -> Markup {
     html! {
         article.card.trouble data-card="rejected" {
             h2 { (title) }
-            p.reason { (refusal.Reason) }
+            p.reason { (refusal.reason) }
             p { (advice) }
         }
     }
 }
 
 fn scored(prediction: &Prediction, similar: &SimilarFlights) -> Markup {
-    let label = usize::try_from(prediction.Prediction).ok().and_then(|i| CLASS_LABELS.get(i));
+    let class = prediction.prediction;
     html! {
-        article class={ "card result c" (prediction.Prediction) } data-card="result" {
+        article class={ "card result c" (class.index()) } data-card="result" {
             p.flight { (flight(prediction)) }
-            h2.label { (label.map_or("Unknown class", |label| label.name)) }
-            p.minutes { (label.map_or("", |label| label.minutes)) }
+            h2.label { (class.name()) }
+            p.minutes { (class.minutes()) }
             (bars(prediction))
-            @if !prediction.Unseen.is_empty() {
+            @if !prediction.unseen.is_empty() {
                 ul.notes aria-label="Notes" {
-                    @for field in &prediction.Unseen { li { (unseen(field, prediction)) } }
+                    @for field in &prediction.unseen { li { (unseen(field, prediction)) } }
                 }
             }
             (explanation::contributions(prediction))
@@ -130,18 +130,18 @@ fn what_if(prediction: &Prediction) -> Markup {
 fn bars(prediction: &Prediction) -> Markup {
     html! {
         ul.bars aria-label="Probability of each class" {
-            @for (class, label) in CLASS_LABELS.iter().enumerate() {
-                @let percent = 100.0 * prediction.Probabilities[class];
-                @let chosen = usize::try_from(prediction.Prediction) == Ok(class);
-                li class={ "c" (class) @if chosen { " chosen" } } {
-                    span.name { (label.name) }
+            @for class in DelayClass::ALL {
+                @let percent = 100.0 * prediction.probabilities[class.index()];
+                @let chosen = prediction.prediction == class;
+                li class={ "c" (class.index()) @if chosen { " chosen" } } {
+                    span.name { (class.name()) }
                     span.percent { (format!("{percent:.1} %")) }
                     svg.bar aria-hidden="true" focusable="false" {
                         rect.track width="100%" height="100%" {}
                         rect.fill width=(format!("{:.2}%", percent.clamp(0.0, 100.0)))
                             height="100%" {}
                     }
-                    span.minutes { (label.minutes) }
+                    span.minutes { (class.minutes()) }
                 }
             }
         }
@@ -151,8 +151,8 @@ fn bars(prediction: &Prediction) -> Markup {
 fn facts(prediction: &Prediction) -> Markup {
     html! {
         dl.facts {
-            div { dt { "Departure" } dd { (delay(prediction.DepDelay)) } }
-            @if let Some(miles) = prediction.Distance {
+            div { dt { "Departure" } dd { (delay(prediction.dep_delay)) } }
+            @if let Some(miles) = prediction.distance {
                 div { dt { "Distance" } dd { (format!("{miles:.0} miles")) } }
             }
             @if let Some(seconds) = seconds_taken(prediction) {
@@ -160,7 +160,7 @@ fn facts(prediction: &Prediction) -> Markup {
             }
             div {
                 dt { "Model" }
-                dd { (page::version(&prediction.ModelVersion)) }
+                dd { (page::version(&prediction.model_version)) }
             }
         }
     }
@@ -169,13 +169,13 @@ fn facts(prediction: &Prediction) -> Markup {
 fn flight(prediction: &Prediction) -> Markup {
     html! {
         strong {
-            (page::airline(&prediction.Carrier)) " "
-            (prediction.FlightNum.as_deref().unwrap_or(""))
+            (page::airline(&prediction.carrier)) " "
+            (prediction.flight_num.as_deref().unwrap_or(""))
         }
         " " span.route {
-            (page::airport(&prediction.Origin)) " → " (page::airport(&prediction.Dest))
+            (page::airport(&prediction.origin)) " → " (page::airport(&prediction.dest))
         } " "
-        time datetime=(prediction.FlightDate) { (prediction.FlightDate.format("%a %-d %b %Y")) }
+        time datetime=(prediction.flight_date) { (prediction.flight_date.format("%a %-d %b %Y")) }
     }
 }
 
@@ -190,8 +190,8 @@ fn delay(minutes: f64) -> String {
 
 /// From the question to the answer; none when a clock is missing or went backwards.
 fn seconds_taken(prediction: &Prediction) -> Option<f64> {
-    let asked = DateTime::parse_from_rfc3339(prediction.Timestamp.as_deref()?).ok()?;
-    let answered = DateTime::parse_from_rfc3339(&prediction.AnsweredAt).ok()?;
+    let asked = DateTime::parse_from_rfc3339(prediction.timestamp.as_deref()?).ok()?;
+    let answered = DateTime::parse_from_rfc3339(&prediction.answered_at).ok()?;
     let taken = (answered - asked).to_std().ok()?;
     Some(taken.as_secs_f64())
 }
@@ -199,10 +199,10 @@ fn seconds_taken(prediction: &Prediction) -> Option<f64> {
 fn unseen(field: &str, prediction: &Prediction) -> String {
     let p = prediction;
     let what = match field {
-        "Carrier" => format!("{} is not a carrier the model has seen", p.Carrier),
-        "Origin" => format!("{} is not an airport the model has seen as origin", p.Origin),
-        "Dest" => format!("{} is not an airport the model has seen as destination", p.Dest),
-        "Route" => format!("{} is not a route the model has seen", p.Route),
+        "Carrier" => format!("{} is not a carrier the model has seen", p.carrier),
+        "Origin" => format!("{} is not an airport the model has seen as origin", p.origin),
+        "Dest" => format!("{} is not an airport the model has seen as destination", p.dest),
+        "Route" => format!("{} is not a route the model has seen", p.route),
         _ => format!("{field} has a value the model has not seen"),
     };
     format!("{what}; the answer rests on what else is known about the flight.")
@@ -218,36 +218,35 @@ pub(crate) mod tests {
     /// A scored request for the tests of this crate.
     pub(crate) fn prediction(id: Uuid) -> Prediction {
         Prediction {
-            UUID: id,
-            status: Status::Ok,
-            Origin: "ATL".into(),
-            Dest: "SFO".into(),
-            Route: "ATL-SFO".into(),
-            Carrier: "AA".into(),
-            FlightNum: Some("1024".into()),
-            FlightDate: "2016-12-25".parse().unwrap(),
-            DayOfWeek: 7,
-            DayOfYear: 360,
-            DayOfMonth: 25,
-            DepDelay: 290.0,
-            Distance: Some(2139.0),
-            Timestamp: Some("2016-12-20T10:00:00.000Z".into()),
-            AnsweredAt: "2016-12-20T10:00:02.500Z".into(),
-            Prediction: 3,
-            Probabilities: [0.0, 0.05, 0.125, 0.825],
-            BaseRates: Some([0.25, 0.25, 0.25, 0.25]),
-            Contributions: vec![contribution("dep_delay", [-0.25, -0.2, -0.125, 0.575])],
-            Unseen: vec![],
-            ModelVersion: "0123456789abcdef".repeat(4),
+            uuid: id,
+            origin: "ATL".into(),
+            dest: "SFO".into(),
+            route: "ATL-SFO".into(),
+            carrier: "AA".into(),
+            flight_num: Some("1024".into()),
+            flight_date: "2016-12-25".parse().unwrap(),
+            day_of_week: 7,
+            day_of_year: 360,
+            day_of_month: 25,
+            dep_delay: 290.0,
+            distance: Some(2139.0),
+            timestamp: Some("2016-12-20T10:00:00.000Z".into()),
+            answered_at: "2016-12-20T10:00:02.500Z".into(),
+            prediction: DelayClass::VeryLate,
+            probabilities: [0.0, 0.05, 0.125, 0.825],
+            base_rates: Some([0.25, 0.25, 0.25, 0.25]),
+            contributions: vec![contribution("dep_delay", [-0.25, -0.2, -0.125, 0.575])],
+            unseen: vec![],
+            model_version: "0123456789abcdef".repeat(4),
         }
     }
 
     fn contribution(feature: &str, changes: [f64; 4]) -> Contribution {
-        Contribution { Feature: feature.into(), Changes: changes }
+        Contribution { feature: feature.into(), changes }
     }
 
     fn render(prediction: Prediction) -> String {
-        answer(&Answer::Scored(Box::new(prediction)), &SimilarFlights::new()).into_string()
+        answer(&Answer::Ok(Box::new(prediction)), &SimilarFlights::new()).into_string()
     }
 
     #[test]
@@ -277,8 +276,8 @@ pub(crate) mod tests {
     #[test]
     fn what_the_model_has_not_seen_is_said() {
         let mut unknown = prediction(Uuid::nil());
-        unknown.Origin = "ZZZ".into();
-        unknown.Unseen = ["Origin", "Route", "Season"].map(String::from).to_vec();
+        unknown.origin = "ZZZ".into();
+        unknown.unseen = ["Origin", "Route", "Season"].map(String::from).to_vec();
         let card = render(unknown);
         assert!(card.contains("ZZZ is not an airport the model has seen"));
         assert!(card.contains("ATL-SFO is not a route"));
@@ -288,24 +287,18 @@ pub(crate) mod tests {
     #[test]
     fn a_card_holds_no_markup_of_others_and_no_time_that_cannot_be() {
         let mut hostile = prediction(Uuid::nil());
-        hostile.Origin = "<script>alert(1)</script>".into();
-        hostile.ModelVersion = "\"><img src=x>é".into();
-        hostile.Timestamp = Some("2026-01-01T00:00:00.000Z".into());
-        hostile.Prediction = 9;
+        hostile.origin = "<script>alert(1)</script>".into();
+        hostile.model_version = "\"><img src=x>é".into();
+        hostile.timestamp = Some("2026-01-01T00:00:00.000Z".into());
         let card = render(hostile);
         assert!(!card.contains("<script") && !card.contains("<img"), "{card}");
         assert!(!card.contains("Answered in"));
-        assert!(card.contains("Unknown class"));
     }
 
     #[test]
     fn a_rejection_says_why() {
-        let refusal = Refusal {
-            UUID: Uuid::nil(),
-            status: Status::Rejected,
-            Reason: "Origin: must be <b>".into(),
-        };
-        let card = answer(&Answer::Refused(refusal), &SimilarFlights::new()).into_string();
+        let refusal = Refusal { uuid: Uuid::nil(), reason: "Origin: must be <b>".into() };
+        let card = answer(&Answer::Rejected(refusal), &SimilarFlights::new()).into_string();
         assert!(card.contains("Origin: must be &lt;b&gt;"));
     }
 

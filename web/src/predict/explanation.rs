@@ -2,6 +2,7 @@
 //! it were late.
 
 use anyhow::Result;
+use charts::numbers::{percent, thousands};
 use events::Prediction;
 use events::{AIRLINES, CARRIER_ROUTES, Contribution, DELAYS_BY_HOUR, ON_TIME_PERFORMANCE, ROUTES};
 use maud::{Markup, html};
@@ -10,7 +11,6 @@ use store::{Order, Query, Store};
 use crate::explore::entities::{
     Airline, CarrierRoute, Flight, Period, Punctuality, Route, equal, find, get,
 };
-use crate::layout::page::{count, percent};
 
 /// The classes in which a flight arrives late.
 const LATE: std::ops::Range<usize> = 2..4;
@@ -24,7 +24,7 @@ pub(crate) type SimilarFlights = Vec<(String, Punctuality)>;
 /// Finds flights like this one: of its carrier, of its route, of both, and of the hour at which its
 /// number usually leaves.
 pub(crate) async fn similar(store: &Store, prediction: &Prediction) -> Result<SimilarFlights> {
-    let Prediction { Carrier: carrier, Origin: origin, Dest: dest, .. } = prediction;
+    let Prediction { carrier, origin, dest, .. } = prediction;
     let route_id = format!("{origin}-{dest}");
     let carrier_route_id = format!("{carrier}-{route_id}");
     let (airline, route, carrier_route, hour) = tokio::try_join!(
@@ -43,12 +43,12 @@ pub(crate) async fn similar(store: &Store, prediction: &Prediction) -> Result<Si
 
 /// The hour at which the flight of this number last left on this route.
 async fn hour(store: &Store, prediction: &Prediction) -> Result<Option<Period>> {
-    let Some(number) = &prediction.FlightNum else { return Ok(None) };
+    let Some(number) = &prediction.flight_num else { return Ok(None) };
     let same = [
-        ("Carrier", &*prediction.Carrier),
+        ("Carrier", &*prediction.carrier),
         ("FlightNum", number),
-        ("Origin", &prediction.Origin),
-        ("Dest", &prediction.Dest),
+        ("Origin", &prediction.origin),
+        ("Dest", &prediction.dest),
     ];
     let latest = vec![("FlightDate".to_owned(), Order::Descending)];
     let latest = Query { sort: latest, ..equal(&same, 1) };
@@ -62,10 +62,10 @@ async fn hour(store: &Store, prediction: &Prediction) -> Result<Option<Period>> 
 
 /// How far each feature moved the chance of arriving late, the largest first.
 pub(crate) fn contributions(prediction: &Prediction) -> Markup {
-    let Some(base_rates) = &prediction.BaseRates else { return html! {} };
+    let Some(base_rates) = &prediction.base_rates else { return html! {} };
     let late = |shares: &[f64]| shares[LATE].iter().sum::<f64>();
     let mut moved: Vec<(&Contribution, f64)> =
-        prediction.Contributions.iter().map(|c| (c, late(&c.Changes))).collect();
+        prediction.contributions.iter().map(|c| (c, late(&c.changes))).collect();
     moved.sort_by(|(_, a), (_, b)| b.abs().total_cmp(&a.abs()));
     let longest = moved.iter().map(|(_, change)| change.abs()).fold(f64::MIN_POSITIVE, f64::max);
     html! {
@@ -74,14 +74,14 @@ pub(crate) fn contributions(prediction: &Prediction) -> Markup {
             p {
                 "Of the flights that the model learnt from, " (percent(late(base_rates)))
                 " arrived late. What is known of this one makes that "
-                strong { (percent(late(&prediction.Probabilities))) } ":"
+                strong { (percent(late(&prediction.probabilities))) } ":"
             }
             ul.moves {
                 @for (contribution, change) in &moved {
                     @let width = HALF * change.abs() / longest;
                     @let left = if *change < 0.0 { HALF - width } else { HALF };
                     li {
-                        span.name { (feature(&contribution.Feature, prediction)) }
+                        span.name { (feature(&contribution.feature, prediction)) }
                         span.change { (points(*change)) }
                         // widths are attributes of SVG: the pages allow no inline style
                         svg.move aria-hidden="true" focusable="false" {
@@ -107,18 +107,18 @@ fn points(change: f64) -> String {
 fn feature(name: &str, prediction: &Prediction) -> String {
     let p = prediction;
     match name {
-        "dep_delay" => format!("Departure delay: {} min", p.DepDelay),
-        "distance" => match p.Distance {
+        "dep_delay" => format!("Departure delay: {} min", p.dep_delay),
+        "distance" => match p.distance {
             Some(miles) => format!("Distance: {miles:.0} miles"),
             None => "Distance: not known".into(),
         },
-        "day_of_month" => format!("Day of the month: {}", p.DayOfMonth),
-        "day_of_week" => format!("Day of the week: {}", p.FlightDate.format("%A")),
-        "day_of_year" => format!("Time of the year: {}", p.FlightDate.format("%-d %B")),
-        "carrier" => format!("Airline: {}", p.Carrier),
-        "origin" => format!("From: {}", p.Origin),
-        "dest" => format!("To: {}", p.Dest),
-        "route" => format!("Route: {} → {}", p.Origin, p.Dest),
+        "day_of_month" => format!("Day of the month: {}", p.day_of_month),
+        "day_of_week" => format!("Day of the week: {}", p.flight_date.format("%A")),
+        "day_of_year" => format!("Time of the year: {}", p.flight_date.format("%-d %B")),
+        "carrier" => format!("Airline: {}", p.carrier),
+        "origin" => format!("From: {}", p.origin),
+        "dest" => format!("To: {}", p.dest),
+        "route" => format!("Route: {} → {}", p.origin, p.dest),
         "crs_dep" => "Scheduled departure".into(),
         "crs_arr" => "Scheduled arrival".into(),
         other => other.to_owned(),
@@ -141,7 +141,7 @@ pub(crate) fn like_this(similar: &SimilarFlights) -> Markup {
                         } }
                         tbody { @for (which, of) in similar { tr {
                             th scope="row" { (which) }
-                            td.number { (count(of.flights)) }
+                            td.number { (thousands(of.flights)) }
                             td.number { (percent(of.on_time_share())) }
                             td.number { (percent(of.very_late_share())) }
                         } } }
@@ -162,10 +162,10 @@ mod tests {
     #[test]
     fn what_moved_an_answer_is_said_from_the_largest_on() {
         let mut asked = prediction(Uuid::nil());
-        asked.BaseRates = Some([0.25, 0.35, 0.25, 0.15]);
+        asked.base_rates = Some([0.25, 0.35, 0.25, 0.15]);
         let contribution =
-            |feature: &str, changes| Contribution { Feature: feature.into(), Changes: changes };
-        asked.Contributions = vec![
+            |feature: &str, changes| Contribution { feature: feature.into(), changes };
+        asked.contributions = vec![
             contribution("carrier", [0.0, 0.05, -0.03, -0.02]),
             contribution("dep_delay", [-0.25, -0.35, -0.095, 0.695]),
             contribution("<b>", [0.0; 4]),
@@ -180,7 +180,7 @@ mod tests {
             place("Departure delay") < place("Airline: AA") && place("Airline") < place("&lt;b")
         );
         assert!(!text.contains("style="));
-        asked.BaseRates = None;
+        asked.base_rates = None;
         assert!(contributions(&asked).into_string().is_empty(), "answers of before have none");
     }
 }

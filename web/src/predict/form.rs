@@ -20,27 +20,26 @@ const N_FIELDS: usize = 7;
 
 /// The fields as they were typed. A missing field is an empty one.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
-#[expect(non_snake_case, reason = "field names are the interface of the original system")]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct FormInput {
-    pub(crate) DepDelay: String,
-    pub(crate) Carrier: String,
-    pub(crate) FlightDate: String,
-    pub(crate) Origin: String,
-    pub(crate) Dest: String,
-    pub(crate) FlightNum: String,
-    pub(crate) Distance: String,
+    pub(crate) dep_delay: String,
+    pub(crate) carrier: String,
+    pub(crate) flight_date: String,
+    pub(crate) origin: String,
+    pub(crate) dest: String,
+    pub(crate) flight_num: String,
+    pub(crate) distance: String,
 }
 
 impl FormInput {
     /// What a fresh form holds, so that it can be sent as it is.
     pub(crate) fn example(today: NaiveDate) -> Self {
         Self {
-            DepDelay: EXAMPLE_DELAY.into(),
-            Carrier: "UA".into(),
-            FlightDate: today.to_string(),
-            Origin: "EWR".into(),
-            Dest: "IAH".into(),
+            dep_delay: EXAMPLE_DELAY.into(),
+            carrier: "UA".into(),
+            flight_date: today.to_string(),
+            origin: "EWR".into(),
+            dest: "IAH".into(),
             ..Self::default()
         }
     }
@@ -48,27 +47,27 @@ impl FormInput {
     /// What was typed for a request that has been answered.
     pub(crate) fn of(prediction: &Prediction) -> Self {
         Self {
-            DepDelay: prediction.DepDelay.to_string(),
-            Carrier: prediction.Carrier.clone(),
-            FlightDate: prediction.FlightDate.to_string(),
-            Origin: prediction.Origin.clone(),
-            Dest: prediction.Dest.clone(),
-            FlightNum: prediction.FlightNum.clone().unwrap_or_default(),
+            dep_delay: prediction.dep_delay.to_string(),
+            carrier: prediction.carrier.clone(),
+            flight_date: prediction.flight_date.to_string(),
+            origin: prediction.origin.clone(),
+            dest: prediction.dest.clone(),
+            flight_num: prediction.flight_num.clone().unwrap_or_default(),
             // left to be looked up: the next question may be about another route
-            Distance: String::new(),
+            distance: String::new(),
         }
     }
 
     /// The text of a field by its name; unknown names are empty.
     pub(crate) fn get(&self, field: &str) -> &str {
         match field {
-            "DepDelay" => &self.DepDelay,
-            "Carrier" => &self.Carrier,
-            "FlightDate" => &self.FlightDate,
-            "Origin" => &self.Origin,
-            "Dest" => &self.Dest,
-            "FlightNum" => &self.FlightNum,
-            "Distance" => &self.Distance,
+            "DepDelay" => &self.dep_delay,
+            "Carrier" => &self.carrier,
+            "FlightDate" => &self.flight_date,
+            "Origin" => &self.origin,
+            "Dest" => &self.dest,
+            "FlightNum" => &self.flight_num,
+            "Distance" => &self.distance,
             _ => "",
         }
     }
@@ -84,17 +83,17 @@ pub(crate) fn parse(
 ) -> Result<PredictionRequest, Errors> {
     let mut errors = Errors::new();
     let mut request = PredictionRequest {
-        DepDelay: note(&mut errors, "DepDelay", number(&typed.DepDelay)),
-        Carrier: note(&mut errors, "Carrier", code(&typed.Carrier)),
-        FlightDate: note(&mut errors, "FlightDate", date(&typed.FlightDate)),
-        Dest: note(&mut errors, "Dest", code(&typed.Dest)),
-        Origin: note(&mut errors, "Origin", code(&typed.Origin)),
-        FlightNum: given(&typed.FlightNum).map(str::to_ascii_uppercase),
-        Distance: given(&typed.Distance).map(|t| note(&mut errors, "Distance", number(t))),
-        CRSDepTime: None,
-        CRSArrTime: None,
-        Timestamp: Some(PredictionRequest::timestamp(now)),
-        UUID: uuid,
+        dep_delay: note(&mut errors, "DepDelay", number(&typed.dep_delay)),
+        carrier: note(&mut errors, "Carrier", code(&typed.carrier)),
+        flight_date: note(&mut errors, "FlightDate", date(&typed.flight_date)),
+        dest: note(&mut errors, "Dest", code(&typed.dest)),
+        origin: note(&mut errors, "Origin", code(&typed.origin)),
+        flight_num: given(&typed.flight_num).map(str::to_ascii_uppercase),
+        distance: given(&typed.distance).map(|t| note(&mut errors, "Distance", number(t))),
+        crs_dep_time: None,
+        crs_arr_time: None,
+        timestamp: Some(PredictionRequest::timestamp(now)),
+        uuid,
     };
     check(&mut request, &mut errors);
     if errors.is_empty() { Ok(request) } else { Err(errors) }
@@ -107,12 +106,12 @@ fn check(request: &mut PredictionRequest, errors: &mut Errors) {
         let Err(BadRequest::OutOfRange { field, reason }) = request.check() else { return };
         errors.entry(field).or_insert_with(|| message(field, &reason));
         match field {
-            "DepDelay" => request.DepDelay = 0.0,
-            "Carrier" => request.Carrier = "X".into(),
-            "Origin" => request.Origin = "X".into(),
-            "Dest" => request.Dest = "X".into(),
-            "FlightNum" => request.FlightNum = None,
-            "Distance" => request.Distance = None,
+            "DepDelay" => request.dep_delay = 0.0,
+            "Carrier" => request.carrier = "X".into(),
+            "Origin" => request.origin = "X".into(),
+            "Dest" => request.dest = "X".into(),
+            "FlightNum" => request.flight_num = None,
+            "Distance" => request.distance = None,
             // a rule for a field that the form does not have: named once, then no further round
             _ => return,
         }
@@ -176,28 +175,28 @@ mod tests {
     #[test]
     fn the_example_is_a_valid_request() {
         let request = read(&good()).unwrap();
-        assert_eq!(request.DepDelay, 15.0);
-        assert_eq!(request.FlightDate.to_string(), "2016-12-25");
-        assert_eq!(request.FlightNum, None);
-        assert_eq!(request.Distance, None);
-        assert_eq!(request.Timestamp.as_deref(), Some("1970-01-01T00:00:00.000Z"));
+        assert_eq!(request.dep_delay, 15.0);
+        assert_eq!(request.flight_date.to_string(), "2016-12-25");
+        assert_eq!(request.flight_num, None);
+        assert_eq!(request.distance, None);
+        assert_eq!(request.timestamp.as_deref(), Some("1970-01-01T00:00:00.000Z"));
         assert_eq!(PredictionRequest::decode(&request.encode()).unwrap(), request);
     }
 
     #[test]
     fn spaces_lower_case_and_a_typographic_minus_are_understood() {
         let typed = FormInput {
-            DepDelay: " −5.5 ".into(),
-            Carrier: " ua".into(),
-            FlightNum: " 1545 ".into(),
-            Distance: "1400".into(),
+            dep_delay: " −5.5 ".into(),
+            carrier: " ua".into(),
+            flight_num: " 1545 ".into(),
+            distance: "1400".into(),
             ..good()
         };
         let request = read(&typed).unwrap();
-        assert_eq!(request.DepDelay, -5.5);
-        assert_eq!(request.Carrier, "UA");
-        assert_eq!(request.FlightNum.as_deref(), Some("1545"));
-        assert_eq!(request.Distance, Some(1400.0));
+        assert_eq!(request.dep_delay, -5.5);
+        assert_eq!(request.carrier, "UA");
+        assert_eq!(request.flight_num.as_deref(), Some("1545"));
+        assert_eq!(request.distance, Some(1400.0));
     }
 
     #[test]
@@ -222,13 +221,13 @@ mod tests {
         ] {
             let mut typed = good();
             match field {
-                "DepDelay" => typed.DepDelay = text.into(),
-                "Carrier" => typed.Carrier = text.into(),
-                "FlightDate" => typed.FlightDate = text.into(),
-                "Origin" => typed.Origin = text.into(),
-                "Dest" => typed.Dest = text.into(),
-                "FlightNum" => typed.FlightNum = text.into(),
-                _ => typed.Distance = text.into(),
+                "DepDelay" => typed.dep_delay = text.into(),
+                "Carrier" => typed.carrier = text.into(),
+                "FlightDate" => typed.flight_date = text.into(),
+                "Origin" => typed.origin = text.into(),
+                "Dest" => typed.dest = text.into(),
+                "FlightNum" => typed.flight_num = text.into(),
+                _ => typed.distance = text.into(),
             }
             let errors = read(&typed).unwrap_err();
             assert_eq!(errors.len(), 1, "{field}={text:?}: {errors:?}");
@@ -240,7 +239,7 @@ mod tests {
     #[test]
     fn all_bad_fields_are_named_at_once() {
         let typed =
-            FormInput { FlightNum: "?".into(), Distance: "?".into(), ..FormInput::default() };
+            FormInput { flight_num: "?".into(), distance: "?".into(), ..FormInput::default() };
         let errors = read(&typed).unwrap_err();
         let fields: Vec<_> = errors.keys().copied().collect();
         assert_eq!(

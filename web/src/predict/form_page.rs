@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn what_was_typed_comes_back_escaped_with_its_message_next_to_it() {
         let typed =
-            FormInput { Origin: "\"><script>alert(1)</script>".into(), ..FormInput::default() };
+            FormInput { origin: "\"><script>alert(1)</script>".into(), ..FormInput::default() };
         let errors = Errors::from([("Origin", "Origin is <b>wrong</b>".to_owned())]);
         let page = render(&typed, &errors, Asked::Nothing);
         assert!(page.contains("value=\"&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;\""));

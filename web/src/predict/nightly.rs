@@ -7,10 +7,10 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{self, Form, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Redirect, Response};
+use charts::numbers::thousands;
 use chrono::NaiveDate;
 use events::{
-    Answer, CLASS_LABELS, PREDICTION_RESULTS, PREDICTION_TASKS, PredictionRequest, parse_uuid,
-    task_id, task_ids,
+    Answer, PREDICTION_RESULTS, PREDICTION_TASKS, PredictionRequest, parse_uuid, task_id, task_ids,
 };
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::http::responses::{Asker, refuse};
 use crate::layout::page::Head::{Number, Text};
-use crate::layout::page::{self, Failure, count, page, table};
+use crate::layout::page::{self, Failure, page, table};
 use crate::paths;
 use crate::predict::form::{self, Errors, FormInput};
 use crate::predict::form_page::{Asked, View, form_page};
@@ -66,15 +66,15 @@ pub(crate) async fn ask(
     let day = now.date_naive();
     match leave(&app, &request, day).await {
         Ok(true) if asker == Asker::Person => {
-            Redirect::to(&format!("{}?id={}", results_path(day), request.UUID)).into_response()
+            Redirect::to(&format!("{}?id={}", results_path(day), request.uuid)).into_response()
         }
         Ok(false) => {
             let reason = "no more questions are taken today; please ask tomorrow";
             refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
         }
-        Ok(true) => Json(json!({ "status": "OK", "id": request.UUID })).into_response(),
+        Ok(true) => Json(json!({ "status": "OK", "id": request.uuid })).into_response(),
         Err(error) => {
-            tracing::error!(id = %request.UUID, "cannot keep the request: {error:#}");
+            tracing::error!(id = %request.uuid, "cannot keep the request: {error:#}");
             let reason = "the question could not be kept; please try again";
             refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
         }
@@ -88,7 +88,7 @@ async fn leave(app: &App, request: &PredictionRequest, day: NaiveDate) -> anyhow
         return Ok(false);
     }
     let mut task = serde_json::to_value(request)?;
-    task["_id"] = task_id(day, request.UUID).into();
+    task["_id"] = task_id(day, request.uuid).into();
     app.store.write_once(PREDICTION_TASKS, &[task]).await?;
     Ok(true)
 }
@@ -137,7 +137,7 @@ pub(crate) async fn results(
     let heads =
         [Text("Flight"), Text("Date"), Text("Route"), Number("Departure delay"), Text("Answer")];
     let intro = html! {
-        (count(n_tasks)) " questions were left on this day"
+        (thousands(n_tasks)) " questions were left on this day"
         @if n_tasks > ids.len() as u64 { ", of which these are some" } "; "
         code { "submit-job predict" } " answers them."
     };
@@ -153,13 +153,13 @@ pub(crate) async fn results(
 }
 
 fn row(request: &PredictionRequest, answer: Option<&Answer>) -> Markup {
-    let number = request.FlightNum.as_deref().unwrap_or_default();
+    let number = request.flight_num.as_deref().unwrap_or_default();
     html! {
         tr {
-            th scope="row" { (page::airline(&request.Carrier)) " " (number) }
-            td { (request.FlightDate) }
-            td { (page::airport(&request.Origin)) " → " (page::airport(&request.Dest)) }
-            td.number { (request.DepDelay) " min" }
+            th scope="row" { (page::airline(&request.carrier)) " " (number) }
+            td { (request.flight_date) }
+            td { (page::airport(&request.origin)) " → " (page::airport(&request.dest)) }
+            td.number { (request.dep_delay) " min" }
             td { (said(answer)) }
         }
     }
@@ -168,11 +168,7 @@ fn row(request: &PredictionRequest, answer: Option<&Answer>) -> Markup {
 fn said(answer: Option<&Answer>) -> String {
     match answer {
         None => "not yet".into(),
-        Some(Answer::Refused(refusal)) => refusal.Reason.clone(),
-        Some(Answer::Scored(prediction)) => {
-            let class = usize::try_from(prediction.Prediction).ok();
-            let label = class.and_then(|class| CLASS_LABELS.get(class));
-            label.map_or_else(|| "unknown class".into(), |l| format!("{} ({})", l.name, l.minutes))
-        }
+        Some(Answer::Rejected(refusal) | Answer::Expired(refusal)) => refusal.reason.clone(),
+        Some(Answer::Ok(prediction)) => prediction.prediction.title(),
     }
 }

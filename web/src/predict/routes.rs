@@ -58,8 +58,8 @@ pub(crate) async fn form_page(
             }
             Ok(Some(Found { answer, .. })) => {
                 let typed = match &answer {
-                    Answer::Scored(prediction) => FormInput::of(prediction),
-                    Answer::Refused(_) => example,
+                    Answer::Ok(prediction) => FormInput::of(prediction),
+                    Answer::Rejected(_) | Answer::Expired(_) => example,
                 };
                 let similar = answers::similar(&app.store, &answer).await;
                 (typed, Asked::Answered(Box::new(answer), similar))
@@ -95,9 +95,9 @@ pub(crate) async fn ask(
         Err(errors) => return invalid(&app, asker, &typed, &errors, Asked::Nothing).await,
     };
     match send(&app, &request).await {
-        Ok(()) => accepted(asker, request.UUID),
+        Ok(()) => accepted(asker, request.uuid),
         Err(error) => {
-            tracing::error!(id = %request.UUID, "cannot send the request: {error:#}");
+            tracing::error!(id = %request.uuid, "cannot send the request: {error:#}");
             unavailable(&app, asker, &typed).await
         }
     }
@@ -133,7 +133,7 @@ pub(crate) async fn response(State(app): State<Arc<App>>, Path(id): Path<String>
 
 /// Resolves when the brokers have the request on the topic.
 async fn send(app: &App, request: &PredictionRequest) -> Result<()> {
-    let key = request.UUID.to_string();
+    let key = request.uuid.to_string();
     let payload = request.encode();
     let record = FutureRecord::to(&app.request_topic).key(&key).payload(&payload);
     // a full queue means that Kafka has been away for long: say so at once

@@ -1,0 +1,246 @@
+//! Batch jobs from the command line: started, left alone, looked at, ended, resumed.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use cluster::remote::Remote;
+use jobs::history::{self, Record, State};
+use jobs::lake::Lake;
+use serde_json::Value;
+
+use crate::cli::{Batch, Cli, Command};
+use crate::config::{Environment, now};
+use crate::context::{self, JobContext, Master, run_name};
+use crate::driver::{self, Drive, JobOutcome, lacks_secrets, without_secrets};
+use crate::enrich::run_enrich;
+use crate::ingest::run_ingest;
+use crate::predict::run_predict;
+use crate::progress::{print, say};
+use crate::publish::run_publish;
+use crate::score::{run_evaluate, run_score};
+use crate::sql;
+use crate::train::run_train_command;
+
+/// How long `--no-wait` waits for the job's process to begin.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Exit code of success.
+pub const SUCCEEDED: u8 = 0;
+/// Exit code of a failure.
+pub const FAILED: u8 = 1;
+/// Exit code when there is no such job.
+const NO_SUCH_JOB: u8 = 3;
+/// Exit code of `--status` while the job runs.
+const RUNNING: u8 = 4;
+/// Exit code of `--status` when the job's driver is gone.
+const LOST: u8 = 5;
+/// Exit code of a job that a person ended, as of a program that Ctrl-C ended.
+const CANCELLED: u8 = 130;
+
+fn exit_code(state: State) -> u8 {
+    match state {
+        State::Succeeded => SUCCEEDED,
+        State::Failed => FAILED,
+        State::Running => RUNNING,
+        State::Lost => LOST,
+        State::Cancelled => CANCELLED,
+    }
+}
+
+/// Runs a batch job and keeps its record; returns the exit code.
+pub async fn run(
+    cli: &Cli,
+    job: &Batch,
+    around: &Environment,
+    shutdown: impl Future<Output = ()>,
+) -> Result<u8> {
+    let id = cli.job_id.clone().unwrap_or_else(|| run_name(now()));
+    if cli.no_wait {
+        return leave_alone(cli, around, &id).await;
+    }
+    let master = cli.session.master();
+    let record = Record {
+        name: cli.name.clone().unwrap_or_else(|| job.name().to_owned()),
+        command: job.name().to_owned(),
+        arguments: without_secrets(&around.arguments),
+        master: master.to_string(),
+        user: around.user.clone(),
+        started: now(),
+        alive: now(),
+        ended: None,
+        state: State::Running,
+        error: None,
+        result: Value::Null,
+        id,
+    };
+    drive(cli, job, around, &master, record, shutdown).await
+}
+
+/// Runs the job of a record again, where it was.
+pub async fn resume(
+    cli: &Cli,
+    around: &Environment,
+    id: &str,
+    shutdown: impl Future<Output = ()>,
+) -> Result<u8> {
+    let lake = Lake::open(&cli.session.data, &around.store_options)?;
+    let Some(record) = history::get(&lake, id).await? else { return no_such_job(&lake, id) };
+    let state = record.state_at(now());
+    ensure!(state != State::Running, "{id} is running; its driver sent a heartbeat");
+    ensure!(state != State::Succeeded, "{id} has succeeded already");
+    ensure!(
+        !lacks_secrets(&record.arguments),
+        "{id} was started with secrets, which its record does not hold; start it again"
+    );
+    let line = ["submit-job"].into_iter().chain(record.arguments.iter().map(String::as_str));
+    let mut earlier = Cli::try_parse_from(line).with_context(|| format!("arguments of {id}"))?;
+    earlier.session.data.clone_from(&cli.session.data);
+    earlier.session.tls = cli.session.tls.clone();
+    let Some(Command::Batch(job)) = &earlier.command else { bail!("{id} is no batch job") };
+    let recorded = record.master.parse::<Master>()?;
+    let master = cli.session.master.clone().unwrap_or(recorded);
+    let record = Record {
+        master: master.to_string(),
+        user: around.user.clone(),
+        started: now(),
+        alive: now(),
+        ended: None,
+        state: State::Running,
+        error: None,
+        ..record
+    };
+    drive(&earlier, job, around, &master, record, shutdown).await
+}
+
+async fn drive(
+    cli: &Cli,
+    job: &Batch,
+    around: &Environment,
+    master: &Master,
+    record: Record,
+    shutdown: impl Future<Output = ()>,
+) -> Result<u8> {
+    let id = record.id.clone();
+    let opened = context::open(&cli.session, master, &id, &around.store_options).await?;
+    let JobContext { lake, remote, shown, .. } = &opened;
+    let (lake, remote, shown) = (lake.clone(), remote.clone(), Arc::clone(shown));
+    let drive = Drive { lake, remote, shown, now };
+    let ended = drive.run(record, work(job, around, &opened), shutdown).await?;
+    match ended {
+        JobOutcome::Succeeded => Ok(SUCCEEDED),
+        JobOutcome::Cancelled => {
+            say(&format!("cancelled; `submit-job --resume {id}` goes on"));
+            Ok(CANCELLED)
+        }
+        JobOutcome::Failed(error) => {
+            say(&format!("error: {error:#}"));
+            say(&format!("`submit-job --resume {id}` tries again from where it was"));
+            Ok(FAILED)
+        }
+    }
+}
+
+/// The job itself; what came of it goes to its record.
+async fn work(job: &Batch, around: &Environment, opened: &JobContext) -> Result<Value> {
+    let lake = &opened.lake;
+    match job {
+        Batch::Ingest(args) => run_ingest(opened, args).await,
+        Batch::Train(args) => run_train_command(opened, args).await,
+        Batch::Evaluate(args) => run_evaluate(opened, args).await,
+        Batch::Score(args) => run_score(opened, args).await,
+        Batch::Publish(args) => run_publish(opened, &args.open(lake, around).await?).await,
+        Batch::Enrich(args) => run_enrich(&args.store.open(lake, around).await?, args, now()).await,
+        Batch::Predict(args) => {
+            let store = args.store.open(lake, around).await?;
+            run_predict(lake, &store, args.day, now()).await
+        }
+        Batch::Sql(args) => sql::run(opened, args).await,
+    }
+}
+
+/// Starts this program again, for the job alone, prints the job's id, and leaves it.
+async fn leave_alone(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
+    let lake = Lake::open(&cli.session.data, &around.store_options)?;
+    let log = lake.local_path(&history::path(id, "log")?);
+    let output = match &log {
+        Some(path) => {
+            path.parent().map(std::fs::create_dir_all).transpose()?;
+            Stdio::from(std::fs::File::create(path).with_context(|| path.display().to_string())?)
+        }
+        None => Stdio::null(),
+    };
+    let program = std::env::current_exe().context("this program's file")?;
+    let mut child = tokio::process::Command::new(program)
+        .args(around.arguments.iter().filter(|argument| *argument != "--no-wait"))
+        .args(["--job-id", id])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(output)
+        // Ctrl-C in this terminal is not for it
+        .process_group(0)
+        .spawn()
+        .context("cannot start a process for the job")?;
+    let started = tokio::time::Instant::now();
+    while history::get(&lake, id).await?.is_none() {
+        let log = log.as_ref().map_or(String::new(), |path| format!("; see {}", path.display()));
+        if let Some(status) = child.try_wait()? {
+            bail!("the job's process has ended: {status}{log}");
+        }
+        ensure!(started.elapsed() < BEGIN_PATIENCE, "the job's process does not begin{log}");
+        tokio::time::sleep(POLL).await;
+    }
+    print(id);
+    Ok(SUCCEEDED)
+}
+
+/// Prints the record of a job; its state is the exit code.
+pub async fn status(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
+    let lake = Lake::open(&cli.session.data, &around.store_options)?;
+    let Some(mut record) = history::get(&lake, id).await? else { return no_such_job(&lake, id) };
+    record.state = record.state_at(now());
+    print(&serde_json::to_string_pretty(&record)?);
+    Ok(exit_code(record.state))
+}
+
+/// Ends a job.
+pub async fn kill(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
+    let lake = Lake::open(&cli.session.data, &around.store_options)?;
+    let Some(record) = history::get(&lake, id).await? else { return no_such_job(&lake, id) };
+    let remote = match record.master.parse()? {
+        Master::Cluster(address) => Some(Remote::new(&address, &cli.session.tls.load()?, id)?),
+        Master::Local(_) => None,
+    };
+    driver::kill(&lake, record, remote.as_ref(), now).await?;
+    Ok(SUCCEEDED)
+}
+
+/// Lists the jobs, the last one first.
+pub async fn list(cli: &Cli, around: &Environment) -> Result<u8> {
+    let lake = Lake::open(&cli.session.data, &around.store_options)?;
+    print(&format!(
+        "{:<28} {:<12} {:<10} {:<20} {:>8}  {}",
+        "id", "name", "state", "started", "seconds", "master"
+    ));
+    for record in history::list(&lake).await? {
+        let until = record.ended.unwrap_or(record.alive);
+        let seconds = (until - record.started).as_seconds_f64();
+        print(&format!(
+            "{:<28} {:<12} {:<10} {:<20} {seconds:>8.1}  {}",
+            record.id,
+            record.name,
+            record.state_at(now()).to_string(),
+            record.started.format("%Y-%m-%d %H:%M:%S"),
+            record.master
+        ));
+    }
+    Ok(SUCCEEDED)
+}
+
+fn no_such_job(lake: &Lake, id: &str) -> Result<u8> {
+    say(&format!("there is no job {id} under {}", lake.root()));
+    Ok(NO_SUCH_JOB)
+}

@@ -1,0 +1,86 @@
+//! What programs read of their surroundings, once, at their start: arguments, environment, clock,
+//! signals, and where log lines go.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use cluster::settings::Setting;
+use tracing_subscriber::EnvFilter;
+
+/// What an object store's driver reads: the variables with these beginnings.
+const STORE_VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+/// Beginning of the variables that are properties of librdkafka, the rest in capitals with `_`.
+const KAFKA_PREFIX: &str = "TARMAC_KAFKA_CONF_";
+
+/// The surroundings of a program.
+#[derive(Clone)]
+pub struct Environment {
+    /// The command line, without the program.
+    pub arguments: Vec<String>,
+    /// Who started it.
+    pub user: String,
+    /// What object stores need, named in lower case: `AWS_REGION` becomes `aws_region`.
+    pub store_options: Vec<Setting>,
+    /// Properties of Kafka's clients: `TARMAC_KAFKA_CONF_SASL_PASSWORD` becomes `sasl.password`.
+    pub kafka_properties: Vec<Setting>,
+    /// Where the SQL shell keeps its history, when there is a home directory.
+    pub shell_history: Option<PathBuf>,
+}
+
+impl Environment {
+    /// Reads them.
+    #[expect(clippy::disallowed_methods, reason = "a program reads its surroundings here, once")]
+    pub fn read() -> Self {
+        let is_for_stores = |name: &str| STORE_VARIABLES.iter().any(|s| name.starts_with(s));
+        Self {
+            arguments: std::env::args().skip(1).collect(),
+            user: std::env::var("USER").unwrap_or_else(|_| "unknown".into()),
+            store_options: std::env::vars()
+                .filter(|(name, _)| is_for_stores(name))
+                .map(|(name, value)| (name.to_ascii_lowercase(), value))
+                .collect(),
+            kafka_properties: std::env::vars()
+                .filter_map(|(name, value)| {
+                    let name = name.strip_prefix(KAFKA_PREFIX)?.to_ascii_lowercase();
+                    Some((name.replace('_', "."), value))
+                })
+                .collect(),
+            shell_history: std::env::var_os("HOME")
+                .map(|home| PathBuf::from(home).join(".tarmac_sql_history")),
+        }
+    }
+}
+
+/// The clock.
+#[expect(clippy::disallowed_methods, reason = "the clock of the program")]
+pub fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+/// Sends log lines of `level` and above to standard error; `RUST_LOG` takes precedence.
+pub fn log(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// Done at the first Ctrl-C or SIGTERM after the call, also when it is not waited for yet.
+pub fn signal() -> impl Future<Output = ()> + Send + 'static {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) else {
+            tracing::error!("signals cannot be waited for; the program ends at once on one");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+}

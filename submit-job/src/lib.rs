@@ -1,0 +1,24 @@
+//! What people type: the commands of the one program, their arguments, and the driver of batch
+//! jobs, which starts them, shows how far they are, and keeps their records.
+
+pub mod batch;
+pub mod cli;
+pub mod config;
+pub mod context;
+pub mod demo;
+pub mod dlq;
+pub mod driver;
+pub mod enrich;
+pub mod ingest;
+pub mod models;
+pub mod offsets;
+pub mod predict;
+pub mod progress;
+pub mod publish;
+pub mod retention;
+pub mod score;
+pub mod servers;
+pub mod sql;
+pub mod stream;
+pub mod train;
+pub mod web;

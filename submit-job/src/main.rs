@@ -1,0 +1,122 @@
+//! `submit-job`: the one program. Starts jobs and services, and looks after them.
+
+use anyhow::Result;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use cluster::{executor, local_cluster, scheduler};
+use jobs::lake::Lake;
+use submit_job::batch::{self, FAILED, SUCCEEDED};
+use submit_job::cli::{Administration, Batch, Cli, Command, Service};
+use submit_job::config::{Environment, log, now, signal};
+use submit_job::context::{self, JobContext};
+use submit_job::dlq::run_dlq;
+use submit_job::models::run_models;
+use submit_job::offsets::run_offsets;
+use submit_job::progress::{print, say};
+use submit_job::retention::run_gc;
+use submit_job::stream::{StreamAction, StreamArgs, run_stream};
+use submit_job::web::run_web;
+use submit_job::{demo, sql};
+
+#[tokio::main]
+async fn main() {
+    let code = run(Cli::parse(), Environment::read()).await.unwrap_or_else(|error| {
+        say(&format!("error: {error:#}"));
+        FAILED
+    });
+    // not by returning: that would wait for what was cancelled and has not noticed yet
+    std::process::exit(code.into())
+}
+
+async fn run(cli: Cli, around: Environment) -> Result<u8> {
+    log(log_level(&cli));
+    if let Some(id) = &cli.status {
+        return batch::status(&cli, &around, id).await;
+    } else if let Some(id) = &cli.kill {
+        return batch::kill(&cli, &around, id).await;
+    } else if let Some(id) = &cli.resume {
+        return batch::resume(&cli, &around, id, signal()).await;
+    } else if cli.list {
+        return batch::list(&cli, &around).await;
+    }
+    let Some(command) = &cli.command else {
+        Cli::command().error(ErrorKind::MissingSubcommand, "what to do?").exit()
+    };
+    match command {
+        Command::Batch(Batch::Sql(args)) if args.is_shell() => {
+            let opened = open(&cli, &around).await?;
+            sql::interact(&opened, around.shell_history).await?;
+        }
+        Command::Batch(job) => return batch::run(&cli, job, &around, signal()).await,
+        Command::Service(service) => serve(&cli, service, &around).await?,
+        Command::Administration(Administration::Dlq(args)) => {
+            let lake = Lake::open(&cli.session.data, &around.store_options)?;
+            run_dlq(&lake, args, &args.kafka().properties(&around)?, &around).await?;
+        }
+        Command::Administration(Administration::Models(args)) => {
+            run_models(&Lake::open(&cli.session.data, &around.store_options)?, args).await?;
+        }
+        Command::Administration(Administration::Gc(args)) => {
+            run_gc(&Lake::open(&cli.session.data, &around.store_options)?, args, now()).await?;
+        }
+    }
+    Ok(SUCCEEDED)
+}
+
+/// Services log what they do, commands only what a person must know.
+fn log_level(cli: &Cli) -> &'static str {
+    use Service::{Executor, Scheduler, Stream, Web};
+    match &cli.command {
+        Some(Command::Service(Stream(StreamArgs::Instead(_)))) => "warn",
+        Some(Command::Service(Stream(_) | Web(_) | Scheduler(_) | Executor(_))) => "info",
+        _ => "warn",
+    }
+}
+
+/// Runs a service until it is told to end.
+async fn serve(cli: &Cli, service: &Service, around: &Environment) -> Result<()> {
+    let (options, tls) = (&around.store_options, &cli.session.tls);
+    match service {
+        Service::Demo(args) => {
+            let opened = open(cli, around).await?;
+            demo::run(&opened, args, now, signal()).await
+        }
+        Service::Stream(StreamArgs::Answer(args)) => {
+            let shutdown = signal();
+            let lake = Lake::open(&cli.session.data, options)?;
+            let properties = args.kafka.properties(around)?;
+            args.kafka.topics()?;
+            let store = args.store.open(&lake, around).await?;
+            run_stream(&lake, &store, args, &properties, now, shutdown).await
+        }
+        Service::Stream(StreamArgs::Instead(action)) => {
+            let StreamAction::Offsets(args) = action.as_ref();
+            let lake = Lake::open(&cli.session.data, options)?;
+            let properties = args.group().kafka.properties(around)?;
+            let store = args.group().store.open(&lake, around).await?;
+            run_offsets(&store, args, &properties).await
+        }
+        Service::Web(args) => {
+            let shutdown = signal();
+            let lake = Lake::open(&cli.session.data, options)?;
+            let properties = args.kafka.properties(around)?;
+            let store = args.store.open(&lake, around).await?;
+            run_web(store, args, &properties, now, shutdown).await
+        }
+        Service::Cluster(args) => {
+            let on_ready = |cluster: &str, address: &str| {
+                say(cluster);
+                print(address);
+            };
+            local_cluster::run(args, on_ready, signal()).await
+        }
+        Service::Scheduler(args) => scheduler::run(args, tls, options.clone(), signal()).await,
+        Service::Executor(args) => executor::run(args, tls, options.clone()).await,
+    }
+}
+
+/// What a job runs in that leaves no record.
+async fn open(cli: &Cli, around: &Environment) -> Result<JobContext> {
+    let id = context::run_name(now());
+    context::open(&cli.session, &cli.session.master(), &id, &around.store_options).await
+}

@@ -1,0 +1,101 @@
+//! Progress on a terminal as a bar, elsewhere as plain lines.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+
+use cluster::remote::Tasks;
+use indicatif::{ProgressBar, ProgressStyle};
+use jobs::progress::Progress;
+
+/// Shows what a job tells.
+pub struct Shown {
+    bar: Option<ProgressBar>,
+    /// The last line, so that none is repeated.
+    last: Mutex<String>,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("  {bar:20} {percent:>3} %  {prefix}{msg}");
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(0).with_style(style)
+        });
+        Self { bar, last: Mutex::new(String::new()) }
+    }
+}
+
+impl Shown {
+    /// Shows a step.
+    pub fn show(&self, progress: Progress) {
+        match (&self.bar, progress) {
+            (Some(bar), Progress::Stage(stage)) => {
+                bar.println(format!("  {stage}"));
+                // how far the stage before was says nothing about this one
+                bar.set_length(1);
+                bar.set_position(0);
+                bar.set_message("");
+            }
+            (Some(bar), Progress::Bytes { done, total }) => {
+                bar.set_length(total);
+                bar.set_position(done);
+                bar.set_message("bytes read");
+            }
+            (Some(bar), Progress::Level { n_trees, done, total }) => {
+                bar.set_length(total.into());
+                bar.set_position(done.into());
+                bar.set_message(format!("{done} of {total} levels, {n_trees} trees"));
+            }
+            (Some(bar), Progress::Published { collection, n_documents }) => {
+                bar.println(format!("  {collection}: {n_documents} documents"));
+            }
+            (None, Progress::Published { collection, n_documents }) => {
+                self.line(format!("{collection}: {n_documents} documents"));
+            }
+            (None, Progress::Stage(stage)) => self.line(stage.to_owned()),
+            (None, Progress::Bytes { done, total }) => {
+                // whole quarters only: a log needs no more
+                let quarters = 4 * done / total.max(1);
+                self.line(format!("{} % read", 25 * quarters));
+            }
+            (None, Progress::Level { n_trees, done, total }) => {
+                self.line(format!("{done} of {total} levels of {n_trees} trees grown"));
+            }
+        }
+    }
+
+    /// Shows how far the queries are that run on a cluster; a terminal's bar only.
+    pub fn tasks(&self, tasks: Tasks) {
+        if let (Some(bar), true) = (&self.bar, tasks.total > 0) {
+            bar.set_prefix(format!("{} of {} tasks  ", tasks.done, tasks.total));
+        }
+    }
+
+    /// Removes the bar.
+    pub fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn line(&self, line: String) {
+        // a poisoned line is still a line
+        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *last != line {
+            say(&format!("  {line}"));
+            *last = line;
+        }
+    }
+}
+
+/// Says something to the person who started the program.
+#[expect(clippy::print_stderr, reason = "the one place that talks to the terminal")]
+pub fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Prints a result, for people or for a pipe.
+pub fn print(text: &str) {
+    // a reader that has seen enough closes its end; that is no error of ours
+    _ = writeln!(std::io::stdout(), "{text}");
+}

@@ -1,0 +1,52 @@
+//! `submit-job score` and `submit-job evaluate`: a model over all flights, and over those that its
+//! training held out.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use jobs::predict::score::{evaluate, open_model, score};
+use serde_json::{Value, json};
+
+use crate::context::JobContext;
+use crate::progress::{print, say};
+
+/// Arguments of `evaluate` and `score`.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// Version of the model [default: the champion]
+    #[arg(long)]
+    pub model: Option<String>,
+}
+
+/// Evaluates a model on the flights that its training held out, and prints its metrics as JSON.
+pub async fn run_evaluate(opened: &JobContext, args: &ModelArgs) -> Result<Value> {
+    let JobContext { ctx, lake, shown, .. } = opened;
+    let model = open_model(lake, args.model.as_deref()).await?;
+    let version = model.version().to_owned();
+    let evaluation = evaluate(ctx, lake, model, &|progress| shown.show(progress)).await;
+    shown.clear();
+    let evaluation = evaluation?;
+    let result = json!({
+        "model": version,
+        "holdout_rows": evaluation.n_rows(),
+        "metrics": evaluation.metrics,
+        "confusion": evaluation.confusion,
+    });
+    print(&serde_json::to_string_pretty(&result)?);
+    Ok(result)
+}
+
+/// Scores all flights.
+pub async fn run_score(opened: &JobContext, args: &ModelArgs) -> Result<Value> {
+    let JobContext { ctx, lake, id, shown, .. } = opened;
+    let started = Instant::now();
+    let model = open_model(lake, args.model.as_deref()).await?;
+    let version = model.version().to_owned();
+    let scored = score(ctx, lake, id, model, &|progress| shown.show(progress)).await;
+    shown.clear();
+    let (n_rows, url) = scored?;
+    let seconds = started.elapsed().as_secs_f64();
+    say(&format!("scored {n_rows} flights with {version} in {seconds:.1} s; they are in {url}"));
+    Ok(json!({ "model": version, "rows": n_rows, "predictions": url }))
+}

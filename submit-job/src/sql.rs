@@ -1,0 +1,152 @@
+//! `submit-job sql`: SQL over the data root; statements come from the command line, a file, or a
+//! terminal.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use cluster::settings::is_secret;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::util::pretty::pretty_format_batches;
+use datafusion::prelude::SessionContext;
+use jobs::models::registry;
+use jobs::train::training::{feature_names, register_training};
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+use serde_json::{Value, json};
+use udf::functions::model::Models;
+use udf::model::artefact::ForestParams;
+
+use crate::context::JobContext;
+use crate::progress::{print, say};
+
+/// Largest statement, in bytes.
+const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Arguments of `sql`.
+#[derive(Debug, Args)]
+pub struct Sql {
+    /// Statement to run; without -c and -f a shell reads statements from the terminal
+    #[arg(short, long, value_name = "STATEMENT", conflicts_with = "file")]
+    pub command: Option<String>,
+    /// File with statements, separated by semicolons
+    #[arg(short, long)]
+    pub file: Option<PathBuf>,
+}
+
+impl Sql {
+    /// Whether statements are read from the terminal: then it is no batch job.
+    pub fn is_shell(&self) -> bool {
+        self.command.is_none() && self.file.is_none()
+    }
+}
+
+/// Runs the statements of the command line or of a file.
+pub async fn run(opened: &JobContext, args: &Sql) -> Result<Value> {
+    prepare(opened).await?;
+    if let Some(path) = &args.file {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        return execute(&opened.ctx, &text).await.with_context(|| path.display().to_string());
+    }
+    execute(&opened.ctx, args.command.as_deref().unwrap_or_default()).await
+}
+
+/// Reads statements, each ended by a semicolon, from the terminal, or from a pipe.
+pub async fn interact(opened: &JobContext, history: Option<PathBuf>) -> Result<()> {
+    prepare(opened).await?;
+    let mut lines = DefaultEditor::new()?;
+    if let Some(path) = &history {
+        // there is none at first
+        _ = lines.load_history(path);
+    }
+    if std::io::stdin().is_terminal() {
+        say(
+            "Tables: flights, distances, features, training. A statement ends with ;  Ctrl-D ends.",
+        );
+    }
+    let mut statement = String::new();
+    loop {
+        let prompt = if statement.is_empty() { "tarmac> " } else { "     -> " };
+        match lines.readline(prompt) {
+            Ok(line) => statement.push_str(&line),
+            // a statement is given up, the shell stays
+            Err(ReadlineError::Interrupted) => statement.clear(),
+            Err(ReadlineError::Eof) => break,
+            Err(error) => return Err(error.into()),
+        }
+        if statement.len() > STATEMENT_BYTES_MAX {
+            bail!("a statement of more than {STATEMENT_BYTES_MAX} bytes");
+        }
+        if !statement.trim_end().ends_with(';') {
+            statement.extend((!statement.trim().is_empty()).then_some('\n'));
+            continue;
+        }
+        // what may hold a secret is not written down
+        if !is_secret(&statement) {
+            lines.add_history_entry(statement.trim())?;
+        }
+        run_interruptibly(opened, &statement).await;
+        statement.clear();
+    }
+    if !statement.trim().is_empty() {
+        run_interruptibly(opened, &statement).await;
+    }
+    if let Some(path) = &history {
+        lines.save_history(path).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Runs statements until they end or Ctrl-C cancels them, on the cluster too.
+async fn run_interruptibly(opened: &JobContext, statements: &str) {
+    let ended = tokio::select! {
+        ended = execute(&opened.ctx, statements) => ended,
+        _ = tokio::signal::ctrl_c() => match &opened.remote {
+            Some(remote) => remote.cancel().await.and_then(|_| bail!("cancelled")),
+            None => Err(anyhow::anyhow!("cancelled")),
+        },
+    };
+    if let Err(error) = ended {
+        say(&format!("{error:#}"));
+    }
+}
+
+/// Makes the relations and functions that statements may name. Without flights there are none.
+async fn prepare(opened: &JobContext) -> Result<()> {
+    let JobContext { ctx, lake, .. } = opened;
+    if lake.list("flights/").await?.is_empty() {
+        say("there are no flights yet; `submit-job ingest` makes them");
+        return Ok(());
+    }
+    lake.register_flights(ctx).await?;
+    let champion = registry::champion(lake).await?.map(Arc::new);
+    let holdout = champion
+        .as_ref()
+        .map_or(ForestParams::default().holdout, |champion| champion.model().params.holdout);
+    register_training(ctx, holdout, &feature_names(ctx).await?).await?;
+    let models = champion.map(|champion| ("champion".to_owned(), champion));
+    registry::register(ctx, Models::from_iter(models));
+    Ok(())
+}
+
+/// Runs statements that semicolons separate, and prints what each gives.
+async fn execute(ctx: &SessionContext, text: &str) -> Result<Value> {
+    let mut n_rows = 0;
+    let dialect = ctx.state().config_options().sql_parser.dialect;
+    let statements = {
+        let dialect = datafusion::sql::sqlparser::dialect::dialect_from_str(dialect)
+            .context("the configured SQL dialect is unknown")?;
+        datafusion::sql::parser::DFParser::parse_sql_with_dialect(text, dialect.as_ref())?
+    };
+    for statement in statements {
+        let plan = ctx.state().statement_to_plan(statement).await?;
+        let batches = ctx.execute_logical_plan(plan).await?.collect().await?;
+        n_rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        if batches.iter().any(|batch| batch.num_columns() > 0) {
+            print(&pretty_format_batches(&batches)?.to_string());
+        }
+    }
+    Ok(json!({ "rows": n_rows }))
+}
