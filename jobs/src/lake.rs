@@ -8,7 +8,7 @@
 //! models/<sha256>.evaluation.json       how a model was evaluated, for the pages
 //! predictions/<run>/*.parquet           answers of a batch
 //! jobs/<id>.json                        the history of jobs
-//! training/<run>/                       codes and checkpoint of a training run; gone when it ends
+//! training/<run>/                       indices, checkpoint of a training run; gone at its end
 //! staging/<run>/                        what a run is writing; gone when it ends
 //! ```
 

@@ -276,7 +276,7 @@ impl Serving {
 }
 
 /// Says which feature of a model there is not, in a session that knows the relation `features`.
-async fn check_features(ctx: &SessionContext, scorer: &Scorer) -> Result<()> {
+pub async fn check_features(ctx: &SessionContext, scorer: &Scorer) -> Result<()> {
     let Ok(features) = ctx.table("features").await else { return Ok(()) };
     match features.schema().field_with_unqualified_name("features")?.data_type() {
         DataType::Struct(fields) => Ok(scorer.encoder().check(fields)?),

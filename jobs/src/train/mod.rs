@@ -55,8 +55,7 @@ pub async fn train(
 ) -> Result<Report> {
     let mut clock = PhaseClock::start();
     lake.register_flights(ctx).await?;
-    let all = feature_names(ctx).await?;
-    let used = options.features.among(&all)?;
+    let used = options.features.among(&feature_names(ctx).await?)?;
     let holdout = options.params.get().holdout;
     register_training(ctx, holdout, &used).await?;
 
@@ -98,7 +97,7 @@ pub async fn train(
     model.holdout = forest.metrics;
     let predicted = forest.predicted();
     model.reference = Some(ReferenceDistribution { features: buckets, predicted });
-    let previous = evaluate_previous(ctx, previous.as_deref(), holdout, &all).await?;
+    let previous = evaluate_previous(ctx, previous.as_deref(), holdout).await?;
     clock.end("evaluation", forest.n_rows());
 
     on_progress(Progress::Stage("training the logistic baseline"));
@@ -236,23 +235,20 @@ pub async fn evaluate(ctx: &SessionContext, name: &str) -> Result<Evaluation> {
 }
 
 /// The champion before, on the same held-out rows. It may use other features; `None` when it uses
-/// one that there is no more.
+/// one that there is no more, or that has become text or a number since.
 async fn evaluate_previous(
     ctx: &SessionContext,
     champion: Option<&Scorer>,
     holdout: f64,
-    all: &[String],
 ) -> Result<Option<Previous>> {
     let Some(champion) = champion else { return Ok(None) };
-    let model = champion.model();
-    let names: Vec<String> = model.features.iter().map(|spec| spec.name.clone()).collect();
-    if let Some(gone) = names.iter().find(|name| !all.contains(name)) {
-        tracing::warn!(
-            feature = gone,
-            "the champion before cannot be evaluated: it uses a feature that is gone"
-        );
+    if let Err(error) = registry::check_features(ctx, champion).await {
+        let error = format!("{error:#}");
+        tracing::warn!(error, "the champion before cannot be evaluated");
         return Ok(None);
     }
+    let model = champion.model();
+    let names: Vec<String> = model.features.iter().map(|spec| spec.name.clone()).collect();
     register_training(ctx, holdout, &names).await?;
     Ok(Some(Previous {
         version: champion.version().to_owned(),

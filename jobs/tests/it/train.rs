@@ -367,6 +367,13 @@ async fn a_champion_of_a_feature_that_is_gone_does_not_serve_and_is_no_hindrance
     options.features.with.clear();
     let report = train(&session(2), &lake, "run", &options, &|_| {}).await.unwrap();
     assert!(report.previous.is_none(), "it cannot be evaluated");
+
+    // the same where a number has become a text
+    let mut of_text = shipped().await.report.model.clone();
+    of_text.features[5].name = "crs_dep".into();
+    registry::promote(&lake, &registry::save(&lake, &of_text).await.unwrap()).await.unwrap();
+    let report = train(&session(2), &lake, "run", &options, &|_| {}).await.unwrap();
+    assert!(report.previous.is_none(), "it cannot be evaluated");
     assert_ne!(registry::champion(&lake).await.unwrap().unwrap().version(), other);
 }
 

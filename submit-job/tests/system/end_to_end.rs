@@ -140,6 +140,9 @@ async fn the_night_answers_what_was_left(world: &World) {
 async fn flights_become_answers_through_real_servers() {
     let world = World::start().await;
     learn(&world);
+    // features are those of the step, so they are known where there are flights
+    let typo = ["train", "--without", "colour"];
+    fails(submit_job(&world.data()).args(typo), "there is no feature \"colour\"; there are");
     let mut stream = world.with_servers("stream");
     let stream = Process::start(stream.args(["--trigger", "interval:300ms"]));
     let port = free_port();
@@ -217,14 +220,18 @@ fn what_is_missing_is_said_in_one_line() {
         (&["train"][..], "there are no flights under"),
         (&["ingest", "nowhere.csv"], "nowhere.csv: there is no such file"),
         (&["train", "--trees", "0"], "--trees is 0"),
-        (&["train", "--without", "colour"], "there is no feature \"colour\""),
         (&["stream", "--kafka", "127.0.0.1:1"], "there is no champion under"),
         (&["publish", "--mongo", "mongodb://u@127.0.0.1:1"], "no MongoDB answers at"),
         (&["publish", "--mongo", "mongodb://u:secret@127.0.0.1:1"], "a password on the command"),
     ] {
-        let output = submit_job(directory.path()).args(args).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains(says), "{args:?}: {said}");
-        assert!(!said.contains("secret") && !said.contains("stack backtrace"), "{said}");
+        fails(submit_job(directory.path()).args(args), says);
     }
+}
+
+/// Runs a command that fails and says why, and no secret.
+fn fails(command: &mut Command, says: &str) {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(says), "{command:?}: {said}");
+    assert!(!said.contains("secret") && !said.contains("stack backtrace"), "{said}");
 }

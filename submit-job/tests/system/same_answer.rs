@@ -201,7 +201,7 @@ async fn partial_and_final_histograms_are_on_different_stages() {
     let pass = Growth::new(&params, &[&indices]).next_pass(1 << 20).unwrap();
     ctx.register_udaf(TreeHistogram::new(pass.into()).into_udaf());
     let plan = staged_plan(&ctx, sql::HISTOGRAM).await;
-    let golden = repository().join("cluster/tests/golden/stages_of_43_histogram.txt");
+    let golden = repository().join("submit-job/tests/golden/stages_of_43_histogram.txt");
     if is_update() {
         std::fs::write(&golden, &plan).unwrap();
     }

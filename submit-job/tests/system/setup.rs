@@ -25,7 +25,7 @@ pub const ANSWERS: &str = "flight_delay_classification_response";
 pub const REJECTED: &str = "flight_delay_classification_rejected";
 pub const DEAD_LETTERS: &str = "flight_delay_classification_request.dlq";
 /// How long anything may take on a busy machine before the test says that it does not happen.
-pub const DEADLINE: Duration = Duration::from_secs(90);
+pub const DEADLINE: Duration = Duration::from_secs(240);
 pub const POLL: Duration = Duration::from_millis(50);
 
 pub fn repository() -> PathBuf {

@@ -129,7 +129,7 @@ pub(crate) struct Block<'a> {
     pub(crate) labels: &'a [u8],
     /// `n_features` indices a row.
     pub(crate) indices: &'a [u16],
-    /// Encoding of a row.
+    /// Indices of a row.
     pub(crate) n_features: usize,
     /// Weight of each row in the tree that is counted.
     pub(crate) weights: &'a [u8],

@@ -1,4 +1,4 @@
-//! What all pages share: their layout, charts, and the files that they load.
+//! What all pages share: their layout, and the files that they load.
 
 pub(crate) mod assets;
 pub(crate) mod page;
