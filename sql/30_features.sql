@@ -5,7 +5,8 @@
 -- The only definition of every feature, for training, where flights is years of Parquet, and for
 -- serving, where it is the current micro-batch of requests. The fields of the struct are the list
 -- of features: their names are what people choose them by and what a model finds them by, texts are
--- categorical, numbers are numeric. Another line here is another feature.
+-- categorical, numbers and truth values are numeric. Another line here is another feature, and a
+-- line less is one less, but for dep_delay: sql/40_training.sql leaves out flights without it.
 --
 -- Beside them: what names a flight, and, passed through unread, what became of it (null for a
 -- request).

@@ -3,10 +3,32 @@
 //! What a job does never knows where it runs: the context is given, in process or a cluster's. A
 //! folder is a stage, in the order of the data: [`ingest`] → [`train`] → [`predict`], or
 //! [`stream`]; [`publish`] makes what pages show. Stages share the ground floor ([`lake`], where
-//! data at rest lives, [`sql`], the steps, [`write`](mod@write), [`history`], [`progress`]) and
-//! [`models`], and do not know each other; only `predict` uses what `train` and `stream` make of
-//! rows.
+//! data at rest lives, [`sql`], the steps, [`functions`] and [`features`],
+//! [`write`](mod@write), [`history`], [`progress`]) and [`models`], and do not know each other;
+//! only `predict` uses what `train` and `stream` make of rows.
+//!
+//! ```
+//! use datafusion::prelude::SessionContext;
+//! use jobs::lake::Lake;
+//! use jobs::train::{options::TrainOptions, train};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let root = directory.path().display().to_string();
+//! # let runtime = tokio::runtime::Runtime::new()?;
+//! # runtime.block_on(async {
+//! // programs take one from `cluster::session`, which knows the functions of the steps
+//! let ctx = SessionContext::new();
+//! let lake = Lake::open(&root, &[])?;
+//! let trained = train(&ctx, &lake, "first", &TrainOptions::default(), &|_| ()).await;
+//! let error = trained.unwrap_err().to_string();
+//! assert!(error.starts_with("there are no flights under file://"), "{error}");
+//! # anyhow::Ok(())
+//! # })?;
+//! # anyhow::Ok(())
+//! ```
 
+pub mod features;
+pub mod functions;
 pub mod gc;
 pub mod history;
 pub mod ingest;

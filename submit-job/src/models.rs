@@ -56,8 +56,9 @@ pub async fn run_models(lake: &Lake, args: &Models) -> Result<()> {
             Ok(())
         }
         Action::Promote { model } => {
-            // what cannot be read must not serve
-            let (version, _) = open(lake, Some(model)).await?;
+            let version = registry::find(lake, model).await?;
+            // what cannot score must not serve
+            registry::load_to_score(lake, &version).await?;
             registry::promote(lake, &version).await?;
             say(&format!("champion is now {version}"));
             Ok(())

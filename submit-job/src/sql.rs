@@ -11,8 +11,9 @@ use cluster::settings::is_secret;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
+use jobs::features;
 use jobs::models::registry;
-use jobs::train::training::{feature_names, register_training};
+use jobs::train::training::register_training;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
@@ -71,7 +72,7 @@ pub async fn interact(opened: &JobContext, history: Option<PathBuf>) -> Result<(
         let prompt = if statement.is_empty() { "tarmac> " } else { "     -> " };
         match lines.readline(prompt) {
             Ok(line) => statement.push_str(&line),
-            // a statement is given up, the shell stays
+            // the statement is dropped, the shell stays
             Err(ReadlineError::Interrupted) => statement.clear(),
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(error.into()),
@@ -125,7 +126,8 @@ async fn prepare(opened: &JobContext) -> Result<()> {
     let holdout = champion
         .as_ref()
         .map_or(ForestParams::default().holdout, |champion| champion.model().params.holdout);
-    register_training(ctx, holdout, &feature_names(ctx).await?).await?;
+    let all: Vec<_> = features::fields().await?.iter().map(|field| field.name().clone()).collect();
+    register_training(ctx, holdout, &all).await?;
     let models = champion.map(|champion| ("champion".to_owned(), champion));
     registry::register(ctx, Models::from_iter(models));
     Ok(())

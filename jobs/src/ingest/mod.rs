@@ -4,7 +4,6 @@
 //! refused ones under `rejects/`, and replaces the months that were read when all of them are
 //! written; other months are not touched.
 
-pub mod functions;
 pub mod layouts;
 pub mod raw;
 

@@ -41,7 +41,7 @@ pub fn raw_schema() -> SchemaRef {
 /// Takes batches of `raw_flights`.
 pub type Sink<'a> = &'a mut dyn FnMut(RecordBatch) -> Result<()>;
 
-/// Reads a file; `on_bytes` is told how many bytes of it were read, as they are.
+/// Reads a file; `on_bytes` gets the number of bytes read so far.
 ///
 /// Errors when the file cannot be read or fits no layout; the message names it.
 pub fn read(path: &Path, on_bytes: &mut dyn FnMut(u64), sink: Sink<'_>) -> Result<()> {
@@ -133,7 +133,7 @@ fn read_csv(file: String, bytes: impl Read, sink: Sink<'_>) -> Result<()> {
 
 fn read_json_lines(file: String, mut bytes: impl BufRead, sink: Sink<'_>) -> Result<()> {
     let mut rows: Option<Rows> = None;
-    // until the first good line tells the layout
+    // until the first good line shows the layout
     let mut early: Vec<(u64, String)> = Vec::new();
     let mut line = Vec::new();
     for line_number in 1.. {
@@ -298,7 +298,7 @@ impl Rows {
     }
 }
 
-/// A file that tells how much of it was read.
+/// A file that counts how much of it was read.
 struct Counted<'a> {
     file: File,
     on_bytes: &'a mut dyn FnMut(u64),

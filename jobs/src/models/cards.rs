@@ -1,4 +1,4 @@
-//! Saved models → the collection `models`: what pages tell of each, without its trees.
+//! Saved models → the collection `models`: what pages show of each, without its trees.
 
 use anyhow::Result;
 use events::{CalibrationBin, Importance, ModelCard};
@@ -10,7 +10,7 @@ use crate::models::registry;
 
 /// Largest evaluation that is read, in bytes; one has some hundred numbers.
 const EVALUATION_BYTES_MAX: usize = 64 * 1024;
-/// Models that are told of, the latest champions first.
+/// Models that are shown, the latest champions first.
 const MODELS_MAX: usize = 50;
 
 fn evaluation_of(version: &str) -> String {
@@ -19,10 +19,10 @@ fn evaluation_of(version: &str) -> String {
 
 /// Keeps what the pages show of how a model was evaluated.
 pub async fn save_evaluation(lake: &Lake, version: &str, evaluation: &Evaluation) -> Result<()> {
-    let calibration = evaluation.calibration.iter().map(|tenth| CalibrationBin {
-        flights: tenth.n_rows,
-        right: tenth.n_right,
-        mean_confidence: tenth.confidence_billionths as f64 / 1e9 / tenth.n_rows.max(1) as f64,
+    let calibration = evaluation.calibration.iter().map(|bin| CalibrationBin {
+        flights: bin.n_rows,
+        right: bin.n_right,
+        mean_confidence: bin.confidence_billionths as f64 / 1e9 / bin.n_rows.max(1) as f64,
     });
     let kept = (evaluation.confusion, calibration.collect::<Vec<_>>());
     lake.put(&evaluation_of(version), serde_json::to_vec(&kept)?).await
@@ -41,7 +41,7 @@ pub async fn cards(lake: &Lake) -> Result<Vec<ModelCard>> {
             Some(_) => "before",
             None => "never champion",
         };
-        // one that cannot be read is not told of; `submit-job models list` says why
+        // one that cannot be read is not shown; `submit-job models list` says why
         let Ok(scorer) = registry::load(lake, &version).await else { continue };
         let name = evaluation_of(&version);
         let kept = lake.get(&name, EVALUATION_BYTES_MAX).await?;

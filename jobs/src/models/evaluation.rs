@@ -10,7 +10,7 @@ use linfa::metrics::{ConfusionMatrix, ToConfusionMatrix};
 use ndarray::Array1;
 use udf::model::artefact::Metrics;
 
-/// Tenths of probability in which calibration is looked at.
+/// Calibration bins: tenths of the predicted class's probability.
 pub const N_BINS: usize = 10;
 
 /// A model evaluated on held-out flights.
@@ -20,9 +20,9 @@ pub struct Evaluation {
     pub confusion: [[u64; N_CLASSES]; N_CLASSES],
     /// The measures.
     pub metrics: Metrics,
-    /// Measures per class.
+    /// Metrics per class.
     pub classes: [ClassMetrics; N_CLASSES],
-    /// Confidence against truth, by tenths of the predicted class's probability.
+    /// Confidence against truth, by calibration bin.
     pub calibration: [Bin; N_BINS],
 }
 
@@ -39,7 +39,7 @@ pub struct ClassMetrics {
     pub f1: f64,
 }
 
-/// Flights whose predicted class had a probability in one tenth.
+/// Flights whose predicted class had a probability in one bin.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Bin {
     /// Flights.
@@ -80,10 +80,10 @@ impl Evaluation {
                 let number = |i: usize| large(i).value(row).unsigned_abs();
                 let (label, predicted) = (index(0), index(1));
                 confusion[label][predicted] += number(3);
-                let tenth = &mut calibration[index(2)];
-                tenth.n_rows += number(3);
-                tenth.n_right += if label == predicted { number(3) } else { 0 };
-                tenth.confidence_billionths += number(4);
+                let bin = &mut calibration[index(2)];
+                bin.n_rows += number(3);
+                bin.n_right += if label == predicted { number(3) } else { 0 };
+                bin.confidence_billionths += number(4);
                 log_loss_billionths += number(5);
             }
         }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use datafusion::arrow::datatypes::DataType;
 use datafusion::prelude::SessionContext;
 use tokio::time::Instant;
 use udf::functions::model::{ModelFunction, Models, Output};
 use udf::model::artefact::{MODEL_BYTES_MAX, Model, version_of};
 use udf::model::scorer::Scorer;
 
+use crate::features;
 use crate::lake::Lake;
 
 /// Time after which a long job looks whether there is another champion: a request to an object
@@ -50,6 +50,23 @@ pub async fn load(lake: &Lake, version: &str) -> Result<Scorer> {
     match read(lake, version).await? {
         Some(bytes) => parse(lake, version, &bytes),
         None => bail!("there is no model {}", lake.url(&artefact(version))),
+    }
+}
+
+/// [Loads](load) a model to score with: the features that it was trained on are there.
+///
+/// Errors name the artefact, and what there is not.
+pub async fn load_to_score(lake: &Lake, version: &str) -> Result<Scorer> {
+    let scorer = load(lake, version).await?;
+    features::check(&scorer).await.with_context(|| lake.url(&artefact(version)))?;
+    Ok(scorer)
+}
+
+/// The champion, to score with.
+pub async fn champion_to_score(lake: &Lake) -> Result<Scorer> {
+    match champion_version(lake).await? {
+        Some(version) => load_to_score(lake, &version).await,
+        None => bail!("there is no champion under {}; `submit-job train` makes one", lake.root()),
     }
 }
 
@@ -106,7 +123,7 @@ pub async fn roll_back(lake: &Lake) -> Result<(String, String)> {
     let (Some(champion), Some(before)) = (versions.next(), versions.next()) else {
         bail!("{} names no champion before the present one", lake.url(CHAMPION));
     };
-    load(lake, &before).await?;
+    load_to_score(lake, &before).await?;
     write_champions(lake, std::iter::once(before.clone()).chain(versions)).await?;
     Ok((champion, before))
 }
@@ -136,7 +153,7 @@ pub async fn find(lake: &Lake, start: &str) -> Result<String> {
     }
 }
 
-/// Lets SQL ask these models.
+/// Registers the functions of these models.
 pub fn register(ctx: &SessionContext, models: Models) {
     let models = Arc::new(models);
     for output in Output::ALL {
@@ -172,17 +189,14 @@ pub enum RefreshOutcome {
     Same,
     /// Another one, which serves now.
     Replaced,
-    /// Another one that cannot be read; the old one goes on serving.
+    /// Another one that cannot be read, or uses a feature that is gone; the old one serves on.
     Refused,
 }
 
 impl Serving {
-    /// Loads the champion and lets SQL ask it under the name `champion`.
+    /// Loads the champion and registers its functions under the name `champion`.
     pub async fn load(ctx: &SessionContext, lake: &Lake) -> Result<Self> {
-        let champion = champion(lake).await?.with_context(|| {
-            format!("there is no champion under {}; `submit-job train` makes one", lake.root())
-        })?;
-        let champion = Arc::new(champion);
+        let champion = Arc::new(champion_to_score(lake).await?);
         register(ctx, Models::from([("champion".to_owned(), Arc::clone(&champion))]));
         Ok(Self {
             lake: lake.clone(),
@@ -204,7 +218,7 @@ impl Serving {
             return RefreshOutcome::Same;
         }
         self.looked = Instant::now();
-        // a window waits for this: a store that hangs must not hold it up for long
+        // a micro-batch waits for this: a store that hangs must not hold it up for long
         let looked = tokio::time::timeout(LOOK_WAIT, self.look(ctx)).await;
         looked.unwrap_or_else(|_| {
             tracing::warn!("the data root does not say who is champion; the old one serves");
@@ -212,9 +226,9 @@ impl Serving {
         })
     }
 
-    /// Takes a new champion, whole. One that is damaged is refused with a warning, and the old one
-    /// goes on serving: requests are answered whatever happens to the data root. One that cannot be
-    /// read at the moment is looked for again.
+    /// Takes a new champion, whole. One that is damaged or does not fit is refused with a warning,
+    /// and the old one goes on serving: requests are answered whatever happens to the data root.
+    /// One that cannot be read at the moment is looked for again.
     pub async fn look(&mut self, ctx: &SessionContext) -> RefreshOutcome {
         match self.find(ctx).await {
             Ok(looked) => {
@@ -254,7 +268,7 @@ impl Serving {
         };
         let before = self.champion.version();
         let fitting = match parse(&self.lake, &found, &bytes) {
-            Ok(scorer) => check_features(ctx, &scorer).await.map(|()| scorer),
+            Ok(scorer) => features::check(&scorer).await.map(|()| scorer),
             Err(error) => Err(error),
         };
         match fitting {
@@ -272,14 +286,5 @@ impl Serving {
                 Ok(RefreshOutcome::Refused)
             }
         }
-    }
-}
-
-/// Says which feature of a model there is not, in a session that knows the relation `features`.
-pub async fn check_features(ctx: &SessionContext, scorer: &Scorer) -> Result<()> {
-    let Ok(features) = ctx.table("features").await else { return Ok(()) };
-    match features.schema().field_with_unqualified_name("features")?.data_type() {
-        DataType::Struct(fields) => Ok(scorer.encoder().check(fields)?),
-        other => bail!("features are a struct, not {other}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use udf::functions::model::Models;
@@ -17,11 +17,11 @@ use crate::train;
 use crate::train::training::register_training;
 use crate::write::{Place, parquet, write};
 
-/// The model that jobs ask: `version`, or the champion.
+/// The model that jobs use: `version`, or the champion.
 pub async fn open_model(lake: &Lake, version: Option<&str>) -> Result<Arc<Scorer>> {
     let model = match version {
-        Some(version) => registry::load(lake, version).await?,
-        None => registry::champion(lake).await?.context("there is no model; `train` makes one")?,
+        Some(version) => registry::load_to_score(lake, version).await?,
+        None => registry::champion_to_score(lake).await?,
     };
     Ok(Arc::new(model))
 }
@@ -54,8 +54,7 @@ pub async fn evaluate(
     on_progress: OnProgress<'_>,
 ) -> Result<Evaluation> {
     lake.register_flights(ctx).await?;
-    let used: Vec<String> = model.model().features.iter().map(|spec| spec.name.clone()).collect();
-    register_training(ctx, model.model().params.holdout, &used).await?;
+    register_training(ctx, model.model().params.holdout, &model.model().feature_names()).await?;
     registry::register(ctx, Models::from([("model".to_owned(), model)]));
     on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
     train::evaluate(ctx, "model").await

@@ -50,10 +50,10 @@ pub async fn answer_tasks(
         first = format!("{}\0", task["_id"].as_str().unwrap_or_default());
         answered.n_tasks += tasks.len() as u64;
         let messages = tasks.into_iter().map(message).collect();
-        let window = score(&plan, messages, rules).await?;
-        answered.n_answered += window.answers.len() as u64;
-        answered.n_rejected += window.dead_letters.len() as u64;
-        let results = window.answers.iter().map(|answer| result(answer, day));
+        let scored = score(&plan, messages, rules).await?;
+        answered.n_answered += scored.answers.len() as u64;
+        answered.n_rejected += scored.dead_letters.len() as u64;
+        let results = scored.answers.iter().map(|answer| result(answer, day));
         let results = results.collect::<Result<Vec<_>>>()?;
         store.write_once(PREDICTION_RESULTS, &results).await?;
     }

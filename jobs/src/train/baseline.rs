@@ -2,7 +2,7 @@
 //! sample of the same flights, numbers standardised and frequent categories as indicators.
 
 use anyhow::{Context, Result};
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::{cast, concat_batches};
 use datafusion::arrow::datatypes::{DataType, Float64Type, UInt8Type};
 use datafusion::common::ScalarValue;
@@ -20,7 +20,7 @@ use crate::sql;
 /// Rows of the sample, both sides of the hold-out together: they are kept in memory as 64-bit
 /// numbers.
 const ROWS: u64 = 30_000;
-/// Rows of the sample that the regression learns from; more do not change its measures.
+/// Rows of the sample that the regression learns from; more do not change its metrics.
 const TRAINING_ROWS_MAX: usize = 3_000;
 /// Categories of a feature that get an indicator, the most frequent ones.
 const INDICATORS: usize = 16;
@@ -42,6 +42,13 @@ pub async fn evaluate(
     let rows = sql::plan(ctx, sql::BASELINE_ROWS, &[("share", share)]).await?.collect().await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let rows = concat_batches(&first.schema(), &rows)?;
+    let specs = specs.to_vec();
+    // seconds of work, during which the job can be cancelled
+    tokio::task::spawn_blocking(move || fit(&rows, &specs)).await?
+}
+
+/// Trains on the rows of `sql/51_baseline_rows.sql` that are not held out, evaluates on the others.
+fn fit(rows: &RecordBatch, specs: &[FeatureSpec]) -> Result<Option<Evaluation>> {
     let labels = rows.column(0).as_primitive::<UInt8Type>().values().to_vec();
     let is_holdout = rows.column(1).as_boolean().clone();
     let features = rows.column(2).as_struct();

@@ -35,7 +35,7 @@ pub struct Checkpoint {
 }
 
 /// Where a run keeps its indices.
-pub fn indices_of(run: &str) -> String {
+pub fn indices_path(run: &str) -> String {
     format!("training/{run}/indices/")
 }
 
@@ -76,7 +76,10 @@ impl Checkpoint {
     ) -> Result<Option<Self>> {
         let path = path_of(run);
         let Some(bytes) = lake.get(&path, CHECKPOINT_BYTES_MAX).await? else { return Ok(None) };
-        let read: Self = serde_json::from_slice(&bytes).with_context(|| lake.url(&path))?;
+        let read: Self = serde_json::from_slice(&bytes).with_context(|| {
+            let url = lake.url(&path);
+            format!("{run} cannot be resumed: {url}: damaged or of another version; start it again")
+        })?;
         let same_options = read.specs.iter().map(|spec| &spec.name).eq(used)
             && read.growth.params() == options.params.get();
         for (is_same, what) in [

@@ -15,7 +15,7 @@ use udf::functions::indices::FeatureIndices;
 
 use crate::lake::Lake;
 use crate::sql;
-use crate::train::checkpoint::{Checkpoint, indices_of};
+use crate::train::checkpoint::{Checkpoint, indices_path};
 use crate::train::training::register_training;
 use crate::write::{Place, write};
 
@@ -23,7 +23,7 @@ use crate::write::{Place, write};
 /// evenly over the cores; large, so that beginning one costs little.
 const GROUP_ROWS: usize = 256 * 1024;
 
-/// Makes the relation `indices` of the training run that `at` tells of.
+/// Makes the relation `indices` of the training run of `at`.
 pub async fn materialise(
     ctx: &SessionContext,
     lake: &Lake,
@@ -32,7 +32,7 @@ pub async fn materialise(
     bytes_max: u64,
 ) -> Result<()> {
     ctx.register_udf(FeatureIndices::new(at.specs.clone()).into());
-    let written = indices_of(run);
+    let written = indices_path(run);
     if !at.indices_are_written {
         let bytes_per_row = size_of::<i64>() + size_of::<u8>() + at.specs.len() * size_of::<u16>();
         if at.n_training * bytes_per_row as u64 <= bytes_max {

@@ -33,6 +33,7 @@ use udf::model::scorer::Scorer;
 use udf::train::histogram::TreeHistogram;
 use udf::train::split::importances;
 
+use crate::features;
 use crate::lake::Lake;
 use crate::models::cards;
 use crate::models::evaluation::Evaluation;
@@ -42,7 +43,7 @@ use crate::sql;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::options::TrainOptions;
 use crate::train::report::{Phase, Previous, Report};
-use crate::train::training::{feature_names, register_training};
+use crate::train::training::register_training;
 
 /// Trains a model, saves it, writes its report, and makes it the champion. `run` names the run's
 /// own directory; a run of that name that was interrupted is gone on with.
@@ -55,7 +56,7 @@ pub async fn train(
 ) -> Result<Report> {
     let mut clock = PhaseClock::start();
     lake.register_flights(ctx).await?;
-    let used = options.features.among(&feature_names(ctx).await?)?;
+    let used = options.features.among(&features::fields().await?)?;
     let holdout = options.params.get().holdout;
     register_training(ctx, holdout, &used).await?;
 
@@ -140,8 +141,8 @@ pub async fn up_to_date(
         return Ok(None);
     }
     lake.register_flights(ctx).await?;
-    let used = options.features.among(&feature_names(ctx).await?)?;
-    if !model.features.iter().map(|spec| &spec.name).eq(&used) {
+    let used = options.features.among(&features::fields().await?)?;
+    if model.feature_names() != used {
         return Ok(None);
     }
     register_training(ctx, model.params.holdout, &used).await?;
@@ -242,13 +243,13 @@ async fn evaluate_previous(
     holdout: f64,
 ) -> Result<Option<Previous>> {
     let Some(champion) = champion else { return Ok(None) };
-    if let Err(error) = registry::check_features(ctx, champion).await {
+    if let Err(error) = features::check(champion).await {
         let error = format!("{error:#}");
         tracing::warn!(error, "the champion before cannot be evaluated");
         return Ok(None);
     }
     let model = champion.model();
-    let names: Vec<String> = model.features.iter().map(|spec| spec.name.clone()).collect();
+    let names = model.feature_names();
     register_training(ctx, holdout, &names).await?;
     Ok(Some(Previous {
         version: champion.version().to_owned(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
+use datafusion::arrow::datatypes::Fields;
 use linfa::ParamGuard;
 use udf::model::artefact::ForestParams;
 use udf::train::fit::{ForestFit, ValidForestParams};
@@ -64,19 +65,22 @@ impl FeatureChoice {
         names
     }
 
-    /// Those of `all` that are chosen, in their order. Errors name a feature that there is not.
-    pub fn among(&self, all: &[String]) -> Result<Vec<String>> {
-        let chosen = self.names();
-        for name in chosen.iter().copied().chain(self.without.iter().map(String::as_str)) {
-            let is_known = all.iter().any(|known| known == name);
-            ensure!(is_known, "there is no feature {name:?}; there are {all:?}");
+    /// Those of `all` that are chosen, in their order. Errors name what was chosen by name and that
+    /// there is not.
+    pub fn among(&self, all: &Fields) -> Result<Vec<String>> {
+        let names: Vec<&String> = all.iter().map(|field| field.name()).collect();
+        for name in self.with.iter().chain(&self.without) {
+            ensure!(names.contains(&name), "there is no feature {name:?}; there are {names:?}");
         }
-        Ok(all.iter().filter(|name| chosen.contains(name.as_str())).cloned().collect())
+        let chosen = self.names();
+        Ok(names.into_iter().filter(|name| chosen.contains(name.as_str())).cloned().collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use datafusion::arrow::datatypes::{DataType, Field};
+
     use super::*;
 
     #[test]
@@ -84,13 +88,18 @@ mod tests {
         let all = ["crs_dep", "route", "dest", "origin", "carrier", "day_of_year", "day_of_week"];
         let all = all.into_iter().chain(["day_of_month", "distance", "dep_delay", "crs_arr"]);
         let all: Vec<String> = all.map(str::to_owned).collect();
+        let fields = all.iter().map(|name| Field::new(name, DataType::Float64, true)).collect();
         let choice = |with: &[&str], without: &[&str]| {
             let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
-            FeatureChoice { with: owned(with), without: owned(without) }.among(&all)
+            FeatureChoice { with: owned(with), without: owned(without) }.among(&fields)
         };
         assert_eq!(choice(&[], &[]).unwrap(), all[1..10]);
         let fewer = choice(&["crs_dep", "carrier"], &["dep_delay", "distance"]).unwrap();
         assert_eq!(fewer, all[..8]);
+        // a default that the step makes no more is none
+        let route =
+            Fields::from_iter(fields.iter().filter(|field| field.name() == "route").cloned());
+        assert_eq!(FeatureChoice::default().among(&route).unwrap(), ["route"]);
         for (with, without) in [("crs_depp", "route"), ("", "route"), ("crs_arr", "colour")] {
             let error = choice(&[with], &[without]).unwrap_err().to_string();
             assert!(error.starts_with("there is no feature"), "{error}");

@@ -12,14 +12,14 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::models::evaluation::{Bin, Evaluation};
 
-/// Reliability diagram: per tenth of probability, how often the forest was right against how sure
-/// it was. The area of a point grows with its flights; tenths without flights have none.
+/// Reliability diagram: per calibration bin, how often the forest was right against how sure
+/// it was. The area of a point grows with its flights; bins without flights have none.
 ///
 /// Fails only where plotters cannot draw.
 pub fn calibration(evaluation: &Evaluation) -> Result<Markup> {
     let title = "Calibration: share right by mean confidence";
     let desc = format!(
-        "One point per tenth of probability, {} flights in all. On the dashed line, the forest is \
+        "One point per calibration bin, {} flights in all. On the dashed line, the forest is \
          right as often as it is sure.",
         thousands(evaluation.n_rows())
     );
@@ -52,19 +52,19 @@ pub fn calibration(evaluation: &Evaluation) -> Result<Markup> {
     })
 }
 
-/// Mean confidence, share right and radius of each tenth that has flights.
+/// Mean confidence, share right and radius of each bin that has flights.
 fn points(evaluation: &Evaluation) -> Vec<(f64, f64, u32)> {
     const RADIUS_MIN: f64 = 3.0;
     const RADIUS_MAX: f64 = 15.0;
-    let tenths = evaluation.calibration.iter().filter(|tenth| tenth.n_rows > 0);
-    let largest = tenths.clone().map(|tenth| tenth.n_rows).max().unwrap_or(1) as f64;
-    let point = |tenth: &Bin| {
-        let n = tenth.n_rows as f64;
+    let bins = evaluation.calibration.iter().filter(|bin| bin.n_rows > 0);
+    let largest = bins.clone().map(|bin| bin.n_rows).max().unwrap_or(1) as f64;
+    let point = |bin: &Bin| {
+        let n = bin.n_rows as f64;
         let radius = RADIUS_MAX * (n / largest).sqrt();
-        let confidence = tenth.confidence_billionths as f64 / 1e9 / n;
-        (confidence, tenth.n_right as f64 / n, radius.max(RADIUS_MIN).round() as u32)
+        let confidence = bin.confidence_billionths as f64 / 1e9 / n;
+        (confidence, bin.n_right as f64 / n, radius.max(RADIUS_MIN).round() as u32)
     };
-    tenths.map(point).collect()
+    bins.map(point).collect()
 }
 
 /// Horizontal bars of (feature, importance, change against the previous champion), in the order

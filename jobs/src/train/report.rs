@@ -1,4 +1,4 @@
-//! What a training run reports, and how it is told on a terminal. `report_html` draws the same.
+//! What a training run reports, and how it is printed on a terminal. `report_html` draws the same.
 
 use std::fmt::Write;
 

@@ -1,5 +1,5 @@
 //! The report of a training run as one page of HTML that needs nothing else: no script, no font,
-//! no other file. `report` tells the same on a terminal.
+//! no other file. `report` prints the same on a terminal.
 //!
 //! Pure: the same page for the same report. Everything that is not written here is escaped.
 
@@ -14,7 +14,7 @@ use crate::models::evaluation::Evaluation;
 use crate::train::plots;
 use crate::train::report::Report;
 
-/// Hexadecimal digits of a version that tell models apart for a reader.
+/// Hexadecimal digits of a version that distinguish models for a reader.
 const SHORT_VERSION: usize = 12;
 
 const STYLE: &str = "

@@ -1,7 +1,6 @@
 //! `flights` → the relations that a model is trained and evaluated on.
 
-use anyhow::{Result, bail};
-use datafusion::arrow::datatypes::DataType;
+use anyhow::Result;
 use datafusion::common::ScalarValue;
 use datafusion::functions::core::expr_fn::{get_field, named_struct};
 use datafusion::prelude::{SessionContext, col, lit};
@@ -9,7 +8,7 @@ use datafusion::prelude::{SessionContext, col, lit};
 use crate::sql;
 
 /// Makes `features` and `training` from `flights` and `distances`. Of the features only `used` go
-/// on to `training`, so that nothing reads the columns of the others; [`feature_names`] are all.
+/// on to `training`, so that nothing reads the columns of the others.
 pub async fn register_training(ctx: &SessionContext, holdout: f64, used: &[String]) -> Result<()> {
     sql::view(ctx, "features", sql::FEATURES, &[]).await?;
     let holdout = ScalarValue::from((holdout * 65_536.0).round() as i64);
@@ -20,14 +19,4 @@ pub async fn register_training(ctx: &SessionContext, holdout: f64, used: &[Strin
     ctx.deregister_table("training")?;
     ctx.register_table("training", training.into_view())?;
     Ok(())
-}
-
-/// The names of all features, in the order of `sql/30_features.sql`, which is planned over
-/// `flights` and `distances`.
-pub async fn feature_names(ctx: &SessionContext) -> Result<Vec<String>> {
-    let features = sql::plan(ctx, sql::FEATURES, &[]).await?;
-    match features.schema().field_with_unqualified_name("features")?.data_type() {
-        DataType::Struct(fields) => Ok(fields.iter().map(|field| field.name().clone()).collect()),
-        other => bail!("{}: features are a struct, not {other}", sql::FEATURES.file),
-    }
 }

@@ -77,9 +77,14 @@ async fn a_run_does_not_go_on_with_other_options_or_flights() {
 }
 
 #[tokio::test]
-async fn a_damaged_checkpoint_is_named() {
+async fn a_checkpoint_that_is_damaged_or_of_an_earlier_version_is_named() {
     let (_directory, lake) = lake_with_flights().await;
-    lake.put("training/run/checkpoint.json", b"{\"growth\":".to_vec()).await.unwrap();
-    let error = train(&session(2), &lake, "run", &options(1), &|_| {}).await.unwrap_err();
-    assert!(format!("{error:#}").contains("training/run/checkpoint.json: "), "{error:#}");
+    for text in ["{\"growth\":", "{\"sql_sha256\":\"\",\"codes_are_written\":true}"] {
+        lake.put("training/run/checkpoint.json", text.into()).await.unwrap();
+        let error = train(&session(2), &lake, "run", &options(1), &|_| {}).await.unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.starts_with("run cannot be resumed: file://"), "{error}");
+        let why = "training/run/checkpoint.json: damaged or of another version; start it again";
+        assert!(error.contains(why), "{error}");
+    }
 }

@@ -358,6 +358,18 @@ async fn a_champion_of_a_feature_that_is_gone_does_not_serve_and_is_no_hindrance
     assert_eq!(serving.look(&ctx).await, RefreshOutcome::Refused);
     assert_eq!(serving.champion().version(), first);
     micro_batch::Plan::new(&ctx).await.unwrap();
+    // nor does it begin to serve, as champion, as shadow or for a batch, or come back
+    let gone = "there is no feature \"gone\" in the struct";
+    let fresh = registry::Serving::load(&session(1), &lake).await.map(|_| ());
+    let shadow = registry::load_to_score(&lake, &other).await.map(|_| ());
+    let batch = open_model(&lake, None).await.map(|_| ());
+    registry::promote(&lake, &first).await.unwrap();
+    let back = registry::roll_back(&lake).await.map(|_| ());
+    for refused in [fresh, shadow, batch, back] {
+        let error = format!("{:#}", refused.unwrap_err());
+        assert!(error.starts_with(&lake.url("models/")) && error.contains(gone), "{error}");
+    }
+    registry::promote(&lake, &other).await.unwrap();
 
     ingest_all(&lake, &[fixture("bts_new.csv")], "first").await;
     let mut options = options(1);

@@ -1,4 +1,4 @@
-//! What `delay_contributions` tells: what moved each answer, by
+//! What `delay_contributions` returns: what moved each answer, by
 //! [`Model::contributions`](crate::model::artefact::Model::contributions). `base_rates` and all
 //! `changes` of a row sum to its probabilities; a feature that changes nothing is left out.
 

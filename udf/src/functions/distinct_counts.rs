@@ -68,7 +68,7 @@ fn kinds(features: &DataType) -> Result<Vec<(String, Kind)>> {
     let kind = |field: &FieldRef| match Kind::of(field.data_type()) {
         Some(kind) => Ok((field.name().clone(), kind)),
         None => plan_err!(
-            "feature {:?} is {}; a feature is a number or a text",
+            "feature {:?} is {}; a feature is a number, a truth value or a text",
             field.name(),
             field.data_type()
         ),

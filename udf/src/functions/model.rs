@@ -1,4 +1,4 @@
-//! The functions that ask a model, each called as `name(model, features)`; see [`ModelFunction`].
+//! The functions of a model, each called as `name(model, features)`; see [`ModelFunction`].
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -73,12 +73,12 @@ pub struct ModelFunction {
 }
 
 impl ModelFunction {
-    /// The function that can ask these models.
+    /// The function over these models.
     pub fn new(output: Output, models: Arc<Models>) -> Self {
         Self { output, models, signature: Signature::any(2, Volatility::Immutable) }
     }
 
-    /// The models it can ask.
+    /// The models that it knows.
     pub fn models(&self) -> &Models {
         &self.models
     }

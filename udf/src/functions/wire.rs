@@ -1,8 +1,9 @@
 //! What functions carry, as bytes: for the way from the program that plans a query to the programs
 //! that run it. A function that carries nothing travels by its name alone.
 //!
-//! The bytes are a line with the version of Tarmac and a JSON document. Programs of different
-//! versions may compute different forests, so they refuse each other's functions.
+//! The bytes are a line with the version of Tarmac and of this format, and a JSON document.
+//! Programs of different versions may compute different forests, so they refuse each other's
+//! functions.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -19,8 +20,9 @@ use crate::model::scorer::Scorer;
 use crate::train::histogram::TreeHistogram;
 use crate::train::pass::Pass;
 
-/// The first line of what is sent.
-const HEADER: &str = concat!("tarmac ", env!("CARGO_PKG_VERSION"));
+/// The first line of what is sent. The number after the version counts up with every change of what
+/// functions carry or compute: two builds between releases have the same version.
+const HEADER: &str = concat!("tarmac ", env!("CARGO_PKG_VERSION"), ", functions 2");
 
 /// A model on its way, under the name that SQL calls it.
 #[derive(Serialize, Deserialize)]
@@ -172,8 +174,12 @@ mod tests {
 
     #[test]
     fn another_version_is_refused_by_name() {
-        let error = decode_scalar("predict_delay", b"tarmac 0.0.1\n{}").unwrap_err().to_string();
-        assert!(error.contains("tarmac 0.0.1") && error.contains(HEADER), "{error}");
+        // of another release, and of a build of this one before functions took a struct
+        for other in ["tarmac 0.0.1", concat!("tarmac ", env!("CARGO_PKG_VERSION"))] {
+            let sent = format!("{other}\n{{}}");
+            let error = decode_scalar("predict_delay", sent.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(&format!("{other:?}")) && error.contains(HEADER), "{error}");
+        }
     }
 
     #[test]

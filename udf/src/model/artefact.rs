@@ -254,6 +254,11 @@ pub enum BadModel {
 }
 
 impl Model {
+    /// The features that it uses, in the order of a row's indices.
+    pub fn feature_names(&self) -> Vec<String> {
+        self.features.iter().map(|spec| spec.name.clone()).collect()
+    }
+
     /// The artefact: the same bytes for the same model.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec(self).expect("a model holds plain finite values");
