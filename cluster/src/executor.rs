@@ -53,7 +53,7 @@ pub struct ExecutorArgs {
     /// Directory for results and spilled rows
     #[arg(long, env = "TARMAC_WORK", default_value = "tarmac-work")]
     pub work: PathBuf,
-    /// Seconds between two signs of life
+    /// Seconds between two heartbeats
     #[arg(long, env = "TARMAC_HEARTBEAT", default_value_t = 5)]
     pub heartbeat_seconds: u64,
 }

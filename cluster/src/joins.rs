@@ -23,7 +23,7 @@ use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
-/// Bytes that a value counts when a relation tells only its rows; no less than Ballista takes.
+/// Bytes that a value counts when a relation knows only its rows; no less than Ballista takes.
 const VALUE_BYTES: usize = 32;
 
 /// Shuffles both sides of joins whose left side must not, or may not, be sent to every task.
@@ -77,7 +77,7 @@ fn may_be_sent(join: &HashJoinExec, bytes_max: usize) -> Result<bool> {
     Ok(is_safe && n_bytes.is_some_and(|n_bytes| n_bytes <= bytes_max))
 }
 
-/// Puts an operator over each join that gives way after some batches.
+/// Puts an operator over each join that yields after some batches.
 #[derive(Debug)]
 pub struct YieldInJoins;
 

@@ -86,7 +86,7 @@ pub async fn run(
             Err(error) => Err(error),
         },
     };
-    // executors first: they tell the scheduler that they go
+    // executors first: they leave the scheduler's list
     for (name, child) in children.iter_mut().rev() {
         end(name, child).await;
     }
@@ -99,7 +99,7 @@ fn child(arguments: &[&str]) -> Result<Child> {
     Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
-        // Ctrl-C is for us; we tell the children in order
+        // Ctrl-C is for us; we stop the children in order
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
@@ -130,8 +130,8 @@ async fn first_end(children: &mut [(&str, Child)]) -> Result<()> {
 
 async fn end(name: &str, child: &mut Child) {
     let Some(pid) = child.id() else { return };
-    let told = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await;
-    if told.is_err() || tokio::time::timeout(END_PATIENCE, child.wait()).await.is_err() {
+    let sent = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await;
+    if sent.is_err() || tokio::time::timeout(END_PATIENCE, child.wait()).await.is_err() {
         tracing::warn!(name, pid, "is killed");
         _ = child.kill().await;
     }

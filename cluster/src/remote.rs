@@ -53,7 +53,7 @@ impl Remote {
         Ok(executors.iter().map(|executor| executor.specification.vcores).sum())
     }
 
-    /// Tells that the client lives.
+    /// Sends a heartbeat.
     pub async fn lease(&self) -> Result<()> {
         let request = self.client.post(format!("{}/api/lease/{}", self.url, self.job));
         request.timeout(PATIENCE).send().await?.error_for_status()?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -20,6 +20,7 @@ use ballista_scheduler::scheduler_process::create_scheduler;
 use ballista_scheduler::scheduler_server::SchedulerServer;
 use clap::Args;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tonic::service::Routes;
@@ -159,7 +160,7 @@ async fn refuse_strangers(request: Request, next: Next) -> Response {
 }
 
 /// Says where a request comes from in the way that Ballista asks: it takes an executor that does
-/// not tell its host for one that is there.
+/// not give its host for one that is there.
 async fn with_peer(mut request: Request) -> Request {
     let extensions = request.extensions();
     let plain = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
@@ -174,7 +175,7 @@ async fn with_peer(mut request: Request) -> Request {
 /// What we serve beside Ballista's own routes.
 fn routes(leases: Leases) -> Router {
     let lease = |State(leases): State<Leases>, Path(job): Path<String>| async move {
-        let mut leases = leases.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leases = leases.lock();
         if leases.len() >= LEASES_MAX && !leases.contains_key(&job) {
             let oldest = leases.iter().min_by_key(|(_, at)| **at).map(|(job, _)| job.clone());
             oldest.and_then(|job| leases.remove(&job));
@@ -193,7 +194,7 @@ async fn reap(scheduler: &Scheduler, leases: &Leases, timeout: Duration) {
     loop {
         tokio::time::sleep(TICK).await;
         let expired: Vec<String> = {
-            let mut leases = leases.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut leases = leases.lock();
             leases.extract_if(|_, at| at.elapsed() > timeout).map(|(job, _)| job).collect()
         };
         if expired.is_empty() {

@@ -14,7 +14,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use jobs::ingest::functions::scalar_functions;
+use jobs::functions::scalar_functions;
 use jobs::lake;
 use object_store::ObjectStore;
 use url::Url;

@@ -63,7 +63,7 @@ impl Tls {
     }
 
     /// Who starts tasks. With TLS the executors ask for them, because Ballista's executors cannot
-    /// encrypt the port on which they would be told.
+    /// encrypt the port on which they would get them.
     pub fn scheduling_policy(&self) -> TaskSchedulingPolicy {
         match self.is_on() {
             true => TaskSchedulingPolicy::PullStaged,

@@ -125,7 +125,7 @@ pub struct Prediction {
     pub dep_delay: f64,
     /// Distance in miles, from the request or the route; none when neither knows.
     pub distance: Option<f64>,
-    /// When the question was asked.
+    /// When the request was made.
     pub timestamp: Option<String>,
     /// When it was scored, ISO 8601.
     pub answered_at: String,

@@ -1,4 +1,4 @@
-//! What is told of models, streams and airlines, beside the answers.
+//! Documents about models, streams and airlines.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ pub struct ModelCard {
     pub importances: Vec<Importance>,
     /// Held-out flights by true class, then predicted class; all 0 where it was not kept.
     pub confusion: [[u64; N_CLASSES]; N_CLASSES],
-    /// By tenths of the predicted class's probability; empty where it was not kept.
+    /// Calibration bins, by the predicted class's probability; empty where they were not kept.
     pub calibration: Vec<CalibrationBin>,
 }
 
@@ -55,7 +55,7 @@ pub struct Importance {
     pub share: f64,
 }
 
-/// Flights whose predicted class had a probability in one tenth.
+/// Flights whose predicted class had a probability in one calibration bin.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct CalibrationBin {
@@ -108,7 +108,7 @@ pub struct StreamStatus {
     pub messages_per_second: f64,
     /// Messages of its partitions that are not answered.
     pub lag: u64,
-    /// Population stability index against the training sample, by feature; above 0.25 the flights
-    /// are others.
+    /// Population stability index against the reference distribution, by feature; above 0.25 the
+    /// flights are others.
     pub drift: BTreeMap<String, f64>,
 }

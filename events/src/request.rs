@@ -52,7 +52,7 @@ pub fn clock_minutes(hhmm: i32) -> Option<i32> {
     }
 }
 
-/// One question: will this flight be late?
+/// One request: will this flight be late?
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PredictionRequest {
@@ -78,7 +78,7 @@ pub struct PredictionRequest {
     /// Scheduled local arrival, `HHMM`, where known.
     #[serde(rename = "CRSArrTime", default)]
     pub crs_arr_time: Option<i32>,
-    /// When the question was asked, ISO 8601 or a number. Kept as text and passed on as it came;
+    /// When the request was made, ISO 8601 or a number. Kept as text and passed on as it came;
     /// see [`asked_at`](Self::asked_at).
     #[serde(default, deserialize_with = "scalar_text")]
     pub timestamp: Option<String>,
@@ -127,7 +127,7 @@ impl BadRequest {
     }
 }
 
-/// The beginning of a text that is longer than [`REASON_BYTES_MAX`], which tells that it is one.
+/// The beginning of a text that is longer than [`REASON_BYTES_MAX`], marked as such.
 fn cut(mut text: String) -> String {
     const ELLIPSIS: &str = "…";
     if text.len() > REASON_BYTES_MAX {
@@ -164,7 +164,7 @@ impl PredictionRequest {
         now.to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 
-    /// When the question was asked, where `Timestamp` says it: in ISO 8601, which without an offset
+    /// When the request was made, where `Timestamp` says it: in ISO 8601, which without an offset
     /// is read as UTC, because the original system's clients mean that; or in seconds or
     /// milliseconds since 1970. A number that is neither, such as a day without its dashes, says
     /// nothing.

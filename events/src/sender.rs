@@ -1,5 +1,5 @@
 //! Whom a message is from that cannot be read as a request: the UUID, found without a parser, so
-//! that its sender can be told.
+//! that its sender can be answered.
 
 use std::str;
 
@@ -25,7 +25,7 @@ pub fn request_uuid(bytes: &[u8]) -> Option<Uuid> {
     }
 }
 
-/// Walks over the tokens of what should be an object. Only strings and brackets are told apart,
+/// Walks over the tokens of what should be an object. Only strings and brackets are distinguished,
 /// which is all that it takes to know what is a key of the outermost object.
 fn uuid_of_object(bytes: &[u8]) -> Option<Uuid> {
     let mut rest = bytes.trim_ascii_start();

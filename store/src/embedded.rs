@@ -1,10 +1,11 @@
 //! Documents in SQLite: a table a collection, the document as JSON text.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, Transaction, params_from_iter};
 use serde_json::Value;
@@ -250,8 +251,7 @@ impl Embedded {
         let connection = Arc::clone(&self.connection);
         let done = tokio::task::spawn_blocking(move || {
             // SQLite rolls back what a panicking thread left open, so the connection stays good
-            let mut connection =
-                connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut connection = connection.lock();
             work(&mut connection)
         });
         let done = done.await.map_err(anyhow::Error::from)?;

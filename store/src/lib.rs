@@ -103,9 +103,9 @@ pub struct Lease {
     pub epoch: i64,
     /// Offset of the first message that is not done.
     pub next: i64,
-    /// Offset of the first message of which others may not have been told; at most `next`.
+    /// Offset of the first message whose answer may not be published; at most `next`.
     pub published: i64,
-    /// What tells this log from another one under the same name. It is kept beside the offsets,
+    /// Distinguishes this log from another one under the same name. It is kept beside the offsets,
     /// and is for the owner of the log to understand.
     pub log: Option<Value>,
 }

@@ -1,7 +1,7 @@
 //! Documents in MongoDB, written in bulk and acknowledged by a majority.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,6 +13,7 @@ use mongodb::options::{
     TransactionOptions, WriteConcern,
 };
 use mongodb::{Client, Collection, Cursor, Database, IndexModel};
+use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::mongo_errors::{code, code_of, explain, fault, write_fault};
@@ -94,8 +95,7 @@ impl Mongo {
     }
 
     fn client(&self) -> Client {
-        // it is replaced as a whole
-        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.client.read().clone()
     }
 
     fn database(&self) -> Database {
@@ -124,7 +124,7 @@ impl Mongo {
         };
         // a client strikes members off that are none of its set any more, for good
         let fresh = Client::with_options(ClientOptions::clone(&self.options))?;
-        *self.client.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.client.write() = fresh;
         bail!("MongoDB at {}: {said}", self.hosts)
     }
 
@@ -210,7 +210,7 @@ impl Mongo {
         leases: &[Lease],
     ) -> Result<Vec<String>, WriteError> {
         // an insert costs a fifth of an upsert, and documents are there before only when a
-        // window is read again
+        // micro-batch is read again
         let inserted = self.transact(collection, documents, offsets, leases, Write::Insert);
         if let Some(kept) = inserted.await? {
             return Ok(kept);

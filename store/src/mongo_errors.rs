@@ -1,4 +1,4 @@
-//! What an error of MongoDB means: whether the same may be tried again, and what a person is told.
+//! What an error of MongoDB means: whether the same may be tried again, and its words for a person.
 
 use anyhow::anyhow;
 use mongodb::bson::Bson;

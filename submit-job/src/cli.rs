@@ -68,7 +68,7 @@ pub enum Command {
     /// A batch job.
     #[command(flatten)]
     Batch(Batch),
-    /// A program that runs until it is told to end.
+    /// A program that runs until it is stopped.
     #[command(flatten)]
     Service(Service),
     /// What an operator looks at and puts in order.
@@ -98,10 +98,11 @@ pub enum Batch {
     Sql(Sql),
 }
 
-/// Programs that run until they are told to end.
+/// Programs that run until they are stopped.
 #[derive(Debug, Subcommand)]
 pub enum Service {
-    /// The whole way, on real flights, in one process: ingest, train, serve, ask
+    /// Everything on real flights in one process: ingest, train, serve, predict
+    #[command(display_order = 0)]
     Demo(Demo),
     /// Answer the requests of a Kafka topic
     Stream(StreamArgs),

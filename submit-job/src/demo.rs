@@ -32,8 +32,8 @@ use crate::web::{REQUESTS_PER_SECOND, Web, run_web};
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// How often the store is looked at for it.
 const ANSWER_POLL: Duration = Duration::from_millis(50);
-/// Windows are shorter than in production: a person waits.
-const WINDOW: Duration = Duration::from_secs(1);
+/// Micro-batches are shorter than in production: a person waits.
+const INTERVAL: Duration = Duration::from_secs(1);
 /// Partitions of the demo's topics.
 const PARTITIONS: i32 = 1;
 
@@ -77,11 +77,11 @@ pub async fn run(
         store.describe()
     ));
 
-    say("\n4  starting the streaming job (1-second windows) and the web server");
+    say("\n4  starting the streaming job (micro-batches of 1 second) and the web server");
     let (stop, stopped) = watch::channel(());
     let properties = vec![("bootstrap.servers".to_owned(), kafka.clone())];
     let stream_args = Stream {
-        trigger: Trigger::Interval(WINDOW),
+        trigger: Trigger::Interval(INTERVAL),
         // a store that stays says nothing of a broker that is new
         group: format!("demo-{}", opened.id),
         ..Stream::new(&kafka)

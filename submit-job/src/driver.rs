@@ -1,4 +1,4 @@
-//! Drives one job: writes its record, tells that it lives, shows how far it is, and ends it when
+//! Drives one job: writes its record and heartbeats, shows how far it is, and ends it when
 //! somebody asks.
 
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::progress::{Shown, say};
 
 /// How often the progress of tasks is asked for.
 const TICK: Duration = Duration::from_millis(500);
-/// Time between two signs of life, and looks for a request to end.
+/// Time between two heartbeats, and looks for a request to end.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long `--kill` waits for a driver to end its job.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
 /// What stands in the place of a secret.
 const STRUCK_OUT: &str = "***";
 
-/// Where a job runs, and how it is told of.
+/// Where a job runs, and where its progress is shown.
 #[derive(Clone)]
 pub struct Drive {
     /// The data root, which keeps the record.
@@ -69,7 +69,7 @@ impl Drive {
                     record.result = result;
                     JobOutcome::Succeeded
                 }
-                // a query that --kill cancelled on the cluster fails before we are told
+                // a query that --kill cancelled on the cluster fails before the signal is here
                 Err(error) => match history::take_request_to_end(&self.lake, &record.id).await {
                     Ok(true) => JobOutcome::Cancelled,
                     _ => JobOutcome::Failed(error),
@@ -98,7 +98,7 @@ impl Drive {
         Ok(ended)
     }
 
-    /// Tells that the job lives; done when somebody asks to end it.
+    /// Writes heartbeats; done when somebody asks to end it.
     async fn keep_alive(self, mut record: Record) {
         let mut beats = tokio::time::interval(HEARTBEAT);
         loop {
@@ -110,8 +110,8 @@ impl Drive {
             }
             // a store that cannot be reached fails the work, with a message, or is back soon
             record.alive = (self.now)();
-            let told = record.put(&self.lake).await;
-            match told.and(history::take_request_to_end(&self.lake, &record.id).await) {
+            let written = record.put(&self.lake).await;
+            match written.and(history::take_request_to_end(&self.lake, &record.id).await) {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => tracing::debug!(error = format!("{error:#}"), "no heartbeat is sent"),

@@ -1,6 +1,6 @@
 //! `submit-job enrich`: what Wikipedia says of the airlines in the store, for their pages.
 //!
-//! A page without it is complete, so a failure is counted and told, and never more. What was
+//! A page without it is complete, so a failure is counted and reported, and never more. What was
 //! fetched is kept for a while: a run that was broken off goes on where it was.
 
 use std::collections::BTreeMap;

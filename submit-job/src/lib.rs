@@ -1,5 +1,17 @@
 //! What people type: the commands of the one program, their arguments, and the driver of batch
 //! jobs, which starts them, shows how far they are, and keeps their records.
+//!
+//! ```
+//! use clap::Parser;
+//! use submit_job::cli::{Batch, Cli, Command};
+//!
+//! let typed = ["submit-job", "--data", "s3://flights/root", "train", "--trees", "50"];
+//! match Cli::try_parse_from(typed)?.command {
+//!     Some(Command::Batch(Batch::Train(train))) => assert_eq!(train.trees, 50),
+//!     other => panic!("{other:?}"),
+//! }
+//! # Ok::<_, clap::Error>(())
+//! ```
 
 pub mod batch;
 pub mod cli;

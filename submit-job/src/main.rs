@@ -73,7 +73,7 @@ fn log_level(cli: &Cli) -> &'static str {
     }
 }
 
-/// Runs a service until it is told to end.
+/// Runs a service until it is stopped.
 async fn serve(cli: &Cli, service: &Service, around: &Environment) -> Result<()> {
     let (options, tls) = (&around.store_options, &cli.session.tls);
     match service {

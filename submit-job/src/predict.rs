@@ -27,7 +27,7 @@ pub struct Predict {
 }
 
 /// Answers the requests that were left on `day`, else yesterday and today: who runs it at night
-/// need not hit midnight. In this process: a window costs less than a cluster's round trip.
+/// need not hit midnight. In this process: a micro-batch costs less than a cluster's round trip.
 pub async fn run_predict(
     lake: &Lake,
     store: &Store,

@@ -1,13 +1,13 @@
 //! Progress on a terminal as a bar, elsewhere as plain lines.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
 
 use cluster::remote::Tasks;
 use indicatif::{ProgressBar, ProgressStyle};
 use jobs::progress::Progress;
+use parking_lot::Mutex;
 
-/// Shows what a job tells.
+/// Shows the progress of a job.
 pub struct Shown {
     bar: Option<ProgressBar>,
     /// The last line, so that none is repeated.
@@ -79,8 +79,7 @@ impl Shown {
     }
 
     fn line(&self, line: String) {
-        // a poisoned line is still a line
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self.last.lock();
         if *last != line {
             say(&format!("  {line}"));
             *last = line;

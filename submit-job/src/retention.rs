@@ -20,7 +20,7 @@ use store::Store;
 
 use crate::progress::{print, say};
 
-/// How often a store is told, and one that does not forget by itself is gone through.
+/// How often the rules are set, and a store that does not delete by itself is swept.
 const APPLY_EVERY: Duration = Duration::from_secs(3600);
 
 /// Seconds of a day.

@@ -26,7 +26,7 @@ use jobs::stream::metrics::Metrics;
 use jobs::stream::sink::Sink;
 use jobs::stream::source::Source;
 use jobs::stream::trigger::Trigger;
-use jobs::stream::{self, Ends, Options, Step};
+use jobs::stream::{self, Connections, Options, Step};
 use store::Store;
 use tokio::net::TcpListener;
 
@@ -34,11 +34,11 @@ use crate::offsets::Offsets;
 use crate::retention::KeepArgs;
 use crate::servers::{GROUP, KafkaArgs, StoreArgs};
 
-/// Memory for joins, groups and sorts of a window.
+/// Memory for joins, groups and sorts of a micro-batch.
 const MEMORY: usize = 512 * 1024 * 1024;
 const MIB: usize = 1024 * 1024;
-/// How often the pages are told how the stream is doing.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+/// How often the stream's status is published for the pages.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
 
 /// Largest message that may be read, in bytes: MongoDB takes no answer beyond 16 MiB, and an answer
 /// repeats what its request said.
@@ -120,19 +120,19 @@ pub struct Stream {
     /// Consumer group
     #[arg(long, env = "TARMAC_GROUP", default_value = GROUP)]
     pub group: String,
-    /// When a window ends: interval:10s, arrival, once or available-now
+    /// When a micro-batch ends: interval:10s, arrival, once or available-now
     #[arg(long, env = "TARMAC_TRIGGER", default_value_t = Trigger::Interval(INTERVAL))]
     pub trigger: Trigger,
-    /// Messages of a window at most
+    /// Messages of a micro-batch at most
     #[arg(long, default_value_t = MAX_ROWS, value_parser = at_least_one)]
     pub max_rows: usize,
-    /// Messages of a window at most, in MiB
+    /// Messages of a micro-batch at most, in MiB
     #[arg(long, default_value_t = MAX_MEGABYTES, value_parser = at_least_one)]
     pub max_megabytes: usize,
-    /// Messages that wait for a window at most; then partitions are paused
+    /// Messages that wait for a micro-batch at most; then partitions are paused
     #[arg(long, default_value_t = QUEUE_ROWS, value_parser = at_least_one)]
     pub queue_rows: usize,
-    /// Messages that wait for a window at most, in MiB; then partitions are paused
+    /// Messages that wait for a micro-batch at most, in MiB; then partitions are paused
     #[arg(long, default_value_t = QUEUE_MEGABYTES, value_parser = at_least_one)]
     pub queue_megabytes: usize,
     /// Bytes of a message at most; a larger one is a dead letter
@@ -148,13 +148,13 @@ pub struct Stream {
     /// Seconds that a server may be away before the job ends with an error [default: for ever]
     #[arg(long, value_name = "SECONDS")]
     pub give_up_after: Option<u64>,
-    /// Version of a challenger, or its beginning: asked beside the champion, and only counted
+    /// Version of a challenger, or its beginning: scores beside the champion, and is only counted
     #[arg(long, value_name = "MODEL")]
     pub shadow: Option<String>,
     /// Where /metrics, /healthz and /readyz are served; port 0 is any, and the log says which
     #[arg(long, env = "TARMAC_STREAM_LISTEN", default_value_t = LISTEN)]
     pub listen: SocketAddr,
-    /// Die at this step of the first window, as a crash would: for tests
+    /// Die at this step of the first micro-batch, as a crash would: for tests
     #[arg(long, hide = true)]
     pub crash_at: Option<CrashAt>,
 }
@@ -204,8 +204,8 @@ impl Stream {
 
     fn limits(&self) -> Limits {
         Limits {
-            window_rows: self.max_rows,
-            window_bytes: self.max_megabytes.saturating_mul(MIB),
+            batch_rows: self.max_rows,
+            batch_bytes: self.max_megabytes.saturating_mul(MIB),
             queue_rows: self.queue_rows,
             queue_bytes: self.queue_megabytes.saturating_mul(MIB),
         }
@@ -220,7 +220,7 @@ impl Stream {
         let shadow = match &self.shadow {
             Some(start) => {
                 let version = registry::find(lake, start).await?;
-                Some(Arc::new(registry::load(lake, &version).await?))
+                Some(Arc::new(registry::load_to_score(lake, &version).await?))
             }
             None => None,
         };
@@ -257,7 +257,7 @@ pub async fn run_stream(
     now: fn() -> DateTime<Utc>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<()> {
-    // a window is small: one thread scores it faster than two that must be coordinated
+    // a micro-batch is small: one thread scores it faster than two that must be coordinated
     let ctx = session::in_process(1, MEMORY, &[], &[])?;
     let serving = stream::prepare(&ctx, lake).await?;
     let mut options = args.options(lake, properties, now).await?;
@@ -285,11 +285,11 @@ pub async fn run_stream(
         shadow = options.shadow.as_ref().map(|shadow| shadow.version()),
         "stream is ready"
     );
-    let ends = Ends { source, sink, store };
-    let running = stream::run(&ctx, serving, ends, &options, &metrics, shutdown);
+    let connections = Connections { source, sink, store };
+    let running = stream::run(&ctx, serving, connections, &options, &metrics, shutdown);
     let streamed = tokio::select! {
         streamed = running => streamed?,
-        never = tell(store, &args.group, &metrics, now) => match never {},
+        never = publish_status(store, &args.group, &metrics, now) => match never {},
         never = args.keep.apply(store) => match never {},
         never = health::watch(store, &metrics.health, args.give_up_after()) => match never? {},
         served = shown => {
@@ -302,34 +302,34 @@ pub async fn run_stream(
         answered = streamed.n_answered,
         repeated = streamed.n_repeated,
         dead_letters = streamed.n_dead_letters,
-        windows = streamed.n_windows,
+        batches = streamed.n_batches,
         "stream ended"
     );
     Ok(())
 }
 
-/// Tells the pages how the stream is doing, every few seconds. Nothing depends on it.
-async fn tell(
+/// Publishes the stream's status for the pages, every few seconds. Nothing depends on it.
+async fn publish_status(
     store: &Store,
     group: &str,
     metrics: &Metrics,
     now: fn() -> DateTime<Utc>,
 ) -> Infallible {
-    let (mut before, mut told_at): (Option<StreamStatus>, _) = (None, Instant::now());
+    let (mut before, mut published_at): (Option<StreamStatus>, _) = (None, Instant::now());
     loop {
-        tokio::time::sleep(TELL_EVERY).await;
+        tokio::time::sleep(STATUS_EVERY).await;
         let at = PredictionRequest::timestamp(now());
-        let told = before.as_ref().map(|before| (before, told_at.elapsed().as_secs_f64()));
-        let Some(status) = metrics.status(group, at, told) else { continue };
-        told_at = Instant::now();
-        let told = async {
+        let since = before.as_ref().map(|before| (before, published_at.elapsed().as_secs_f64()));
+        let Some(status) = metrics.health.status(group, at, since) else { continue };
+        published_at = Instant::now();
+        let published = async {
             let document = serde_json::to_value(&status)?;
             anyhow::Ok(store.upsert(events::STREAM_STATUS, &[document]).await?)
         };
-        match tokio::time::timeout(TELL_EVERY, told).await {
+        match tokio::time::timeout(STATUS_EVERY, published).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!("the status is not told: {error:#}"),
-            Err(_) => tracing::debug!("the status is not told: the store does not answer"),
+            Ok(Err(error)) => tracing::debug!("the status is not published: {error:#}"),
+            Err(_) => tracing::debug!("the status is not published: the store does not answer"),
         }
         before = Some(status);
     }
@@ -362,7 +362,7 @@ async fn show_metrics(State(metrics): State<Arc<Metrics>>) -> Response {
 }
 
 async fn readyz(State(metrics): State<Arc<Metrics>>) -> Response {
-    match metrics.unready() {
+    match metrics.health.unready() {
         None => "ready\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
@@ -370,7 +370,8 @@ async fn readyz(State(metrics): State<Arc<Metrics>>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::builder::Resettable;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
@@ -382,7 +383,10 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_command_line() {
-        let typed = Line::try_parse_from(["stream", "--kafka", "a:1"]).unwrap().stream;
+        // whatever the environment of the test says
+        let line = Line::command().mut_args(|argument| argument.env(Resettable::Reset));
+        let typed = line.try_get_matches_from(["stream", "--kafka", "a:1"]).unwrap();
+        let typed = Line::from_arg_matches(&typed).unwrap().stream;
         assert_eq!(format!("{typed:?}"), format!("{:?}", Stream::new("a:1")));
     }
 }

@@ -51,7 +51,7 @@ pub struct Train {
     /// Memory for the counters of one pass over the rows, in MiB
     #[arg(long, default_value_t = TrainOptions::default().histogram_bytes / MIB)]
     pub histogram_memory: usize,
-    /// Memory for the encoded rows, in MiB; more are written under the data root
+    /// Memory for the indices, in MiB; more are written under the data root
     #[arg(long, default_value_t = TrainOptions::default().indices_bytes / MIB as u64)]
     pub codes_memory: u64,
     /// Print one line of JSON instead of the report

@@ -31,7 +31,7 @@ pub struct Web {
     pub requests_per_second: u32,
 }
 
-/// Requests a second that one client may make unless told otherwise: many people may share an
+/// Requests a second that one client may make by default: many people may share an
 /// address.
 pub const REQUESTS_PER_SECOND: u32 = 300;
 

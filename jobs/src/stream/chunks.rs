@@ -1,4 +1,4 @@
-//! A window in chunks that fit a transaction, and what of a chunk is written.
+//! A micro-batch in chunks that fit a transaction, and what of a chunk is written.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use serde_json::Value;
 use crate::stream::micro_batch::{Message, ScoredBatch};
 use crate::stream::request_log::LastRecord;
 
-/// Messages whose answers are written together. A larger window is split: a transaction must end
-/// long before MongoDB's limit of 60 s, also on a busy server.
+/// Messages whose answers are written together. A larger micro-batch is split: a transaction
+/// must end long before MongoDB's limit of 60 s, also on a busy server.
 const CHUNK_ROWS: usize = 5_000;
 /// Bytes of messages whose answers are written together: an answer repeats what its request said.
 const CHUNK_BYTES: usize = 8 * 1024 * 1024;
 
-/// The window in chunks of bounded rows and bytes, in order.
+/// The micro-batch in chunks of bounded rows and bytes, in order.
 pub(crate) fn chunks(messages: Vec<Message>) -> Vec<Vec<Message>> {
     let mut chunks = Vec::new();
     let (mut chunk, mut n_bytes) = (Vec::new(), 0);
@@ -61,7 +61,7 @@ pub(crate) fn document(answer: &Answer) -> Result<Value> {
     Ok(document)
 }
 
-/// Whether it tells that the request was too old.
+/// Whether it says that the request was too old.
 pub(crate) fn is_expired(answer: &Answer) -> bool {
     matches!(answer, Answer::Expired(_))
 }

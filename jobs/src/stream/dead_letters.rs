@@ -26,7 +26,7 @@ use crate::stream::kafka::{
     Complaint, Properties, Reader as Consumed, Topics, config, headers_of, reader,
 };
 use crate::stream::micro_batch::{Headers, Message};
-use crate::stream::poll::ends;
+use crate::stream::poll::end_offsets;
 use crate::stream::request_log::digest;
 use crate::stream::sink::headers;
 
@@ -336,7 +336,7 @@ fn columns(letters: &[Letter]) -> Result<RecordBatch> {
     Ok(batch?)
 }
 
-/// Reads a topic from its beginning to where it ends now, outside of any group.
+/// Reads a topic from its beginning to its end offsets of now, outside of any group.
 struct Reader {
     consumer: Consumed,
     topic: String,
@@ -351,7 +351,7 @@ impl Reader {
         let (properties, topic) = (properties.to_vec(), topic.to_owned());
         let open = move || {
             let consumer = reader(&properties, BYTES_PER_BATCH)?;
-            let unread = ends(&consumer, consumer.context(), &topic)?;
+            let unread = end_offsets(&consumer, consumer.context(), &topic)?;
             Ok(Self { consumer, topic, unread, present: None })
         };
         tokio::task::spawn_blocking(open).await?
@@ -379,8 +379,8 @@ impl Reader {
                 }
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => self.present = None,
                 Some(Err(error)) => {
-                    let told = self.consumer.context().explain(&error);
-                    let what = format!("reading {}/{partition}: {told}", self.topic);
+                    let reason = self.consumer.context().explain(&error);
+                    let what = format!("reading {}/{partition}: {reason}", self.topic);
                     return Err(anyhow::Error::new(error).context(what));
                 }
                 None => bail!("reading {}/{partition}: no answer from Kafka", self.topic),

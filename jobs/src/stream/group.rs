@@ -2,10 +2,11 @@
 //! and how far the messages are answered.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use parking_lot::{Mutex, MutexGuard};
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -48,7 +49,7 @@ pub(crate) struct Group {
 pub(crate) struct State {
     /// Number of the present assignment, counted here: raised by whatever changes it.
     pub(crate) generation: u64,
-    /// Partitions that are ours; `None` while the group decides.
+    /// Partitions that are ours; `None` during a rebalance.
     pub(crate) assigned: Option<Vec<i32>>,
     /// Why nothing will be read any more.
     pub(crate) failure: Option<String>,
@@ -63,7 +64,7 @@ pub(crate) struct State {
     /// Where answered messages end, those that were read, and partitions.
     answered: BTreeMap<i32, i64>,
     read: BTreeMap<i32, i64>,
-    ends: BTreeMap<i32, i64>,
+    end_offsets: BTreeMap<i32, i64>,
     /// Stretches without a message: marks of transactions, and what was aborted.
     gaps: BTreeMap<i32, (i64, i64)>,
     /// Something that was read made no sense; it is found out where.
@@ -106,7 +107,7 @@ impl State {
         self.drop_queue();
         self.answered.clear();
         self.read.clear();
-        self.ends.clear();
+        self.end_offsets.clear();
         self.gaps.clear();
         self.heard.clear();
         self.rested.clear();
@@ -136,8 +137,7 @@ impl Group {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // no holder leaves it half changed: what can panic is done before
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Resolves when there is something to look at, also when it came before.
@@ -153,7 +153,7 @@ impl Group {
         }
     }
 
-    fn tell(&self, state: MutexGuard<'_, State>) {
+    fn announce(&self, state: MutexGuard<'_, State>) {
         self.generation.send_replace(state.generation);
         drop(state);
         self.changed.notify_one();
@@ -183,7 +183,7 @@ impl Group {
         (state.n_rows, state.n_bytes)
     }
 
-    /// Reads the assigned partitions from these offsets, unless the group has decided again.
+    /// Reads the assigned partitions from these offsets, unless another rebalance came between.
     pub(crate) fn start(
         &self,
         consumer: &Member,
@@ -233,21 +233,20 @@ impl Group {
             consumer.assign(&TopicPartitionList::new()).context("cannot stop reading")?;
             state.forget();
             self.metrics.health.mended();
-            self.metrics.lag.reset();
-            self.metrics.behind_transactions.reset();
+            self.metrics.forget_partitions();
         }
-        self.tell(state);
+        self.announce(state);
         Ok(())
     }
 
-    /// Lets librdkafka tell the group, in its own time, and when partitions are taken away.
+    /// Lets librdkafka commit consumer offsets, in its own time, and when partitions are revoked.
     pub(crate) fn done(&self, consumer: &Member, generation: u64, offsets: &TopicPartitionList) {
         let mut state = self.lock();
         if state.generation != generation {
             return;
         }
         if let Err(error) = consumer.store_offsets(offsets) {
-            tracing::warn!(%error, "the group is not told how far we are");
+            tracing::warn!(%error, "consumer offsets are not committed");
         }
         state.answered.extend(raw(offsets));
         self.show_lag(&state);
@@ -262,24 +261,23 @@ impl Group {
         self.lock().read.get(&partition).copied()
     }
 
-    /// Notes where a partition ends.
+    /// Notes the end offset of a partition.
     pub(crate) fn note_end(&self, partition: i32, end: i64) {
         let mut state = self.lock();
         if state.answered.contains_key(&partition) {
-            state.ends.insert(partition, end);
+            state.end_offsets.insert(partition, end);
             self.show_lag(&state);
         }
     }
 
     fn show_lag(&self, state: &State) {
-        for (partition, end) in &state.ends {
+        for (partition, end) in &state.end_offsets {
             let answered = state.answered.get(partition).unwrap_or(end);
             let done = match state.gaps.get(partition) {
                 Some((from, to)) if from <= answered => to.max(answered),
                 _ => answered,
             };
-            let lag = self.metrics.lag.with_label_values(&[partition.to_string()]);
-            lag.set((end - done).max(0));
+            self.metrics.set_lag(*partition, (end - done).max(0));
         }
     }
 
@@ -288,16 +286,16 @@ impl Group {
     fn note_statistics(&self, statistics: &Statistics) {
         let mut state = self.lock();
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
-        for (partition, told) in &topic.partitions {
+        for (partition, seen) in &topic.partitions {
             let Some(read) = state.read.get(partition).copied() else { continue };
             // nothing waits to be polled, so what is before the end was polled
-            if told.fetchq_cnt == 0 && told.eof_offset >= read {
-                state.gaps.insert(*partition, (read, told.eof_offset));
+            if seen.fetchq_cnt == 0 && seen.eof_offset >= read {
+                state.gaps.insert(*partition, (read, seen.eof_offset));
             }
-            if told.hi_offset >= 0 && told.ls_offset >= 0 {
+            if seen.hi_offset >= 0 && seen.ls_offset >= 0 {
                 let behind =
                     self.metrics.behind_transactions.with_label_values(&[partition.to_string()]);
-                behind.set((told.hi_offset - told.ls_offset).max(0));
+                behind.set((seen.hi_offset - seen.ls_offset).max(0));
             }
         }
         self.show_lag(&state);
@@ -306,7 +304,7 @@ impl Group {
     pub(crate) fn fail(&self, failure: String) {
         let mut state = self.lock();
         state.failure.get_or_insert(failure);
-        self.tell(state);
+        self.announce(state);
     }
 
     pub(crate) fn stop(&self) {
@@ -383,7 +381,7 @@ impl ClientContext for Callbacks {
 }
 
 impl ConsumerContext for Callbacks {
-    /// Takes what the group decides, but reads nothing: from where is the stream's to say.
+    /// Notes what a rebalance assigns, but reads nothing: the stream says from which offsets.
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -407,22 +405,15 @@ impl ConsumerContext for Callbacks {
         let elements = list.elements();
         let partitions: Vec<i32> = elements.iter().map(|element| element.partition()).collect();
         if what == "lost" {
-            tracing::warn!(
-                ?partitions,
-                "the group gave our partitions to others while we were away"
-            );
+            tracing::warn!(?partitions, "partitions lost: another member may have them already");
         } else {
             tracing::info!(?partitions, "partitions {what}");
         }
-        group.metrics.rebalances.with_label_values(&[what]).inc();
         state.forget();
         group.metrics.health.mended();
-        // what others have now is not our lag
-        group.metrics.lag.reset();
-        group.metrics.behind_transactions.reset();
         state.assigned = is_assigned.then_some(partitions);
-        group.metrics.assigned.set(state.assigned.as_ref().map_or(0, Vec::len) as i64);
-        group.tell(state);
+        group.metrics.rebalanced(what, state.assigned.as_ref().map_or(0, Vec::len));
+        group.announce(state);
     }
 
     /// Nothing depends on what the group knows.

@@ -1,11 +1,14 @@
-//! Whether what a stream depends on answers, also while there is nothing to do.
+//! How a stream is doing: whether what it depends on answers, also while there is nothing to do,
+//! which model serves, and how far behind it is.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
 use anyhow::{Result, anyhow, bail};
+use events::StreamStatus;
 use store::Store;
 
 /// How long a server may be silent before the stream says that it is not ready.
@@ -33,7 +36,7 @@ impl Server {
     }
 }
 
-/// Since when each server has not answered, and what keeps requests from being read.
+/// How a stream is doing.
 #[derive(Debug, Default)]
 pub struct Health(Mutex<State>);
 
@@ -42,6 +45,17 @@ struct State {
     kafka: Option<Trouble>,
     store: Option<Trouble>,
     damage: Option<Trouble>,
+    /// Whether the consumer group has ever assigned partitions to us, none of them included.
+    is_member: bool,
+    /// Sinks that fail now.
+    down: BTreeSet<&'static str>,
+    /// Messages that are not answered, by partition.
+    lags: BTreeMap<i32, i64>,
+    /// Version of the model that serves, and its drift by feature.
+    model: String,
+    drift: BTreeMap<String, f64>,
+    /// Messages dealt with.
+    n_messages: u64,
 }
 
 /// What is wrong, and since when.
@@ -53,8 +67,7 @@ struct Trouble {
 
 impl Health {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // each holder changes one value
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// A server answered.
@@ -78,7 +91,68 @@ impl Health {
         self.lock().damage = None;
     }
 
-    /// Why requests cannot be answered for longer than [`SILENCE_MAX`], or for good; if so.
+    pub(crate) fn set_lag(&self, partition: i32, n_messages: i64) {
+        self.lock().lags.insert(partition, n_messages);
+    }
+
+    pub(crate) fn forget_partitions(&self) {
+        self.lock().lags.clear();
+    }
+
+    pub(crate) fn rebalanced(&self) {
+        self.lock().is_member = true;
+    }
+
+    pub(crate) fn set_model(&self, version: &str) {
+        let mut state = self.lock();
+        state.model = version.to_owned();
+        state.drift.clear();
+    }
+
+    pub(crate) fn set_drift(&self, feature: &str, psi: f64) {
+        self.lock().drift.insert(feature.to_owned(), psi);
+    }
+
+    pub(crate) fn set_down(&self, sink: &'static str, is_down: bool) {
+        let mut state = self.lock();
+        if is_down {
+            state.down.insert(sink)
+        } else {
+            state.down.remove(sink)
+        };
+    }
+
+    pub(crate) fn count(&self, n_messages: u64) {
+        self.lock().n_messages += n_messages;
+    }
+
+    /// The status of a job of `group` that holds partitions; `before` is the status of `seconds`
+    /// ago.
+    pub fn status(
+        &self,
+        group: &str,
+        at: String,
+        before: Option<(&StreamStatus, f64)>,
+    ) -> Option<StreamStatus> {
+        let State { lags, model, drift, n_messages, .. } = &*self.lock();
+        let (first_partition, _) = lags.first_key_value()?;
+        let rate = before.map_or(0.0, |(before, seconds)| {
+            n_messages.saturating_sub(before.messages) as f64 / seconds
+        });
+        Some(StreamStatus {
+            id: format!("{group}/{first_partition}"),
+            at,
+            model: model.clone(),
+            messages: *n_messages,
+            messages_per_second: rate,
+            lag: lags.values().sum::<i64>().unsigned_abs(),
+            drift: drift.clone(),
+        })
+    }
+
+    /// Why requests cannot be answered: a server has been silent for longer than [`SILENCE_MAX`],
+    /// messages cannot be read, the group has not let us in, or a sink of answers or dead letters
+    /// fails; if so.
     pub fn unready(&self) -> Option<String> {
         self.lock().unready(Instant::now())
     }
@@ -115,7 +189,21 @@ impl State {
 
     fn unready(&mut self, now: Instant) -> Option<String> {
         let damage = self.damage.as_ref().map(|damage| damage.what.clone());
-        damage.or_else(|| self.away(SILENCE_MAX, now))
+        let away = damage.or_else(|| self.away(SILENCE_MAX, now));
+        away.or_else(|| self.idle().map(str::to_owned))
+    }
+
+    /// Why no request is being answered although servers are there; if so.
+    fn idle(&self) -> Option<&'static str> {
+        let is_down = |sink| self.down.contains(sink);
+        if !self.is_member {
+            return Some("the consumer group has not let us in");
+        }
+        if is_down("store") {
+            return Some("the store does not take answers");
+        }
+        let is_mute = is_down("answers") || is_down("dead_letters");
+        is_mute.then_some("Kafka does not take records")
     }
 
     fn give_up(&mut self, limit: Duration, now: Instant) -> Option<String> {
@@ -166,7 +254,7 @@ mod tests {
     #[test]
     fn a_server_that_is_silent_makes_the_stream_unready_and_then_give_up() {
         let start = Instant::now();
-        let mut health = State::default();
+        let mut health = State { is_member: true, ..State::default() };
         health.complain(Server::Kafka, "no such host".into(), start);
         assert_eq!(health.unready(start), None, "it may be back at once");
         let later = start + SILENCE_MAX;
@@ -182,7 +270,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_counts_at_once_and_is_told_once() {
         let start = Instant::now();
-        let mut health = State::default();
+        let mut health = State { is_member: true, ..State::default() };
         assert!(!health.damaged("requests/0 at 7: bad batch".into(), start));
         assert!(health.damaged("requests/0 at 7: bad batch".into(), start));
         assert_eq!(health.unready(start).unwrap(), "requests/0 at 7: bad batch");
@@ -192,5 +280,45 @@ mod tests {
         assert!(health.give_up(seconds(10), start + seconds(10)).is_some());
         health.damage = None;
         assert_eq!(health.unready(start), None);
+    }
+
+    #[test]
+    fn a_stream_is_ready_when_it_is_in_the_group_and_its_sinks_take_what_it_writes() {
+        let health = Health::default();
+        assert_eq!(health.unready().unwrap(), "the consumer group has not let us in");
+        health.rebalanced();
+        assert_eq!(health.unready(), None);
+        for (sink, why) in [
+            ("store", "the store does not take answers"),
+            ("answers", "Kafka does not take records"),
+            ("dead_letters", "Kafka does not take records"),
+        ] {
+            health.set_down(sink, true);
+            assert_eq!(health.unready().unwrap(), why);
+            health.set_down(sink, false);
+            assert_eq!(health.unready(), None);
+        }
+    }
+
+    #[test]
+    fn a_status_tells_of_the_partitions_that_are_held() {
+        let health = Health::default();
+        let status = |before| health.status("group", "now".into(), before);
+        assert_eq!(status(None), None, "no partition, no status");
+        health.set_lag(10, 3);
+        health.set_lag(2, 4);
+        health.set_model("abc");
+        health.set_drift("carrier", 0.5);
+        health.count(10);
+        let first = status(None).unwrap();
+        assert_eq!((first.id.as_str(), first.lag, first.model.as_str()), ("group/2", 7, "abc"));
+        assert_eq!(first.drift["carrier"], 0.5);
+        health.count(30);
+        assert_eq!(status(Some((&first, 6.0))).unwrap().messages_per_second, 5.0);
+        health.forget_partitions();
+        assert_eq!(status(None), None);
+        health.set_model("another");
+        health.set_lag(2, 0);
+        assert!(status(None).unwrap().drift.is_empty(), "the drift was against the one before");
     }
 }

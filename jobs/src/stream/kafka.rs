@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use parking_lot::Mutex;
 use rdkafka::admin::{
     AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
     TopicReplication,
@@ -38,7 +39,7 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Least `max.message.bytes` of the topics that are written: an answer and a dead letter without
 /// its message fit.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
-/// How long a broker may take to tell the sizes of topics. One that does not, as the demo's, costs
+/// How long a broker may take to describe topics. One that does not, as the demo's, costs
 /// a stream that much at its start; a batch that is too large is noticed later too.
 const SIZES_WAIT: Duration = Duration::from_secs(2);
 /// How long brokers may take to show which of them cannot be reached.
@@ -114,7 +115,7 @@ impl Complaint {
     pub(crate) fn hear(&self, reason: &str) {
         let mut reason = reason.trim().to_owned();
         reason.truncate(reason.floor_char_boundary(COMPLAINT_BYTES_MAX));
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         // "2/2 brokers are down" says less than what came before
         if last.is_none() || !reason.ends_with("brokers are down") {
             *last = Some(reason);
@@ -123,7 +124,7 @@ impl Complaint {
 
     /// Adds it to a text that says what failed.
     pub(crate) fn explain(&self, what: impl std::fmt::Display) -> String {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.0.lock() {
             Some(reason) => format!("{what}: {reason}"),
             None => what.to_string(),
         }
@@ -141,7 +142,7 @@ impl ConsumerContext for Complaint {}
 /// A consumer outside of any group, which commits nothing.
 pub(crate) type Reader = BaseConsumer<Complaint>;
 
-/// Makes a [`Reader`] that tells the ends of partitions, and reads so many bytes ahead.
+/// Makes a [`Reader`] that reports the end of a partition, and reads so many bytes ahead.
 pub(crate) fn reader(properties: &Properties, bytes_ahead: usize) -> Result<Reader> {
     let mut config = config(properties);
     config
@@ -193,7 +194,7 @@ pub(crate) fn bound_fetches(config: &mut ClientConfig) {
         .set("receive.message.max.bytes", ZSTD_BYTES_MAX.to_string());
 }
 
-/// What topics tell of themselves that a stream must keep to.
+/// What the configuration of topics asks of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TopicLimits {
     /// Bytes of a batch at most that each topic takes that is written.
@@ -206,7 +207,7 @@ pub struct TopicLimits {
 }
 
 /// Makes those topics that do not exist, with one partition, and checks that those that exist take
-/// what is written to them. Returns what they tell of themselves.
+/// what is written to them. Returns their limits.
 pub async fn create_topics(properties: &Properties, topics: &Topics) -> Result<TopicLimits> {
     let all = [&topics.requests, &topics.answers, &topics.dead_letters];
     create_topics_of(properties, topics, &all).await
@@ -282,39 +283,39 @@ async fn try_create_topics(
         }
     }
     let names = [&topics.requests, &topics.answers, &topics.dead_letters];
-    let told = describe(&admin, &names.map(String::as_str)).await;
-    let sizes = told.iter().filter_map(|(name, topic)| Some((name.clone(), topic.bytes_max?)));
+    let described = describe(&admin, &names.map(String::as_str)).await;
+    let sizes = described.iter().filter_map(|(name, topic)| Some((name.clone(), topic.bytes_max?)));
     let batch_bytes_max = check_sizes(topics, &sizes.collect())?;
-    let requests_kept = told.get(&topics.requests).and_then(|topic| topic.kept);
-    let requests_are_whole = told.get(&topics.requests).is_some_and(|topic| topic.is_whole);
+    let requests_kept = described.get(&topics.requests).and_then(|topic| topic.kept);
+    let requests_are_whole = described.get(&topics.requests).is_some_and(|topic| topic.is_whole);
     Ok(TopicLimits { batch_bytes_max, requests_kept, requests_are_whole })
 }
 
-/// What a topic tells of itself.
+/// What the configuration of a topic says.
 struct TopicConfig {
     bytes_max: Option<usize>,
     kept: Option<Duration>,
     is_whole: bool,
 }
 
-/// Whether a topic keeps all messages between its first and its last, as far as it tells.
+/// Whether a topic keeps all messages between its first and its last, by its configuration.
 pub async fn is_whole(properties: &Properties, topic: &str) -> Result<bool> {
     let admin: AdminClient<DefaultClientContext> = config(properties).create()?;
-    let told = describe(&admin, &[topic]).await;
-    Ok(told.get(topic).is_some_and(|topic| topic.is_whole))
+    let described = describe(&admin, &[topic]).await;
+    Ok(described.get(topic).is_some_and(|topic| topic.is_whole))
 }
 
-/// The topics that tell something of themselves.
+/// The topics whose configuration the broker shows.
 async fn describe(
     admin: &AdminClient<DefaultClientContext>,
     topics: &[&str],
 ) -> BTreeMap<String, TopicConfig> {
     let asked: Vec<_> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(SIZES_WAIT));
-    let told = match admin.describe_configs(&asked, &options).await {
-        Ok(told) => told,
+    let described = match admin.describe_configs(&asked, &options).await {
+        Ok(described) => described,
         Err(error) => {
-            tracing::debug!(%error, "the topics tell nothing of themselves");
+            tracing::debug!(%error, "topics are not described");
             return BTreeMap::new();
         }
     };
@@ -333,7 +334,7 @@ async fn describe(
         });
         Some((name.clone(), TopicConfig { bytes_max, kept, is_whole }))
     };
-    told.into_iter().flatten().filter_map(topic).collect()
+    described.into_iter().flatten().filter_map(topic).collect()
 }
 
 /// Refuses topics that are too small for what is written to them, and warns of a topic of requests

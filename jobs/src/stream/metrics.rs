@@ -1,10 +1,8 @@
 //! What a stream shows of itself: counters, gauges and histograms for Prometheus.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use events::StreamStatus;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -21,7 +19,7 @@ macro_rules! metrics {
         /// The metrics of one stream.
         pub struct Metrics {
             registry: Registry,
-            /// Whether what the stream depends on answers.
+            /// What readiness and status are made of: nothing is read back out of the registry.
             pub health: Health,
             $($(#[doc = $help])+ pub $name: $type,)+
         }
@@ -48,9 +46,9 @@ metrics! {
     answers_total: IntCounterVec by "status",
     /// Messages that were kept aside, by kind of fault.
     dead_letters_total: IntCounterVec by "reason",
-    /// Windows with messages.
+    /// Micro-batches with messages.
     windows_total: IntCounter,
-    /// Time from a full window to its offsets being recorded.
+    /// Time from a full micro-batch to its offsets being recorded.
     window_seconds: Histogram,
     /// The same by phase: score, dead_letters, store, publish.
     phase_seconds: HistogramVec by "phase",
@@ -68,31 +66,31 @@ metrics! {
     deleted_unread_total: IntCounter,
     /// Partitions that were read from their beginning, because their log had become another one.
     other_logs_total: IntCounter,
-    /// Messages of the window that is being filled.
+    /// Messages of the micro-batch that is being filled.
     window_rows: IntGauge,
-    /// Messages that wait to become a window.
+    /// Messages that wait to become a micro-batch.
     queue_rows: IntGauge,
-    /// Bytes that wait to become a window.
+    /// Bytes that wait to become a micro-batch.
     queue_bytes: IntGauge,
     /// Whether partitions are paused, because the queue is full.
     paused: IntGauge,
     /// Partitions that are assigned to us.
     assigned: IntGauge,
-    /// Decisions of the group: assigned, revoked, lost.
+    /// Rebalances, by what they did: assigned, revoked, lost.
     rebalances: IntCounterVec by "event",
-    /// Windows that were thrown away because another process had acquired a partition.
+    /// Micro-batches that were dropped because another process had acquired a partition.
     fenced_total: IntCounter,
     /// 1 for the model that serves.
     model: IntGaugeVec by "version",
-    /// Champions that were refused because they could not be read.
+    /// Champions that were refused: damaged, missing, or trained on features that are gone.
     models_refused_total: IntCounter,
-    /// Rows that champion and challenger were asked about, by whether they agree.
+    /// Rows that champion and challenger scored, by whether they agree.
     shadow_rows_total: IntCounterVec by "agrees",
     /// Classes that the challenger predicted.
     shadow_predictions_total: IntCounterVec by "class",
     /// Classes that were predicted.
     predictions_total: IntCounterVec by "class",
-    /// Population stability index against the training sample; above 0.25 the flights are others.
+    /// Population stability index against the reference distribution; above 0.25 flights differ.
     drift_psi: GaugeVec by "feature",
     /// Rows that the drift is computed from, older ones counting less.
     drift_rows: Gauge,
@@ -109,87 +107,49 @@ impl Metrics {
         self.phase_seconds.with_label_values(&[name]).observe(took.as_secs_f64());
     }
 
-    /// What is told of a job of `group` that holds partitions; `before` is what was told `seconds`
-    /// ago.
-    pub fn status(
-        &self,
-        group: &str,
-        at: String,
-        before: Option<(&StreamStatus, f64)>,
-    ) -> Option<StreamStatus> {
-        let (mut lag, mut drift) = (BTreeMap::new(), BTreeMap::new());
-        let mut version = None;
-        for family in self.registry.gather() {
-            for metric in family.get_metric() {
-                let label = metric.get_label().first().map(|label| label.value().to_owned());
-                let (Some(label), value) = (label, metric.get_gauge().value()) else { continue };
-                match family.name() {
-                    "tarmac_stream_lag" => _ = lag.insert(label.parse::<i32>().ok()?, value),
-                    "tarmac_stream_drift_psi" => _ = drift.insert(label, value),
-                    "tarmac_stream_model" => version = Some(label),
-                    _ => {}
-                }
-            }
-        }
-        let (first_partition, _) = lag.first_key_value()?;
-        let n_messages = self.messages_total.get();
-        let rate = before.map_or(0.0, |(before, seconds)| {
-            n_messages.saturating_sub(before.messages) as f64 / seconds
-        });
-        Some(StreamStatus {
-            id: format!("{group}/{first_partition}"),
-            at,
-            model: version.unwrap_or_default(),
-            messages: n_messages,
-            messages_per_second: rate,
-            lag: lag.values().sum::<f64>() as u64,
-            drift,
-        })
+    /// A partition has so many messages that are not answered.
+    pub(crate) fn set_lag(&self, partition: i32, n_messages: i64) {
+        self.lag.with_label_values(&[partition.to_string()]).set(n_messages);
+        self.health.set_lag(partition, n_messages);
     }
 
-    /// Why requests cannot be answered at the moment, if so.
-    pub fn unready(&self) -> Option<String> {
-        let is_down = |sink: &str| self.sink_down.with_label_values(&[sink]).get() > 0;
-        if let Some(why) = self.health.unready() {
-            return Some(why);
-        }
-        if self.rebalances.with_label_values(&["assigned"]).get() == 0 {
-            return Some("the consumer group has not let us in".into());
-        }
-        if is_down("store") {
-            return Some("the store does not take answers".into());
-        }
-        let is_mute = is_down("answers") || is_down("dead_letters");
-        is_mute.then(|| "Kafka does not take records".into())
+    /// No partition is ours any more: what others have now is not our lag.
+    pub(crate) fn forget_partitions(&self) {
+        self.lag.reset();
+        self.behind_transactions.reset();
+        self.health.forget_partitions();
+    }
+
+    /// The group has assigned, revoked or lost partitions; `n_assigned` are ours now.
+    pub(crate) fn rebalanced(&self, what: &str, n_assigned: usize) {
+        self.rebalances.with_label_values(&[what]).inc();
+        self.assigned.set(n_assigned as i64);
+        self.forget_partitions();
+        self.health.rebalanced();
+    }
+
+    /// Another model serves: what is known of the drift was against the one before.
+    pub(crate) fn set_model(&self, version: &str) {
+        self.model.reset();
+        self.model.with_label_values(&[version]).set(1);
+        self.drift_psi.reset();
+        self.health.set_model(version);
+    }
+
+    /// The drift of a feature.
+    pub(crate) fn set_drift(&self, feature: &str, psi: f64) {
+        self.drift_psi.with_label_values(&[feature]).set(psi);
+        self.health.set_drift(feature, psi);
+    }
+
+    /// Whether a sink fails now.
+    pub(crate) fn set_down(&self, sink: &'static str, is_down: bool) {
+        self.sink_down.with_label_values(&[sink]).set(i64::from(is_down));
+        self.health.set_down(sink, is_down);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_tells_of_the_partitions_that_are_held() {
-        let metrics = Metrics::new().unwrap();
-        let status = |before| metrics.status("group", "now".into(), before);
-        assert_eq!(status(None), None, "no partition, no status");
-        let lag = |partition: &str, n| metrics.lag.with_label_values(&[partition]).set(n);
-        lag("10", 3);
-        lag("2", 4);
-        metrics.model.with_label_values(&["abc"]).set(1);
-        metrics.drift_psi.with_label_values(&["carrier"]).set(0.5);
-        metrics.messages_total.inc_by(10);
-        let first = status(None).unwrap();
-        assert_eq!((first.id.as_str(), first.lag, first.model.as_str()), ("group/2", 7, "abc"));
-        assert_eq!(first.drift["carrier"], 0.5);
-        metrics.messages_total.inc_by(30);
-        assert_eq!(status(Some((&first, 6.0))).unwrap().messages_per_second, 5.0);
-        metrics.lag.reset();
-        assert_eq!(status(None), None);
-    }
-}
-
-/// A meter of each type, by the name of the type.
+/// A metric of each type, by the name of the type.
 #[expect(non_snake_case, reason = "named after what they make")]
 mod make {
     use super::*;

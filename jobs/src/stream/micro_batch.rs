@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Datelike, Utc};
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, RecordBatch};
-use datafusion::arrow::datatypes::{Float64Type, Int32Type, Int64Type};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array, RecordBatch, StructArray,
+};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
 use datafusion::common::ScalarValue;
 use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
@@ -67,7 +70,7 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// What its sender is told.
+    /// The answer to its sender.
     pub fn rejection(&self) -> Option<Answer> {
         let refusal = |uuid| Refusal { uuid, reason: self.reason.clone() };
         self.uuid.map(refusal).map(Answer::Rejected)
@@ -218,7 +221,7 @@ fn predictions_of(
     let base_rates = field("reasons", "base_rates")?.as_fixed_size_list();
     let contributions = field("reasons", "contributions")?.as_list::<i32>();
     let unseen = column("unseen")?.as_list::<i32>();
-    let distance = field("features", "distance")?.as_primitive::<Float64Type>();
+    let distances = distances_of(column("features")?.as_struct())?;
     let mut predictions = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         let position = usize::try_from(ids.value(row))?;
@@ -240,7 +243,11 @@ fn predictions_of(
                 day_of_year: date.ordinal() as i32,
                 day_of_month: date.day() as i32,
                 dep_delay: request.dep_delay,
-                distance: distance.is_valid(row).then(|| distance.value(row)),
+                distance: distances
+                    .as_ref()
+                    .filter(|miles| miles.is_valid(row))
+                    .map(|miles| miles.value(row))
+                    .or(request.distance),
                 timestamp: request.timestamp.clone(),
                 answered_at: answered_at.to_owned(),
                 prediction: DelayClass::try_from(prediction.value(row))
@@ -254,6 +261,13 @@ fn predictions_of(
         ));
     }
     Ok(predictions)
+}
+
+/// The feature `distance` in miles, of whatever type the step makes it; `None` when it makes none.
+fn distances_of(features: &StructArray) -> Result<Option<Float64Array>> {
+    let Some(distances) = features.column_by_name("distance") else { return Ok(None) };
+    let miles = cast(distances, &DataType::Float64).context("distance in features")?;
+    Ok(Some(miles.as_primitive::<Float64Type>().clone()))
 }
 
 /// The field of a request that a feature comes from, which is what a person can change. A feature
@@ -290,4 +304,24 @@ fn contributions_of(list: &ArrayRef) -> Result<Vec<Contribution>> {
         Ok(Contribution { feature, changes: by_class(changes, row)? })
     };
     (0..features.len()).map(contribution).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{Int32Array, StringArray};
+    use datafusion::arrow::datatypes::Field;
+
+    use super::*;
+
+    #[test]
+    fn a_distance_may_be_of_any_type_or_not_be_a_feature() {
+        let features = |name: &str, values: ArrayRef| {
+            let field = Field::new(name, values.data_type().clone(), true);
+            distances_of(&StructArray::from(vec![(Arc::new(field), values)])).unwrap()
+        };
+        let miles = Some(Float64Array::from(vec![Some(187.0), None]));
+        assert_eq!(features("distance", Arc::new(Int32Array::from(vec![Some(187), None]))), miles);
+        assert_eq!(features("distance", Arc::new(StringArray::from(vec!["187", "?"]))), miles);
+        assert_eq!(features("route", Arc::new(StringArray::from(vec!["BOS-JFK", "?"]))), None);
+    }
 }

@@ -1,8 +1,8 @@
-//! The streaming job: windows of requests from Kafka, scored, to the store and to the response
-//! topic.
+//! The streaming job: micro-batches of requests from Kafka, scored, to the store and to the
+//! response topic.
 //!
-//! What a window leaves behind is written in this order, each step only after the one before is
-//! durable: dead letters, then answers together with the offsets they come from, then answers to
+//! What a micro-batch leaves behind is written in this order, each step only after the one before
+//! is durable: dead letters, then answers together with the offsets they come from, then answers to
 //! the topic. Where to go on is what the store says, so a crash at any point repeats only work that
 //! may be repeated.
 
@@ -64,14 +64,14 @@ const NOTE_WAIT: Duration = Duration::from_secs(5);
 /// of a stream that has nothing to do from growing old.
 const LEASES_EVERY: Duration = Duration::from_secs(5);
 
-/// A place in a window's way at which a test lets the program die.
+/// A step of a micro-batch at which a test lets the program die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// It is scored; nothing is written but dead letters.
     Scored,
     /// Answers and offsets are in the store.
     Stored,
-    /// Answers are in the topic; the group has not been told.
+    /// Answers are in the topic; the group's offsets are not committed.
     Published,
 }
 
@@ -91,16 +91,16 @@ pub struct Options {
     pub expire_after: Option<Duration>,
     /// How long a sink may fail before the job ends with an error; `None` is for ever.
     pub give_up_after: Option<Duration>,
-    /// A challenger that is asked beside the champion, and only counted.
+    /// A challenger that scores beside the champion; it is only counted.
     pub shadow: Option<Arc<Scorer>>,
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
-    /// Called at each step of a window.
+    /// Called at each step of a micro-batch.
     pub on_step: Box<dyn Fn(Step) + Send + Sync>,
 }
 
 /// What a stream reads from and writes to.
-pub struct Ends<'a> {
+pub struct Connections<'a> {
     /// Requests.
     pub source: Source,
     /// Answers and dead letters.
@@ -122,11 +122,11 @@ pub async fn prepare(ctx: &SessionContext, lake: &Lake) -> Result<Serving> {
 }
 
 /// Runs until `shutdown` is done or a bounded trigger is. `ctx` was [`prepare`]d, which gave
-/// `serving`. A window is scored with one model, the champion at its end.
+/// `serving`. A micro-batch is scored with one model, the champion at its end.
 pub async fn run(
     ctx: &SessionContext,
     serving: Serving,
-    ends: Ends<'_>,
+    connections: Connections<'_>,
     options: &Options,
     metrics: &Metrics,
     shutdown: impl Future<Output = ()> + Send,
@@ -134,7 +134,7 @@ pub async fn run(
     let shutdown = shutdown.boxed().shared();
     let retry = Retry::new(options.give_up_after, metrics, shutdown.clone());
     let observer = Observer::new(Arc::clone(serving.champion()), options.shadow.clone(), metrics);
-    let Ends { source, sink, store } = ends;
+    let Connections { source, sink, store } = connections;
     let mut stream = Stream {
         ctx,
         serving,
@@ -177,8 +177,8 @@ struct Stream<'a> {
     metrics: &'a Metrics,
     retry: Retry<'a>,
     observer: Observer<'a>,
-    /// What we hold of each assigned partition. `published` goes before what the store knows: it
-    /// is written with the next answers.
+    /// What we hold of each assigned partition. `published` takes precedence over what the store
+    /// knows: it is written with the next answers.
     leases: BTreeMap<i32, Lease>,
     inspector: Inspector,
     /// When it was last looked whether the leases hold.
@@ -200,7 +200,7 @@ struct InFlight {
     next: BTreeMap<i32, i64>,
 }
 
-/// How long the phases of a window took.
+/// How long the phases of a micro-batch took.
 #[derive(Default)]
 struct Phases {
     score: Duration,
@@ -213,24 +213,26 @@ impl Stream<'_> {
         loop {
             let (done, is_last) = match self.source.next(shutdown.clone()).await? {
                 Event::Assigned(assignment) => (self.acquire(&assignment).await, false),
-                Event::MicroBatch(window) => {
-                    let is_last = window.is_last;
-                    (self.answer(window).await, is_last)
+                Event::MicroBatch(batch) => {
+                    let is_last = batch.is_last;
+                    (self.answer(batch).await, is_last)
                 }
                 Event::Idle => {
                     self.note_published().await;
                     (Ok(()), false)
                 }
             };
-            // a bounded stream whose last window went to others waits for what it is assigned next
+            // a bounded stream whose last micro-batch went to others waits for its next assignment
             let is_over = is_last && (done.is_ok() || shutdown.peek().is_some());
             match done {
                 Ok(()) => {}
-                Err(Stop::Lost) => tracing::warn!("a window is left to others: the group decided"),
+                Err(Stop::Lost) => {
+                    tracing::warn!("micro-batch is dropped: partitions were revoked")
+                }
                 Err(Stop::Fenced(acquired)) => {
                     tracing::warn!(
                         acquired,
-                        "a window is thrown away: another process acquired it"
+                        "micro-batch is dropped: another process has acquired a lease"
                     );
                     self.metrics.fenced_total.inc();
                     self.leave_to_others();
@@ -261,8 +263,8 @@ impl Stream<'_> {
     }
 
     /// Takes what the group assigned, away from its holder, and reads on from where the store
-    /// says, if that is of the same log. Answers that others may not have been told of are read,
-    /// and told, again.
+    /// says, if that is of the same log. Answers that may not be published are read and published
+    /// again.
     async fn acquire(&mut self, assignment: &Assignment) -> Result<(), Stop> {
         self.leave_to_others();
         let Options { group, topics, properties, .. } = self.options;
@@ -347,15 +349,15 @@ impl Stream<'_> {
         self.in_flight = None;
     }
 
-    /// Answers a window, in chunks that fit a transaction.
-    async fn answer(&mut self, window: MicroBatch) -> Result<(), Stop> {
-        let MicroBatch { messages, is_last, rested } = window;
+    /// Answers a micro-batch, in chunks that fit a transaction.
+    async fn answer(&mut self, batch: MicroBatch) -> Result<(), Stop> {
+        let MicroBatch { messages, is_last, rested } = batch;
         if messages.is_empty() {
             self.finish_publishing().await?;
             return Ok(());
         }
         if !rested.is_empty() && !self.is_same_log(&rested).await? {
-            tracing::warn!("a window is thrown away: the topic was made again meanwhile");
+            tracing::warn!("micro-batch is dropped: the topic was made again meanwhile");
             self.finish_publishing().await?;
             self.leave_to_others();
             self.source.assign_again()?;
@@ -371,7 +373,7 @@ impl Stream<'_> {
         if is_last || !self.source.has_next() {
             phases.publish += self.finish_publishing().await?;
         }
-        self.streamed.n_windows += 1;
+        self.streamed.n_batches += 1;
         let (took, after) = (started.elapsed(), self.streamed);
         self.metrics.windows_total.inc();
         self.metrics.window_seconds.observe(took.as_secs_f64());
@@ -383,8 +385,8 @@ impl Stream<'_> {
             score_ms = phases.score.as_millis(),
             store_ms = phases.store.as_millis(),
             publish_ms = phases.publish.as_millis(),
-            window_ms = took.as_millis(),
-            "window"
+            batch_ms = took.as_millis(),
+            "micro-batch"
         );
         Ok(())
     }
@@ -450,8 +452,8 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Waits until the topic has the answers that it is being told, which makes their messages
-    /// done; how long that took.
+    /// Waits until the answers in flight are published, which makes their messages done; how long
+    /// that took.
     async fn finish_publishing(&mut self) -> Result<Duration, Stop> {
         let Some(InFlight { records, sent, next }) = self.in_flight.take() else {
             return Ok(Duration::ZERO);
@@ -524,7 +526,7 @@ impl Stream<'_> {
         Ok(false)
     }
 
-    /// What the topic is told: what the store has, also where that was there before.
+    /// What is published: what the store has, also where that was there before.
     async fn records(&self, documents: &[Value], kept: &[String]) -> Result<Vec<Record>, Stop> {
         let read = async || Ok(self.store.get_all(ANSWERS, kept).await?);
         let before = match kept {

@@ -12,7 +12,7 @@ use udf::model::scorer::Scorer;
 
 use crate::stream::metrics::Metrics;
 
-/// Sees the rows of each window.
+/// Sees the rows of each micro-batch.
 pub(crate) struct Observer<'a> {
     champion: Arc<Scorer>,
     shadow: Option<Arc<Scorer>>,
@@ -33,9 +33,7 @@ impl<'a> Observer<'a> {
 
     /// Another champion: what was seen is compared with its reference distribution from now on.
     pub(crate) fn replace(&mut self, champion: Arc<Scorer>) {
-        self.metrics.model.reset();
-        self.metrics.model.with_label_values(&[champion.version()]).set(1);
-        self.metrics.drift_psi.reset();
+        self.metrics.set_model(champion.version());
         self.drift = champion.model().reference.clone().map(Drift::new);
         self.champion = champion;
     }
@@ -53,7 +51,7 @@ impl<'a> Observer<'a> {
             let names = self.champion.model().features.iter().map(|spec| spec.name.as_str());
             for (name, psi) in names.chain(["prediction"]).zip(features.iter().chain([&predicted]))
             {
-                self.metrics.drift_psi.with_label_values(&[name]).set(*psi);
+                self.metrics.set_drift(name, *psi);
             }
             self.metrics.drift_rows.set(drift.n_rows());
         }

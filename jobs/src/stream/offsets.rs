@@ -198,8 +198,8 @@ async fn resolve(
         let reader = reader(&properties, FETCH_BYTES_MAX)?;
         let mut offsets = BTreeMap::new();
         for partition in partitions {
-            let ends = reader.fetch_watermarks(&topic, partition, BROKER_WAIT);
-            let (begin, end) = ends.map_err(|error| {
+            let watermarks = reader.fetch_watermarks(&topic, partition, BROKER_WAIT);
+            let (begin, end) = watermarks.map_err(|error| {
                 _ = reader.poll(Duration::ZERO);
                 anyhow!(reader.context().explain(error))
             })?;

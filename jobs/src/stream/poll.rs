@@ -19,13 +19,13 @@ use crate::stream::request_log::{find_damage, is_of_data};
 
 /// How long the thread waits for a message before it looks after the rest.
 const POLL: Duration = Duration::from_millis(20);
-/// How often the broker is asked for the topic and the ends of its partitions, and how long each
-/// answer may take.
+/// How often the broker is asked for the topic and the end offsets of its partitions, and how long
+/// each answer may take.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long the same complaint of librdkafka is not repeated.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// The thread that polls, until the group is told to stop.
+/// The thread that polls, until the group is stopped.
 pub(crate) fn poll(consumer: &Member, group: &Group) {
     let watch = group.fail_on_panic();
     let mut complaints = Complaints::default();
@@ -47,27 +47,27 @@ fn fail(consumer: &Member, group: &Group, error: &KafkaError, complaints: &mut C
         AutoOffsetReset, OffsetOutOfRange, UnknownPartition, UnknownTopic, UnknownTopicId,
         UnknownTopicOrPartition,
     };
-    let told = group.complaint.explain(error);
+    let reason = group.complaint.explain(error);
     if is_final(error) {
-        return group.fail(told);
+        return group.fail(reason);
     }
     match error.rdkafka_error_code() {
         _ if is_of_data(error) => group.suspect_damage(),
         // what is to be read is gone, or the log is another one: the stream finds out
         Some(AutoOffsetReset | OffsetOutOfRange) => {
-            tracing::warn!(error = told, "the log has no such offset any more");
+            tracing::warn!(error = reason, "the log has no such offset any more");
             if let Err(error) = group.assign_again(consumer) {
                 group.fail(format!("{error:#}"));
             }
         }
         // looked at by those who watch the broker
         Some(UnknownTopicOrPartition | UnknownTopic | UnknownPartition | UnknownTopicId) => {
-            complaints.hear(told);
+            complaints.hear(reason);
         }
         // brokers come and go, and librdkafka reconnects by itself
         _ => {
-            group.metrics().health.complain(Server::Kafka, told.clone(), Instant::now());
-            complaints.hear(told);
+            group.metrics().health.complain(Server::Kafka, reason.clone(), Instant::now());
+            complaints.hear(reason);
         }
     }
 }
@@ -108,9 +108,8 @@ fn is_final(error: &KafkaError) -> bool {
         || matches!(code, None | Some(Fatal | GroupAuthorizationFailed | TopicAuthorizationFailed))
 }
 
-/// Watches the broker and the topic beside the stream's work: whether they are there, where
-/// partitions end, which tells how far behind we are even when they are paused, and what it is that
-/// cannot be read.
+/// Watches the broker and the topic beside the stream's work: whether they are there, the end
+/// offsets, from which the lag is known even while partitions are paused, and what cannot be read.
 pub(crate) async fn watch_broker(
     consumer: Arc<Member>,
     group: Arc<Group>,
@@ -224,22 +223,22 @@ pub(crate) fn partitions<C: ConsumerContext>(
     Ok(partitions)
 }
 
-/// Where each partition that holds messages ends now.
+/// The end offset of each partition that holds messages.
 ///
 /// Errors when no broker answers or the topic is not there.
-pub(crate) fn ends<C: ConsumerContext>(
+pub(crate) fn end_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     complaint: &Complaint,
     topic: &str,
 ) -> Result<BTreeMap<i32, i64>> {
-    let mut ends = BTreeMap::new();
+    let mut offsets = BTreeMap::new();
     for partition in partitions(consumer, complaint, topic)? {
         let (begin, end) = consumer
             .fetch_watermarks(topic, partition, BROKER_WAIT)
             .with_context(|| format!("where {topic}/{partition} ends"))?;
         if begin < end {
-            ends.insert(partition, end);
+            offsets.insert(partition, end);
         }
     }
-    Ok(ends)
+    Ok(offsets)
 }

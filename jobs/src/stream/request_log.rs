@@ -3,10 +3,11 @@
 //! the last record was is kept beside it, and looked at again before it is trusted.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use parking_lot::Mutex;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -23,10 +24,10 @@ use crate::stream::micro_batch::Message;
 /// How long a poll waits for the record that is looked for.
 const POLL: Duration = Duration::from_millis(100);
 
-/// What tells the log of a partition from another one; the `log` of its [`Lease`].
+/// Distinguishes the log of a partition from another one; the `log` of its [`Lease`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogMark {
-    /// Id of the cluster, where it tells one.
+    /// Id of the cluster, where it has one.
     #[serde(default)]
     pub cluster: Option<String>,
     /// Where clients find the cluster.
@@ -162,7 +163,7 @@ impl Inspector {
     ) -> Result<Inspection> {
         let inspector = self.clone();
         let inspect = move || {
-            let mut kept = inspector.reader.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = inspector.reader.lock();
             let reader = match kept.take() {
                 Some(reader) => reader,
                 None => reader(&inspector.properties, FETCH_BYTES_MAX)?,
@@ -183,11 +184,11 @@ impl Inspector {
         let Self { topic, properties, .. } = self;
         let mut found = BTreeMap::new();
         for (partition, offset) in offsets {
-            let ends = reader.fetch_watermarks(topic, *partition, BROKER_WAIT);
-            let (begin, end) = ends.map_err(|error| {
+            let watermarks = reader.fetch_watermarks(topic, *partition, BROKER_WAIT);
+            let (begin, end) = watermarks.map_err(|error| {
                 // librdkafka hands its complaints over when it is polled
                 _ = reader.poll(Duration::ZERO);
-                let what = format!("where {topic}/{partition} begins and ends: {error}");
+                let what = format!("offsets of {topic}/{partition}: {error}");
                 anyhow!(reader.context().explain(what))
             })?;
             let offset = offset.filter(|offset| (begin..end).contains(offset));

@@ -1,20 +1,23 @@
 //! The requests of a micro-batch as the relation `flights`, so that the steps which training uses
 //! make features of them. The relation is registered once, and filled for each micro-batch.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Result;
 use datafusion::arrow::array::{
     Array, BooleanArray, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch,
     StringViewArray, new_null_array,
 };
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::SessionContext;
 use events::{PredictionRequest, clock_minutes};
+use parking_lot::Mutex;
+
+use crate::features::flights_schema;
 
 /// What `flights` holds at present.
 #[derive(Debug)]
@@ -39,8 +42,7 @@ impl Requests {
     /// Makes `flights` these requests, and nothing else.
     pub fn fill(&self, requests: &[PredictionRequest]) -> Result<()> {
         let batch = flights_of(requests)?;
-        // a batch is replaced as a whole, so a panic has not left half of one
-        *self.batch.lock().unwrap_or_else(PoisonError::into_inner) = batch;
+        *self.batch.lock() = batch;
         Ok(())
     }
 }
@@ -51,7 +53,7 @@ impl PartitionStream for Requests {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let batch = self.batch.lock().clone();
         let batches = futures::stream::iter([Ok(batch)]);
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
     }
@@ -86,24 +88,4 @@ fn flights_of(requests: &[PredictionRequest]) -> Result<RecordBatch> {
         Arc::new(BooleanArray::from(vec![false; n_rows])),
     ];
     Ok(RecordBatch::try_new(flights_schema(), columns)?)
-}
-
-/// The columns of `flights` that features are made of.
-fn flights_schema() -> SchemaRef {
-    let field = |name: &str, of: DataType| Field::new(name, of, true);
-    Arc::new(Schema::new(vec![
-        field("flight_id", DataType::Int64),
-        field("flight_date", DataType::Date32),
-        field("carrier", DataType::Utf8View),
-        field("flight_number", DataType::Utf8View),
-        field("origin", DataType::Utf8View),
-        field("dest", DataType::Utf8View),
-        field("crs_dep_minutes", DataType::Int32),
-        field("dep_delay_minutes", DataType::Float64),
-        field("crs_arr_minutes", DataType::Int32),
-        field("arr_delay_minutes", DataType::Float64),
-        field("distance_miles", DataType::Float64),
-        field("cancelled", DataType::Boolean),
-        field("diverted", DataType::Boolean),
-    ]))
 }

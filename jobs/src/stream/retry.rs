@@ -17,12 +17,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long one attempt may take. A server that was stopped answers nothing, and says nothing
 /// either; MongoDB ends a transaction after the same time.
 const ATTEMPT: Duration = Duration::from_secs(60);
-/// How long a job that is told to end goes on trying: supervisors wait 10 s, or 30, and kill.
+/// How long a job that is stopped goes on trying: supervisors wait 10 s, or 30, and kill.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Why a window is not answered.
+/// Why a micro-batch is not answered.
 pub(crate) enum Stop {
-    /// The group gave the partitions to others.
+    /// A rebalance revoked the partitions.
     Lost,
     /// Another process has acquired this partition.
     Fenced(String),
@@ -75,7 +75,6 @@ impl<'a> Retry<'a> {
         lost: impl Future<Output = ()>,
         mut attempt: impl AsyncFnMut() -> Result<T, WriteError>,
     ) -> Result<T, Stop> {
-        let is_down = self.metrics.sink_down.with_label_values(&[sink]);
         let started = Instant::now();
         let trying = async {
             let mut pause = PAUSE_MIN;
@@ -89,7 +88,7 @@ impl<'a> Retry<'a> {
                     }
                     Err(WriteError::Passing(error)) => error,
                 };
-                is_down.set(1);
+                self.metrics.set_down(sink, true);
                 self.metrics.sink_retries_total.with_label_values(&[sink]).inc();
                 let is_over = |limit| started.elapsed() >= limit;
                 if self.shutdown.peek().is_some() {
@@ -121,8 +120,8 @@ impl<'a> Retry<'a> {
                 GRACE.as_secs()
             ))),
         };
-        // where the assignment is lost, the next attempt tells
-        is_down.set(0);
+        // where the assignment is lost, the next attempt says so
+        self.metrics.set_down(sink, false);
         tried
     }
 }

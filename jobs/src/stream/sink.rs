@@ -41,7 +41,7 @@ pub mod headers {
     pub const TIMESTAMP: &str = "tarmac.source.timestamp";
     /// [`digest`](crate::stream::request_log::digest) of key and value.
     pub const DIGEST: &str = "tarmac.source.sha256";
-    /// Bytes of a message that did not fit; the value tells of it. Only stubs have this.
+    /// Bytes of a message that did not fit; the value says so. Only stubs have this.
     pub const STUB: &str = "tarmac.stub.bytes";
     /// All of them.
     pub const ALL: [&str; 9] =
@@ -92,7 +92,7 @@ pub struct Sink {
 
 impl Sink {
     /// Makes a producer for the job of that name; nothing is sent yet. `bytes_max` is the least
-    /// `max.message.bytes` of the topics, as [`crate::stream::kafka::create_topics`] tells it.
+    /// `max.message.bytes` of the topics, as [`crate::stream::kafka::create_topics`] finds it.
     pub fn open(
         properties: &Properties,
         topics: Topics,
@@ -105,7 +105,7 @@ impl Sink {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("batch.size", batch_bytes.to_string())
-            // a window is sent at once, there is nothing to wait for
+            // a micro-batch is sent at once, there is nothing to wait for
             .set("linger.ms", "0")
             .set("message.timeout.ms", DELIVERY_WAIT.as_millis().to_string());
         let complaint = Complaint::default();
@@ -143,13 +143,13 @@ impl Sink {
             UnknownPartition, UnknownTopic, UnknownTopicId, UnknownTopicOrPartition,
         };
         let SendError { topic, error } = failed;
-        let told = self.complaint.explain(&error);
-        let told = anyhow!("cannot write to {topic}: {told}");
+        let error_text = self.complaint.explain(&error);
+        let reason = anyhow!("cannot write to {topic}: {error_text}");
         let code = error.rdkafka_error_code();
         let is_too_large = is_too_large(&error);
         match code {
             Some(ClusterAuthorizationFailed | InvalidTopic | TopicAuthorizationFailed) => {
-                return WriteError::Permanent(told);
+                return WriteError::Permanent(reason);
             }
             Some(
                 MessageTimedOut
@@ -159,23 +159,23 @@ impl Sink {
                 | UnknownTopicOrPartition,
             ) => {}
             _ if is_too_large => {}
-            _ => return WriteError::Passing(told),
+            _ => return WriteError::Passing(reason),
         }
         // somebody may be about to make the others again
         let made = create_topics_of(&self.properties, &self.topics, &[&topic]).await;
         let bytes_max = match made {
             Ok(limits) => limits.batch_bytes_max,
-            Err(error) => return WriteError::Passing(error.context(told)),
+            Err(error) => return WriteError::Passing(error.context(reason)),
         };
         let batch_bytes = batch_bytes(bytes_max);
         if is_too_large && batch_bytes >= self.batch_bytes {
-            return WriteError::Permanent(told.context("raise max.message.bytes of the topic"));
+            return WriteError::Permanent(reason.context("raise max.message.bytes of the topic"));
         }
         self.batch_bytes = batch_bytes;
         self.config.set("batch.size", batch_bytes.to_string());
         // what it knew of the topic holds no more
         match self.replace_producer() {
-            Ok(()) => WriteError::Passing(told),
+            Ok(()) => WriteError::Passing(reason),
             Err(error) => WriteError::Passing(anyhow!(error)),
         }
     }

@@ -1,6 +1,6 @@
-//! Requests from Kafka, as windows. A thread of its own polls, so that the group never misses us
-//! while a window is worked on; what it reads waits in a bounded queue, and partitions are paused
-//! before that is full. Must not look into messages.
+//! Requests from Kafka, as micro-batches. A thread of its own polls, so that the consumer stays in
+//! its group while a micro-batch is worked on; messages wait in a bounded queue, and partitions are
+//! paused before that is full. Must not look into messages.
 //!
 //! Where to read from is not Kafka's business: a partition that the group assigns is reported as
 //! [`Event::Assigned`], and read only when [`Source::start`] says from where.
@@ -24,7 +24,7 @@ use crate::stream::kafka::{Properties, bound_fetches, config};
 use crate::stream::limits::Limits;
 use crate::stream::metrics::Metrics;
 use crate::stream::micro_batch::Message;
-use crate::stream::poll::{ends, poll, watch_broker};
+use crate::stream::poll::{end_offsets, poll, watch_broker};
 use crate::stream::trigger::Trigger;
 
 /// Quiet after which there is time for what can wait.
@@ -35,23 +35,23 @@ const IDLE_AGAIN: Duration = Duration::from_secs(5);
 const LOOK_END_WAIT: Duration = Duration::from_secs(3);
 /// Messages that librdkafka fetches ahead. More would be fetched again after each pause.
 const FETCHED_MESSAGES: &str = "20000";
-/// How often the group is told how far we are, for those who watch the lag.
+/// How often consumer offsets are committed, for those who watch the lag.
 const GROUP_COMMIT_MS: &str = "1000";
 /// How often the group looks for new partitions.
 const PARTITIONS_EVERY_MS: &str = "10000";
-/// How often librdkafka tells how far it has read.
+/// How often librdkafka reports how far it has read.
 const STATISTICS_MS: &str = "1000";
 
-/// What the group decided: these partitions are ours, until it decides again.
+/// Partitions that are ours until the next rebalance.
 #[derive(Debug, Clone)]
 pub struct Assignment {
-    /// Number of the decision.
+    /// Number of the rebalance.
     pub generation: u64,
     /// Partitions of the request topic.
     pub partitions: Vec<i32>,
 }
 
-/// A window that was read.
+/// A micro-batch that was read.
 #[derive(Debug)]
 pub struct MicroBatch {
     /// The messages, in the order of each partition; all of the present assignment.
@@ -67,9 +67,9 @@ pub struct MicroBatch {
 pub enum Event {
     /// Partitions were assigned, and wait for [`Source::start`].
     Assigned(Assignment),
-    /// A window is there.
+    /// A micro-batch is there.
     MicroBatch(MicroBatch),
-    /// Nothing came for a while; told soon after each window, and then now and again.
+    /// Nothing came for a while; reported soon after each micro-batch, and then now and again.
     Idle,
 }
 
@@ -82,13 +82,13 @@ pub struct Source {
     trigger: Trigger,
     limits: Limits,
     metrics: Arc<Metrics>,
-    /// The assignment that was last told.
+    /// The assignment that was last reported.
     generation: u64,
-    /// When the window that is being filled ends.
-    window_ends: Option<Instant>,
-    is_idle_told: bool,
+    /// When the micro-batch that is being filled ends.
+    batch_ends: Option<Instant>,
+    is_idle_reported: bool,
     /// For bounded triggers: where the partitions ended at the start.
-    ends: Option<BTreeMap<i32, i64>>,
+    end_offsets: Option<BTreeMap<i32, i64>>,
     /// Partitions of the assignment that have not been read up to there.
     unread: Option<BTreeMap<i32, i64>>,
 }
@@ -125,11 +125,11 @@ impl Source {
         let consumer: KafkaResult<Member> =
             config.create_with_context(Callbacks(Arc::clone(&group)));
         let consumer = Arc::new(consumer.context("the Kafka properties make no consumer")?);
-        let ends = match trigger {
+        let end_offsets = match trigger {
             Trigger::Once | Trigger::AvailableNow => {
                 let (consumer, group) = (Arc::clone(&consumer), Arc::clone(&group));
-                let ends = move || ends(&consumer, &group.complaint, group.topic());
-                Some(spawn_blocking(ends).await??)
+                let ask = move || end_offsets(&consumer, &group.complaint, group.topic());
+                Some(spawn_blocking(ask).await??)
             }
             Trigger::Interval(_) | Trigger::Arrival => None,
         };
@@ -153,74 +153,74 @@ impl Source {
             limits,
             metrics,
             generation: 0,
-            window_ends: None,
-            is_idle_told: true,
-            ends,
+            batch_ends: None,
+            is_idle_reported: true,
+            end_offsets,
             unread: None,
         })
     }
 
-    /// Waits for what happens next. A window ends by the trigger, when it is full, or when
+    /// Waits for what happens next. A micro-batch ends by the trigger, when it is full, or when
     /// `shutdown` is done, which makes it the last. What was read of an assignment that is lost is
     /// thrown away.
     pub async fn next(&mut self, mut shutdown: impl Future<Output = ()> + Unpin) -> Result<Event> {
         let (mut messages, mut n_bytes) = (Vec::new(), 0);
-        let idle = Instant::now() + if self.is_idle_told { IDLE_AGAIN } else { IDLE };
+        let idle = Instant::now() + if self.is_idle_reported { IDLE_AGAIN } else { IDLE };
         loop {
             if let Some(assignment) = self.look(&mut messages, &mut n_bytes)? {
                 return Ok(Event::Assigned(assignment));
             }
             let is_last = self.unread.as_ref().is_some_and(BTreeMap::is_empty);
             let is_full = match self.trigger {
-                // one window is promised, so only memory ends it
-                Trigger::Once => n_bytes >= self.limits.window_bytes,
+                // one micro-batch is promised, so only memory ends it
+                Trigger::Once => n_bytes >= self.limits.batch_bytes,
                 _ => self.is_full(messages.len(), n_bytes),
             };
             let has_arrived = self.trigger == Trigger::Arrival && !messages.is_empty();
             if is_last || is_full || has_arrived {
-                // what is behind ends too when it is told to
+                // a stream that lags never waits below, so it looks here whether it must stop
                 let is_over = (&mut shutdown).now_or_never().is_some();
                 return Ok(self.close(messages, is_last || is_over));
             }
-            if let (Trigger::Interval(interval), None) = (self.trigger, self.window_ends) {
-                self.window_ends = Some(Instant::now() + interval);
+            if let (Trigger::Interval(interval), None) = (self.trigger, self.batch_ends) {
+                self.batch_ends = Some(Instant::now() + interval);
             }
             tokio::select! {
                 biased;
                 () = &mut shutdown => return Ok(self.close(messages, true)),
                 () = self.group.changed() => {}
-                () = at(self.window_ends) => {
-                    self.window_ends = None;
+                () = at(self.batch_ends) => {
+                    self.batch_ends = None;
                     if !messages.is_empty() {
                         return Ok(self.close(messages, false));
                     }
                 }
                 () = sleep_until(idle), if messages.is_empty() => {
-                    self.is_idle_told = true;
+                    self.is_idle_reported = true;
                     return Ok(Event::Idle);
                 }
             }
         }
     }
 
-    /// Whether the next window is there already.
+    /// Whether the next micro-batch is there already.
     pub fn has_next(&self) -> bool {
         let (n_rows, n_bytes) = self.group.n_waiting();
         self.is_full(n_rows, n_bytes) || self.trigger == Trigger::Arrival && n_rows > 0
     }
 
     fn is_full(&self, n_rows: usize, n_bytes: usize) -> bool {
-        n_rows >= self.limits.window_rows || n_bytes >= self.limits.window_bytes
+        n_rows >= self.limits.batch_rows || n_bytes >= self.limits.batch_bytes
     }
 
     fn close(&mut self, messages: Vec<Message>, is_last: bool) -> Event {
-        self.window_ends = None;
-        self.is_idle_told = false;
+        self.batch_ends = None;
+        self.is_idle_reported = false;
         let rested = self.group.lock().take_rested();
         Event::MicroBatch(MicroBatch { messages, is_last, rested })
     }
 
-    /// Takes from the queue what the window has room for; a new assignment goes before.
+    /// Takes from the queue what the micro-batch has room for; a new assignment takes precedence.
     fn look(
         &mut self,
         messages: &mut Vec<Message>,
@@ -241,7 +241,7 @@ impl Source {
             }
         }
         let is_once = self.trigger == Trigger::Once;
-        while (is_once && *n_bytes < self.limits.window_bytes)
+        while (is_once && *n_bytes < self.limits.batch_bytes)
             || !self.is_full(messages.len(), *n_bytes)
         {
             let (partition, next) = match state.take() {
@@ -266,11 +266,11 @@ impl Source {
 
     /// Reads the partitions of an assignment from these offsets, if it is still ours.
     pub fn start(&mut self, assignment: &Assignment, offsets: &BTreeMap<i32, i64>) -> Result<()> {
-        if let Some(ends) = &self.ends {
+        if let Some(end_offsets) = &self.end_offsets {
             let is_unread = |(partition, end): &(&i32, &i64)| {
                 offsets.get(partition).is_some_and(|offset| offset < end)
             };
-            let unread = ends.iter().filter(is_unread);
+            let unread = end_offsets.iter().filter(is_unread);
             self.unread = Some(unread.map(|(partition, end)| (*partition, *end)).collect());
         }
         self.group.start(&self.consumer, assignment.generation, &self.list(offsets)?)
@@ -285,7 +285,7 @@ impl Source {
         Ok(list)
     }
 
-    /// Drops what was read and waits to be told the assignment again: somebody else has acquired a
+    /// Drops what was read and reports the assignment again: another process has acquired a
     /// partition of it.
     pub fn assign_again(&self) -> Result<()> {
         self.group.assign_again(&self.consumer)

@@ -15,8 +15,8 @@ pub struct StreamStats {
     pub n_repeated: u64,
     /// Dead letters written.
     pub n_dead_letters: u64,
-    /// Windows that held messages.
-    pub n_windows: u64,
+    /// Micro-batches that held messages.
+    pub n_batches: u64,
 }
 
 impl StreamStats {
@@ -39,6 +39,7 @@ impl StreamStats {
         self.n_repeated += n_repeated;
         self.n_dead_letters += scored.dead_letters.len() as u64;
         metrics.messages_total.inc_by(n_messages);
+        metrics.health.count(n_messages);
         let answers = |status: &str| metrics.answers_total.with_label_values(&[status]);
         answers("expired").inc_by(n_expired as u64);
         answers("ok").inc_by(n_answered.saturating_sub(n_expired as u64));

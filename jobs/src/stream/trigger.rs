@@ -1,22 +1,22 @@
-//! When a window of the stream ends.
+//! When a micro-batch of the stream ends.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Longest window: longer ones would look like a hang to those who wait for an answer.
+/// Longest micro-batch: longer ones would look like a hang to those who wait for an answer.
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
-/// When a window ends.
+/// When a micro-batch ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
     /// After this time, however much arrived.
     Interval(Duration),
     /// As soon as something arrived, with all that is there.
     Arrival,
-    /// One window with what is there at the start; then the job ends.
+    /// One micro-batch with what is there at the start; then the job ends.
     Once,
-    /// As many windows as what is there at the start needs; then the job ends.
+    /// As many micro-batches as what is there at the start needs; then the job ends.
     AvailableNow,
 }
 

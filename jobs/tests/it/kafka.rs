@@ -25,8 +25,8 @@ const MOVING: [RDKafkaRespErr; 2] = [
     RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
 ];
 const LIMITS: Limits = Limits {
-    window_rows: 100,
-    window_bytes: 1024 * 1024,
+    batch_rows: 100,
+    batch_bytes: 1024 * 1024,
     queue_rows: 1_000,
     queue_bytes: 1024 * 1024,
 };
@@ -81,7 +81,7 @@ async fn assigned(source: &mut Source) -> Assignment {
         match next(source).await {
             Event::Assigned(assignment) => return assignment,
             Event::Idle => {}
-            Event::MicroBatch(window) => panic!("{window:?}"),
+            Event::MicroBatch(batch) => panic!("{batch:?}"),
         }
     }
 }
@@ -107,12 +107,12 @@ fn start(source: &mut Source, assignment: &Assignment, offset: i64) {
     source.start(assignment, &offsets.collect()).unwrap();
 }
 
-/// The next window of whatever is ours by then: on a busy machine the group decides more than once.
-async fn window_from(source: &mut Source, offset: i64) -> Vec<Message> {
+/// The next micro-batch of what is assigned by then: a busy machine rebalances more than once.
+async fn batch_from(source: &mut Source, offset: i64) -> Vec<Message> {
     loop {
         match next(source).await {
             Event::Assigned(assignment) => start(source, &assignment, offset),
-            Event::MicroBatch(window) => return window.messages,
+            Event::MicroBatch(batch) => return batch.messages,
             Event::Idle => {}
         }
     }
@@ -163,20 +163,20 @@ async fn share(first: &mut Source, second: &mut Source) -> Assignment {
     }
 }
 
-/// All messages from this offset to the end, in windows.
+/// All messages from this offset to the end, in micro-batches.
 async fn read_all(source: &mut Source, offset: i64) -> Vec<Vec<Message>> {
-    let mut windows = Vec::new();
+    let mut batches = Vec::new();
     loop {
         match next(source).await {
             Event::Assigned(assignment) => {
                 assert_eq!(assignment.partitions.len(), PARTITIONS as usize);
-                windows.clear();
+                batches.clear();
                 start(source, &assignment, offset);
             }
-            Event::MicroBatch(window) => {
-                windows.push(window.messages);
-                if window.is_last {
-                    return windows;
+            Event::MicroBatch(batch) => {
+                batches.push(batch.messages);
+                if batch.is_last {
+                    return batches;
                 }
             }
             Event::Idle => {}
@@ -207,7 +207,7 @@ async fn a_coordinator_that_is_still_starting_is_waited_for() {
     broker.request_errors(RDKafkaApiKey::JoinGroup, &MOVING);
     let (mut source, _) = open(&broker, Trigger::AvailableNow, LIMITS).await;
     assert_eq!(read_all(&mut source, 0).await.concat().len(), 6);
-    // the group takes our offsets in the end, of each window
+    // the group takes our offsets in the end, of each micro-batch
     broker.request_errors(RDKafkaApiKey::OffsetCommit, &MOVING);
     for done in [1, 2, 3] {
         source.done(&from(done)).unwrap();
@@ -225,17 +225,17 @@ async fn a_coordinator_that_is_still_starting_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_window_ends_when_it_is_full_of_rows_or_bytes() {
+async fn a_micro_batch_ends_when_it_is_full_of_rows_or_bytes() {
     let broker = broker(30).await;
-    let few_rows = Limits { window_rows: 7, ..LIMITS };
-    let few_bytes = Limits { window_bytes: 7, ..LIMITS };
+    let few_rows = Limits { batch_rows: 7, ..LIMITS };
+    let few_bytes = Limits { batch_bytes: 7, ..LIMITS };
     for limits in [few_rows, few_bytes] {
         let (mut source, _) = open(&broker, Trigger::AvailableNow, limits).await;
-        let windows = read_all(&mut source, 0).await;
-        assert_eq!(windows.iter().map(Vec::len).sum::<usize>(), 60);
-        for window in &windows {
-            let n_bytes: usize = window[1..].iter().map(Message::n_bytes).sum();
-            assert!(window.len() <= limits.window_rows && n_bytes <= limits.window_bytes);
+        let batches = read_all(&mut source, 0).await;
+        assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 60);
+        for batch in &batches {
+            let n_bytes: usize = batch[1..].iter().map(Message::n_bytes).sum();
+            assert!(batch.len() <= limits.batch_rows && n_bytes <= limits.batch_bytes);
         }
         source.close_group().await.unwrap();
     }
@@ -250,8 +250,8 @@ async fn a_full_queue_pauses_the_partitions_and_nothing_is_lost() {
         assert!(metrics.queue_rows.get() <= 101, "{}", metrics.queue_rows.get());
         match next(&mut source).await {
             Event::Assigned(again) => source.start(&again, &read).unwrap(),
-            Event::MicroBatch(window) => {
-                for message in window.messages {
+            Event::MicroBatch(batch) => {
+                for message in batch.messages {
                     let expected = read.get_mut(&message.partition).unwrap();
                     assert_eq!(message.offset, *expected, "in order, without a gap");
                     *expected += 1;
@@ -267,10 +267,10 @@ async fn a_full_queue_pauses_the_partitions_and_nothing_is_lost() {
 async fn a_source_that_is_behind_ends_when_it_is_told_to() {
     let (_broker, mut source, _) = paused().await;
     assert!(source.has_next());
-    let Event::MicroBatch(window) = source.next(ready(())).await.unwrap() else {
-        panic!("no window")
+    let Event::MicroBatch(batch) = source.next(ready(())).await.unwrap() else {
+        panic!("no micro-batch")
     };
-    assert_eq!((window.is_last, window.messages.is_empty()), (true, false));
+    assert_eq!((batch.is_last, batch.messages.is_empty()), (true, false));
 }
 
 #[tokio::test]
@@ -278,7 +278,7 @@ async fn a_partition_that_was_paused_when_the_group_decided_is_read_again() {
     let (broker, mut first, metrics) = paused().await;
     // the same partitions, told again
     first.assign_again().unwrap();
-    assert_eq!(window_from(&mut first, 0).await[0].offset, 0);
+    assert_eq!(batch_from(&mut first, 0).await[0].offset, 0);
     until_paused(&mut first, &metrics).await;
     // and one of them after another member came
     let lost = first.lost();
@@ -286,7 +286,7 @@ async fn a_partition_that_was_paused_when_the_group_decided_is_read_again() {
     tokio::time::timeout(PATIENCE, lost).await.unwrap();
     let kept = share(&mut first, &mut second).await;
     start(&mut first, &kept, 0);
-    while window_from(&mut first, 0).await.iter().all(|message| message.offset < 1_999) {}
+    while batch_from(&mut first, 0).await.iter().all(|message| message.offset < 1_999) {}
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn a_group_that_decides_again_takes_what_was_read_away() {
     let (mut first, _) = open(&broker, Trigger::Arrival, LIMITS).await;
     let assignment = assigned(&mut first).await;
     start(&mut first, &assignment, 0);
-    window_from(&mut first, 0).await;
+    batch_from(&mut first, 0).await;
     let lost = first.lost();
     let (mut second, _) = open(&broker, Trigger::Arrival, LIMITS).await;
     tokio::time::timeout(PATIENCE, lost).await.unwrap();
@@ -310,7 +310,7 @@ async fn a_group_that_decides_again_takes_what_was_read_away() {
     let again = assigned(&mut first).await;
     assert_eq!(again.partitions, kept.partitions);
     start(&mut first, &again, 49);
-    let messages = window_from(&mut first, 49).await;
+    let messages = batch_from(&mut first, 49).await;
     assert_eq!((messages.len(), messages[0].offset), (1, 49));
     drop(second);
 }

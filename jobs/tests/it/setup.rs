@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
-use jobs::ingest::functions::scalar_functions;
+use jobs::functions::scalar_functions;
 use jobs::ingest::{Ingested, ingest};
 use jobs::lake::Lake;
 use jobs::stream::micro_batch::Rules;

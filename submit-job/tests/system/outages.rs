@@ -55,7 +55,7 @@ async fn an_idle_stream_says_when_a_server_is_away_and_gives_up_as_told() {
     world.ask(0..3).await;
     world.answer(2).await;
 
-    // MongoDB takes connections and says nothing, with a window under way
+    // MongoDB takes connections and says nothing, with a micro-batch under way
     send_signal(&world.mongo.processes[0].pid(), "STOP");
     world.ask(3..6).await;
     patient.wait_for("window_rows", |n| n > 0.0);

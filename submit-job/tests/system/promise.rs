@@ -1,4 +1,4 @@
-//! What the stream promises, at the places where it could be broken: each step of a window's
+//! What the stream promises, at the places where it could be broken: each step of a micro-batch's
 //! commit, a change of hands, a server that is away, what could not be read.
 
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ async fn a_job_that_dies_at_any_step_leaves_each_request_answered_once() {
     let models = world.learn_little();
     world.make_topic(1).await;
     let bounded = ["--trigger", "available-now"];
-    // how many of the window's answers are in the store, and in the topic, when it has died
+    // how many of the micro-batch's answers are in the store, and in the topic, when it has died
     for (i, (step, stored, told)) in
         [("scored", 0, 0), ("stored", 20, 0), ("published", 20, 20)].into_iter().enumerate()
     {
@@ -100,7 +100,7 @@ async fn a_job_that_dies_inside_its_transaction_leaves_nothing_of_it() {
     drop(job);
     admin.run_command(fail("off".into())).await.unwrap();
     assert_eq!((world.answers().await.len(), next(&world).await), (0, 0));
-    // in windows that follow each other at once
+    // in micro-batches that follow each other at once
     run(&mut world.stream(&["--trigger", "available-now", "--max-rows", "3"]));
     assert_eq!((world.answers().await.len(), next(&world).await), (20, 20));
     let offsets = &world.documents_of("stream_offsets", doc! {}).await[0];
@@ -138,7 +138,7 @@ async fn a_job_that_was_away_changes_nothing_and_comes_back() {
     }
     send_signal(&first.process.pid(), "CONT");
     first.wait_for("rebalances{event=\"lost\"}", |n| n >= 1.0);
-    assert!(first.log().contains("the group gave our partitions to others"));
+    assert!(first.log().contains("partitions lost: another member may have them already"));
     // both are at work again
     first.wait_for("assigned", |n| n == 1.0);
     second.wait_for("assigned", |n| n == 1.0);
@@ -291,7 +291,7 @@ async fn a_champion_is_replaced_and_a_challenger_is_only_counted() {
     run(submit_job(&world.data()).args(["models", "promote", &models[1]]));
     until("the new champion serves", || {
         stream.meter(&format!("model{{version=\"{}\"}}", models[1])).or_else(|| {
-            // it is looked for when there is a window
+            // it is looked for when there is a micro-batch
             futures::executor::block_on(world.ask(number..number + 1));
             number += 1;
             None

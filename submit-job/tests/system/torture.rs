@@ -784,7 +784,7 @@ async fn check_answers(
         let now = DateTime::from_timestamp(0, 0).unwrap();
         let rules = Rules { now, message_bytes_max: events::REQUEST_BYTES_MAX, expire_after: None };
         let mut expected: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        // the first and the second spelling apart: of two in one window the first is answered
+        // the first and the second spelling apart: of two in one micro-batch the first is answered
         for which in 0..2 {
             let spelling = |number: &u32| spellings(*number).into_iter().nth(which);
             let messages = numbers

@@ -1,4 +1,4 @@
-//! A window of messages: every request that names itself is answered, every bad one is kept.
+//! A micro-batch of messages: every request that names itself is answered, every bad one is kept.
 
 use events::{Answer, Prediction};
 use jobs::stream;
@@ -41,9 +41,9 @@ fn message(offset: i64, value: impl Into<Vec<u8>>) -> Message {
 }
 
 async fn prediction(changes: Value) -> Prediction {
-    let window = scored(vec![message(0, request(7, changes).to_string())]).await;
-    assert!(window.dead_letters.is_empty(), "{:?}", window.dead_letters);
-    match window.answers.into_iter().next() {
+    let batch = scored(vec![message(0, request(7, changes).to_string())]).await;
+    assert!(batch.dead_letters.is_empty(), "{:?}", batch.dead_letters);
+    match batch.answers.into_iter().next() {
         Some(Answer::Ok(prediction)) => *prediction,
         other => panic!("{other:?}"),
     }
@@ -109,7 +109,7 @@ async fn a_distance_comes_from_the_request_or_else_from_the_route() {
 }
 
 #[tokio::test]
-async fn one_window_of_everything_answers_what_names_itself_and_keeps_the_rest() {
+async fn one_micro_batch_of_everything_answers_what_names_itself_and_keeps_the_rest() {
     let good = |id| request(id, json!({})).to_string();
     let messages = vec![
         message(10, good(1)),
@@ -124,10 +124,10 @@ async fn one_window_of_everything_answers_what_names_itself_and_keeps_the_rest()
         message(19, good(5)),
         message(20, request(6, json!({"UUID": "no uuid"})).to_string()),
     ];
-    let window = scored(messages.clone()).await;
+    let batch = scored(messages.clone()).await;
 
-    assert_eq!(window.n_repeated, 1);
-    let answers: Vec<(u128, f64)> = window
+    assert_eq!(batch.n_repeated, 1);
+    let answers: Vec<(u128, f64)> = batch
         .answers
         .iter()
         .map(|answer| match answer {
@@ -139,7 +139,7 @@ async fn one_window_of_everything_answers_what_names_itself_and_keeps_the_rest()
     assert_eq!(answers, [(1, 290.0), (5, 290.0)]);
     // what could not be read is no answer: it may be read later
     let reason = "Origin: must be 1 to 8 letters or digits";
-    let told: Vec<(u128, String)> = window
+    let told: Vec<(u128, String)> = batch
         .dead_letters
         .iter()
         .filter_map(DeadLetter::rejection)
@@ -152,7 +152,7 @@ async fn one_window_of_everything_answers_what_names_itself_and_keeps_the_rest()
     assert!(told[0].0 == 2 && told[0].1.starts_with("DepDelay: invalid type: string"), "{told:?}");
     assert_eq!(told[1], (4, reason.to_owned()));
 
-    let letters: Vec<(i64, &str)> = window
+    let letters: Vec<(i64, &str)> = batch
         .dead_letters
         .iter()
         .map(|letter| (letter.message.offset, letter.reason.as_str()))
@@ -172,38 +172,38 @@ async fn one_window_of_everything_answers_what_names_itself_and_keeps_the_rest()
         assert_eq!(*offset, want_offset);
         assert!(reason.contains(want), "{reason:?} should say {want:?}");
     }
-    for letter in &window.dead_letters {
+    for letter in &batch.dead_letters {
         assert!(messages.contains(&letter.message), "{}", letter.message.offset);
     }
 }
 
 #[tokio::test]
-async fn a_window_of_nothing_and_a_window_of_bad_messages_are_scored_too() {
-    let window = scored(Vec::new()).await;
-    assert!(window.answers.is_empty() && window.dead_letters.is_empty());
-    let window = scored(vec![message(0, "nonsense")]).await;
-    assert!(window.answers.is_empty() && window.dead_letters.len() == 1);
+async fn a_micro_batch_of_nothing_and_a_micro_batch_of_bad_messages_are_scored_too() {
+    let batch = scored(Vec::new()).await;
+    assert!(batch.answers.is_empty() && batch.dead_letters.is_empty());
+    let batch = scored(vec![message(0, "nonsense")]).await;
+    assert!(batch.answers.is_empty() && batch.dead_letters.len() == 1);
 }
 
 #[tokio::test]
-async fn a_window_of_thousands_is_answered_in_the_order_of_its_messages() {
+async fn a_micro_batch_of_thousands_is_answered_in_the_order_of_its_messages() {
     let messages: Vec<Message> = (0..20_000)
         .map(|i| message(i, request(i as u128, json!({"DepDelay": i % 700})).to_string()))
         .collect();
-    let window = scored(messages).await;
-    let ids = window.answers.iter().map(|answer| answer.uuid().as_u128());
+    let batch = scored(messages).await;
+    let ids = batch.answers.iter().map(|answer| answer.uuid().as_u128());
     assert!(ids.eq(0..20_000));
 }
 
 #[tokio::test]
-async fn a_window_leaves_nothing_behind_for_the_next_one() {
+async fn a_micro_batch_leaves_nothing_behind_for_the_next_one() {
     let plan = plan().await;
     let mut answers = Vec::new();
     for id in [1, 2, 1] {
         let one = vec![message(0, request(id, json!({"DepDelay": id as f64})).to_string())];
-        let mut window = score(&plan, one, rules()).await.unwrap();
-        assert_eq!((window.answers.len(), window.n_repeated), (1, 0));
-        answers.push(window.answers.remove(0));
+        let mut batch = score(&plan, one, rules()).await.unwrap();
+        assert_eq!((batch.answers.len(), batch.n_repeated), (1, 0));
+        answers.push(batch.answers.remove(0));
     }
     assert_eq!(answers[0], answers[2]);
     assert_ne!(answers[0], answers[1]);
@@ -224,22 +224,22 @@ async fn a_request_older_than_the_limit_expires_and_one_without_a_time_does_not(
     ];
     let expire_after = Some(std::time::Duration::from_secs(30));
     let rules = Rules { expire_after, ..rules() };
-    let window = score(&plan().await, messages, rules).await.unwrap();
+    let batch = score(&plan().await, messages, rules).await.unwrap();
     let mut expired = Vec::new();
-    for answer in &window.answers {
+    for answer in &batch.answers {
         if let Answer::Expired(refusal) = answer {
             expired.push((refusal.uuid.as_u128(), refusal.reason.as_str()));
         }
     }
-    assert_eq!(window.answers.len(), 6);
+    assert_eq!(batch.answers.len(), 6);
     let reasons =
         [(2, "Timestamp: 30 s old, more than 30"), (5, "Timestamp: 3600 s old, more than 30")];
     assert_eq!(expired, reasons);
-    assert!(window.dead_letters.is_empty());
+    assert!(batch.dead_letters.is_empty());
 }
 
 #[tokio::test]
-async fn a_window_of_any_bytes_accounts_for_every_message() {
+async fn a_micro_batch_of_any_bytes_accounts_for_every_message() {
     // what is good among it is damaged by a hash of its place, so that each run has the same
     let noise = |i: u64, n: u64| udf::train::sampling::hash(&[i, n]);
     let messages: Vec<Message> = (0..10_000_u64)
@@ -256,14 +256,14 @@ async fn a_window_of_any_bytes_accounts_for_every_message() {
             message(i as i64, bytes)
         })
         .collect();
-    let window = scored(messages).await;
-    let n_letters = window.dead_letters.len();
-    assert_eq!(window.answers.len() + n_letters + window.n_repeated, 10_000);
-    assert!(n_letters > 3_000 && window.answers.len() > 2_500, "{n_letters}");
+    let batch = scored(messages).await;
+    let n_letters = batch.dead_letters.len();
+    assert_eq!(batch.answers.len() + n_letters + batch.n_repeated, 10_000);
+    assert!(n_letters > 3_000 && batch.answers.len() > 2_500, "{n_letters}");
 }
 
 #[tokio::test]
-async fn windows_are_planned_again_for_another_champion() {
+async fn micro_batches_are_planned_again_for_another_champion() {
     let ctx = session(1);
     stream::prepare(&ctx, &shipped().await.lake).await.unwrap();
     let mut answers = Vec::new();
