@@ -41,7 +41,7 @@ pub(crate) struct App {
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
-/// Resolves when the server has been told to stop, or nobody is left to tell it.
+/// Resolves when the server is stopped, or nobody is left who could stop it.
 pub(crate) async fn stopped(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }

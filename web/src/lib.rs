@@ -4,10 +4,33 @@
 //! through the response topic, which makes it prompt, and the store, which makes it certain. This
 //! crate must not know DataFusion, models or features: it says what was asked and what came back.
 //!
-//! In reading order: `predict` (the form, the question, its answer, and what explains it),
+//! In reading order: `routes` (every route, declared once), `predict` (the form, the request, its
+//! answer, and what explains it),
 //! `explore` (pages of airlines, airplanes, airports, flights, delays and models, from what
 //! `submit-job publish` left in the store), `layout` (what all pages share), `http` (middleware,
 //! caching, health, and the description for programs).
+//!
+//! ```
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("documents.sqlite");
+//! # let runtime = tokio::runtime::Runtime::new()?;
+//! # runtime.block_on(async {
+//! let config = web::Config {
+//!     kafka: vec![("bootstrap.servers".into(), "127.0.0.1:9092".into())],
+//!     request_topic: events::REQUEST_TOPIC.into(),
+//!     response_topic: events::RESPONSE_TOPIC.into(),
+//!     store: store::Store::embedded(&path)?,
+//!     requests_per_second: 20,
+//!     now: || chrono::DateTime::UNIX_EPOCH,
+//! };
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! // stops at once; a server waits for a signal
+//! let shutdown = std::future::ready(());
+//! web::serve(listener, config, shutdown).await?;
+//! # anyhow::Ok(())
+//! # })?;
+//! # anyhow::Ok(())
+//! ```
 
 mod app;
 mod explore;
@@ -15,6 +38,7 @@ mod http;
 mod layout;
 mod paths;
 mod predict;
+mod routes;
 
 use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
@@ -24,7 +48,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
-use axum::routing::{get, post};
 use axum::{Router, serve as serve_http};
 use chrono::{DateTime, Utc};
 use rdkafka::ClientConfig;
@@ -34,13 +57,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, watch};
 
 use crate::app::{App, STREAMS_MAX, stopped};
-use crate::explore::{airlines, airplanes, airports, delays, flights, model};
 use crate::http::cache;
 use crate::http::metrics::Metrics;
 use crate::http::rate_limit::RateLimits;
-use crate::http::{api, health, middleware, responses, static_files};
+use crate::http::{middleware, responses};
+use crate::predict::answers;
 use crate::predict::choices::KeptChoices;
-use crate::predict::{answers, nightly, routes, stream};
 
 /// Largest body of a request, in bytes. The form fills less than 1 KiB.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -54,7 +76,7 @@ const SEARCHES_MAX: usize = 8;
 const ANSWERS_BUFFERED_MAX: usize = 4_096;
 /// How long open connections may delay the end: longer than any handler is allowed to take.
 const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(35);
-/// How long Kafka may take to acknowledge a request before the asker is told that it failed.
+/// How long Kafka may take to acknowledge a request before the request is reported as failed.
 const DELIVERY_MS_MAX: &str = "10000";
 
 /// What the server needs to know; who reads it from arguments is not its concern.
@@ -118,60 +140,18 @@ pub async fn serve(
 }
 
 fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .merge(prediction_routes())
-        .merge(entity_routes().layer(map_response(cache::keep)))
-        .route("/openapi.json", get(api::document))
-        .route("/api", get(api::human))
-        .route("/static/{name}", get(static_files::asset))
+    routes::router(routes::PREDICT)
+        .merge(routes::router(routes::EXPLORE).layer(map_response(cache::keep)))
+        .merge(routes::router(routes::DESCRIPTION))
+        .merge(routes::assets())
         .fallback(responses::not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(&app.pages), cache::compact))
         .layer(from_fn_with_state(Arc::clone(&app), middleware::limit))
-        // probes must be answered under load
-        .merge(health_routes())
+        // outside of the limits
+        .merge(routes::router(routes::PROBES))
         .layer(from_fn(middleware::secure))
         .with_state(app)
-}
-
-fn health_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/healthz", get(health::health))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-}
-
-fn prediction_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route(paths::FORM, get(routes::form_page))
-        .route(paths::ASK, post(routes::ask))
-        .route(&format!("{}/response/{{id}}", paths::ASK), get(routes::response))
-        .route(paths::NIGHTLY_FORM, get(nightly::form))
-        .route(paths::NIGHTLY_ASK, post(nightly::ask))
-        .route(&format!("{}/results/{{day}}", paths::NIGHTLY_FORM), get(nightly::results))
-        .route(&format!("{}/response/{{id}}/events", paths::ASK), get(stream::events))
-}
-
-fn entity_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/", get(airlines::list))
-        .route("/airlines", get(airlines::list))
-        .route("/airline/{carrier}", get(airlines::airline))
-        .route("/airplanes", get(airplanes::list))
-        .route("/airplanes/chart/manufacturers.json", get(airplanes::manufacturers_json))
-        .route("/airplane/{tail}", get(airplanes::airplane))
-        .route("/airplane/flights/{tail}", get(airplanes::airplane))
-        .route("/airports", get(airports::list))
-        .route("/airport/{code}", get(airports::airport))
-        .route("/routes", get(airports::top_routes))
-        .route("/flights/search", get(flights::search))
-        .route("/flights/{origin}/{dest}/{date}", get(flights::route_day))
-        .route("/on_time_performance", get(flights::flight))
-        .route("/total_flights", get(delays::total_flights))
-        .route("/total_flights.json", get(delays::total_flights_json))
-        .route("/total_flights_chart", get(delays::total_flights_chart))
-        .route("/delays", get(delays::delays))
-        .route("/model", get(model::model))
 }
 
 /// A producer that reports success only for what all replicas in sync hold, once and in order.

@@ -1,5 +1,5 @@
 //! The model: how the champion was evaluated, what it looks at, the versions there are, and how the
-//! streams that ask it are doing.
+//! streams that score with it are doing.
 
 use std::sync::Arc;
 
@@ -59,18 +59,18 @@ fn evaluated(model: &ModelCard) -> anyhow::Result<Markup> {
         series: vec![("Share", model.importances.iter().map(|i| i.share).collect())],
         value: percent,
     };
-    let tenths: Vec<&CalibrationBin> =
-        model.calibration.iter().filter(|tenth| tenth.flights > 0).collect();
+    let bins: Vec<&CalibrationBin> =
+        model.calibration.iter().filter(|bin| bin.flights > 0).collect();
     let calibration = Chart {
         title: "How sure, and how often right",
         description: "Flights by how sure the model was. Where the two lines are together, it is \
                       right as often as it says.",
         x_title: "confidence",
         y_title: "share",
-        names: tenths.iter().map(|t| format!("{:.0} %", 100.0 * t.mean_confidence)).collect(),
+        names: bins.iter().map(|t| format!("{:.0} %", 100.0 * t.mean_confidence)).collect(),
         series: vec![
-            ("Confidence", tenths.iter().map(|t| t.mean_confidence).collect()),
-            ("Right", tenths.iter().map(|t| t.right as f64 / t.flights as f64).collect()),
+            ("Confidence", bins.iter().map(|t| t.mean_confidence).collect()),
+            ("Right", bins.iter().map(|t| t.right as f64 / t.flights as f64).collect()),
         ],
         value: percent,
     };
@@ -93,7 +93,7 @@ fn evaluated(model: &ModelCard) -> anyhow::Result<Markup> {
         }
         div.columns {
             (importances.rows()?)
-            @if !tenths.is_empty() { (calibration.lines()?) }
+            @if !bins.is_empty() { (calibration.lines()?) }
         }
         @if model.confusion.iter().flatten().any(|n| *n > 0) { (confusion(model)) }
     })

@@ -1,128 +1,54 @@
-//! What programs can ask: one table of routes, told as an OpenAPI document and as a page.
+//! What programs can ask: routes as an OpenAPI document and as a page.
+
+use std::sync::Arc;
 
 use axum::response::Json;
+use axum::routing::MethodRouter;
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
+use crate::app::App;
 use crate::layout::page::Head::Text;
 use crate::layout::page::{page, table};
 use crate::paths;
 
 /// What a route answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Page,
     Document,
     Plain,
     Events,
+    /// The id of a request that was sent, for the fields of [`FORM`].
+    Sent,
 }
 
 /// What a parameter of a path or a query is.
 #[derive(Debug, Clone, Copy)]
-enum Is {
+pub(crate) enum Is {
     Code,
     Day,
     Uuid,
     Text,
 }
 
-struct Route {
-    path: &'static str,
-    summary: &'static str,
-    kind: Kind,
+/// Serves a route by its method.
+pub(crate) type Handler = fn() -> MethodRouter<Arc<App>>;
+
+/// A route: how it is served, and how it is described.
+pub(crate) struct Route {
+    pub(crate) path: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) kind: Kind,
     /// Parameters of the query; those of the path are in the path.
-    query: &'static [(&'static str, Is)],
+    pub(crate) query: &'static [(&'static str, Is)],
     /// Statuses beside those that every route may answer with.
-    statuses: &'static [u16],
+    pub(crate) statuses: &'static [u16],
+    pub(crate) handler: Handler,
 }
 
-const fn read(path: &'static str, summary: &'static str, kind: Kind) -> Route {
-    Route { path, summary, kind, query: &[], statuses: &[] }
-}
-
-const fn entity(path: &'static str, summary: &'static str) -> Route {
-    Route { path, summary, kind: Kind::Page, query: &[], statuses: &[404] }
-}
-
-const FLIGHT_SEARCH: &[(&str, Is)] = &[
-    ("Carrier", Is::Code),
-    ("FlightDate", Is::Day),
-    ("Origin", Is::Code),
-    ("Dest", Is::Code),
-    ("TailNum", Is::Code),
-    ("FlightNum", Is::Code),
-    ("page", Is::Text),
-];
-const AIRPLANE_SEARCH: &[(&str, Is)] = &[
-    ("TailNum", Is::Text),
-    ("Carrier", Is::Text),
-    ("Manufacturer", Is::Text),
-    ("Model", Is::Text),
-    ("ManufacturerYear", Is::Text),
-    ("Engine", Is::Text),
-    ("exact", Is::Text),
-    ("page", Is::Text),
-];
-const FLIGHT_NAME: &[(&str, Is)] =
-    &[("Carrier", Is::Code), ("FlightDate", Is::Day), ("FlightNum", Is::Code)];
-
-/// Every route that is read.
-const READ: &[Route] = &[
-    read("/", "The airlines", Kind::Page),
-    read("/airlines", "The airlines", Kind::Page),
-    entity("/airline/{carrier}", "An airline with its fleet and its routes"),
-    Route {
-        query: AIRPLANE_SEARCH,
-        ..read("/airplanes", "Airplanes, searched by how their texts begin", Kind::Page)
-    },
-    read(
-        "/airplanes/chart/manufacturers.json",
-        "The ten manufacturers with the most airplanes",
-        Kind::Document,
-    ),
-    entity("/airplane/{tail}", "An airplane with its first flights"),
-    entity("/airplane/flights/{tail}", "The same"),
-    read("/airports", "The busiest airports", Kind::Page),
-    entity("/airport/{code}", "An airport with its routes"),
-    read("/routes", "The busiest routes", Kind::Page),
-    Route { query: FLIGHT_SEARCH, ..read("/flights/search", "Flights, 15 a page", Kind::Page) },
-    entity("/flights/{origin}/{dest}/{date}", "The flights of a route on a day"),
-    Route { query: FLIGHT_NAME, ..entity("/on_time_performance", "One flight") },
-    read("/total_flights", "Flights by month", Kind::Page),
-    read("/total_flights.json", "Flights by month", Kind::Document),
-    read("/total_flights_chart", "Flights by month, drawn", Kind::Page),
-    read("/delays", "Delays by week and by hour", Kind::Page),
-    read("/model", "The model, its versions, and the streams that ask it", Kind::Page),
-    Route {
-        query: &[("id", Is::Uuid)],
-        ..read("/flights/delays/predict_kafka", "The form, or an answer", Kind::Page)
-    },
-    read(
-        "/flights/delays/predict/classify_realtime/response/{id}",
-        "What is known about a question: status WAIT, OK, REJECTED or EXPIRED",
-        Kind::Document,
-    ),
-    read(
-        "/flights/delays/predict/classify_realtime/response/{id}/events",
-        "The same as one server-sent event, as soon as the answer is there",
-        Kind::Events,
-    ),
-    read("/flights/delays/predict_batch", "The form for the night", Kind::Page),
-    entity("/flights/delays/predict_batch/results/{day}", "Questions of a day, with answers"),
-    read("/api", "This page", Kind::Page),
-    read("/openapi.json", "This document", Kind::Document),
-    read("/healthz", "Whether the process works", Kind::Plain),
-    read("/readyz", "Whether the database and Kafka answer", Kind::Plain),
-    read("/metrics", "Counters for Prometheus", Kind::Plain),
-];
-
-/// The routes that take a question.
-const ASK: [(&str, &str); 2] = [
-    (paths::ASK, "Ask; the answer comes by the routes below"),
-    (paths::NIGHTLY_ASK, "Ask for the night"),
-];
-/// Fields of a question.
-const QUESTION: [(&str, &str); 7] = [
+/// Fields of a request.
+const FORM: [(&str, &str); 7] = [
     ("DepDelay", "minutes, negative when early"),
     ("Carrier", "code"),
     ("FlightDate", "YYYY-MM-DD"),
@@ -132,40 +58,39 @@ const QUESTION: [(&str, &str); 7] = [
     ("Distance", "miles; optional"),
 ];
 
-/// GET `/openapi.json`.
-pub(crate) async fn document() -> Json<Value> {
-    let mut paths = Map::new();
-    for route in READ {
-        paths.insert(route.path.into(), json!({ "get": operation(route) }));
-    }
-    for (path, summary) in ASK {
-        let fields = QUESTION.map(|(field, what)| {
-            (field.to_owned(), json!({ "type": "string", "description": what }))
-        });
-        let schema = json!({
-            "type": "object",
-            "required": ["DepDelay", "Carrier", "FlightDate", "Origin", "Dest"],
-            "properties": Map::from_iter(fields),
-        });
-        let body = json!({ "application/x-www-form-urlencoded": { "schema": schema } });
-        let mut statuses = responses("application/json", &[200, 403, 413, 415, 422, 503, 504]);
-        // a browser that accepts pages gets the page of its question
-        statuses.insert("303".into(), json!({ "description": "the page of the question" }));
-        let operation = json!({
-            "summary": summary,
-            "requestBody": { "required": true, "content": body },
-            "responses": statuses,
-        });
-        paths.insert(path.into(), json!({ "post": operation }));
-    }
+/// The OpenAPI document of these routes.
+pub(crate) fn document<'a>(routes: impl Iterator<Item = &'a Route>) -> Json<Value> {
+    let operation = |route: &Route| match route.kind {
+        Kind::Sent => (route.path.to_owned(), json!({ "post": post_operation(route) })),
+        _ => (route.path.to_owned(), json!({ "get": get_operation(route) })),
+    };
     Json(json!({
         "openapi": "3.0.3",
         "info": { "title": "Tarmac", "version": env!("CARGO_PKG_VERSION") },
-        "paths": paths,
+        "paths": routes.map(operation).collect::<Map<_, _>>(),
     }))
 }
 
-fn operation(route: &Route) -> Value {
+fn post_operation(route: &Route) -> Value {
+    let fields = FORM
+        .map(|(field, what)| (field.to_owned(), json!({ "type": "string", "description": what })));
+    let schema = json!({
+        "type": "object",
+        "required": ["DepDelay", "Carrier", "FlightDate", "Origin", "Dest"],
+        "properties": Map::from_iter(fields),
+    });
+    let body = json!({ "application/x-www-form-urlencoded": { "schema": schema } });
+    let mut statuses = responses("application/json", &[&[200, 503, 504], route.statuses].concat());
+    // a browser that accepts pages gets the page of its request
+    statuses.insert("303".into(), json!({ "description": "the page of the request" }));
+    json!({
+        "summary": route.summary,
+        "requestBody": { "required": true, "content": body },
+        "responses": statuses,
+    })
+}
+
+fn get_operation(route: &Route) -> Value {
     let in_path = route.path.split('/').filter_map(|part| {
         let name = part.strip_prefix('{')?.strip_suffix('}')?;
         let is = match name {
@@ -178,7 +103,7 @@ fn operation(route: &Route) -> Value {
     let in_query = route.query.iter().map(|(name, is)| parameter(name, "query", *is));
     let kind = match route.kind {
         Kind::Page => "text/html",
-        Kind::Document => "application/json",
+        Kind::Document | Kind::Sent => "application/json",
         Kind::Plain => "text/plain",
         Kind::Events => "text/event-stream",
     };
@@ -218,19 +143,17 @@ fn responses(kind: &str, statuses: &[u16]) -> Map<String, Value> {
     statuses.iter().chain(&any).map(response).collect()
 }
 
-/// GET `/api`.
-pub(crate) async fn human() -> Markup {
+/// The page that describes these routes.
+pub(crate) fn human<'a>(routes: impl Iterator<Item = &'a Route>) -> Markup {
+    let method = |route: &Route| if route.kind == Kind::Sent { "POST " } else { "GET " };
     let rows = html! {
-        @for (path, summary) in ASK {
-            tr { th scope="row" { "POST " code { (path) } } td { (summary) } td { "JSON" } }
-        }
-        @for route in READ {
+        @for route in routes {
             tr {
-                th scope="row" { "GET " code { (route.path) } }
+                th scope="row" { (method(route)) code { (route.path) } }
                 td { (route.summary) }
                 td { (match route.kind {
                     Kind::Page => "page",
-                    Kind::Document => "JSON",
+                    Kind::Document | Kind::Sent => "JSON",
                     Kind::Plain => "text",
                     Kind::Events => "events",
                 }) }
@@ -250,24 +173,7 @@ pub(crate) async fn human() -> Markup {
                 "curl http://127.0.0.1:5000" (paths::ASK) "/response/ID"
             } }
         }
-        (table("Routes", &[Text("Route"), Text("What it tells"), Text("As")], rows))
+        (table("Routes", &[Text("Route"), Text("What it shows"), Text("As")], rows))
     };
     page("For programs", intro, content)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_document_tells_of_parameters_and_statuses() {
-        let Json(document) = document().await;
-        let flights = &document["paths"]["/flights/{origin}/{dest}/{date}"]["get"];
-        let names: Vec<_> =
-            flights["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str()).collect();
-        assert_eq!(names, [Some("origin"), Some("dest"), Some("date")]);
-        assert!(flights["responses"]["404"].is_object() && flights["responses"]["429"].is_object());
-        let ask = &document["paths"][paths::ASK]["post"];
-        assert!(ask["responses"]["422"].is_object(), "{ask}");
-    }
 }

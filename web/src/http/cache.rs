@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, to_bytes};
@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use parking_lot::Mutex;
 
 use crate::layout::assets::fnv1a;
 
@@ -51,7 +52,7 @@ struct Page {
 
 impl Pages {
     fn get(&self, path: &str, now: Instant) -> Option<Arc<Page>> {
-        let pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pages = self.0.lock();
         let page = pages.get(path)?;
         (now.saturating_duration_since(page.made) < KEPT).then(|| Arc::clone(page))
     }
@@ -59,7 +60,7 @@ impl Pages {
     /// Keeps a page, unless there are too many. Old ones go first.
     fn put(&self, path: String, page: Arc<Page>) {
         let now = page.made;
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pages = self.0.lock();
         pages.retain(|_, page| now.saturating_duration_since(page.made) < KEPT);
         let n_bytes: usize = pages.iter().map(|(path, page)| path.len() + page.n_bytes()).sum();
         if n_bytes + path.len() + page.n_bytes() <= KEPT_BYTES_MAX {
@@ -191,8 +192,8 @@ mod tests {
         assert!(pages.get("/a", start + KEPT).is_none());
         assert!(pages.get("/b", start).is_none());
         (0..40).for_each(|i| pages.put(format!("/{i}"), page(start)));
-        assert_eq!(pages.0.lock().unwrap().len(), 31, "and their addresses count too");
+        assert_eq!(pages.0.lock().len(), 31, "and their addresses count too");
         pages.put("/new".into(), page(start + KEPT));
-        assert_eq!(pages.0.lock().unwrap().len(), 1);
+        assert_eq!(pages.0.lock().len(), 1);
     }
 }

@@ -17,7 +17,7 @@ use crate::app::{App, STREAMS_MAX};
 /// How long the database and Kafka may take to show that they are there.
 const LOOK_WAIT: Duration = Duration::from_secs(2);
 
-/// How long the result of a look is told.
+/// How long the result of a look is kept.
 const LOOK_KEPT: Duration = Duration::from_secs(1);
 
 /// GET `/healthz`. Fails when the producer is beyond repair, so that the process is replaced.
@@ -31,7 +31,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// GET `/readyz`. Fails while questions cannot be sent or answers not be read.
+/// GET `/readyz`. Fails while requests cannot be sent or answers not be read.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     let unready = |why: &'static str| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
     // one look at a time, for all who ask
@@ -47,7 +47,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     why.map_or_else(|| "ready".into_response(), unready)
 }
 
-/// Why questions cannot be sent or answers not be read, if so.
+/// Why requests cannot be sent or answers not be read, if so.
 async fn look(app: &App) -> Option<&'static str> {
     let one = Query { limit: 1, ..Query::default() };
     match timeout(LOOK_WAIT, app.store.count(AIRLINES, &one)).await {
@@ -68,8 +68,8 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     match app.metrics.to_text(n_streams) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => {
-            tracing::error!("the metrics cannot be told: {error:#}");
-            (StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be told").into_response()
+            tracing::error!("the metrics cannot be written: {error:#}");
+            (StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written").into_response()
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What stands around every route: a bound on concurrent requests, a bound on time, and headers
-//! that tell the browser how little the pages need.
+//! that allow the browser no more than the pages need.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 /// Seconds of requests that a client may save up: a page with all it loads, at once.
 const SAVED_SECONDS: f64 = 5.0;
@@ -35,7 +36,7 @@ impl RateLimits {
             let seconds = now.saturating_duration_since(bucket.at).as_secs_f64();
             (bucket.requests + seconds * self.per_second).min(full)
         };
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.buckets.lock();
         if buckets.len() >= CLIENTS_MAX && !buckets.contains_key(&client) {
             buckets.retain(|_, bucket| filled(bucket) < full);
             if buckets.len() >= CLIENTS_MAX {
@@ -76,6 +77,6 @@ mod tests {
         assert!((0..CLIENTS_MAX as u32).all(|i| clients.may_ask(client(i), start)));
         assert!(!clients.may_ask(client(u32::MAX), start), "all of them have just asked");
         assert!(clients.may_ask(client(u32::MAX), start + Duration::from_secs(9)));
-        assert_eq!(clients.buckets.lock().unwrap().len(), 1);
+        assert_eq!(clients.buckets.lock().len(), 1);
     }
 }

@@ -63,7 +63,7 @@ pub(crate) fn late() -> Markup {
     }
 }
 
-/// What became of the question; `similar` are flights like the one that was asked about.
+/// What became of the request; `similar` are flights like the one that was asked about.
 pub(crate) fn answer(answer: &Answer, similar: &SimilarFlights) -> Markup {
     match answer {
         Answer::Ok(prediction) => scored(prediction, similar),
@@ -108,7 +108,7 @@ fn scored(prediction: &Prediction, similar: &SimilarFlights) -> Markup {
     }
 }
 
-/// The same question with another delay.
+/// The same request with another delay.
 fn what_if(prediction: &Prediction) -> Markup {
     let typed = FormInput::of(prediction);
     html! {
@@ -188,7 +188,7 @@ fn delay(minutes: f64) -> String {
     }
 }
 
-/// From the question to the answer; none when a clock is missing or went backwards.
+/// From the request to the answer; none when a clock is missing or went backwards.
 fn seconds_taken(prediction: &Prediction) -> Option<f64> {
     let asked = DateTime::parse_from_rfc3339(prediction.timestamp.as_deref()?).ok()?;
     let answered = DateTime::parse_from_rfc3339(&prediction.answered_at).ok()?;

@@ -1,9 +1,10 @@
 //! The lists of airlines and airports that forms offer.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use events::{AIRLINES, AIRPORTS};
+use parking_lot::Mutex;
 use store::{Query, Store};
 
 /// Entries of a list in the form. The world has about a thousand carriers and four thousand
@@ -35,7 +36,7 @@ impl KeptChoices {
     /// The lists of the form, kept for a while; empty ones when the store is away, because codes
     /// can be typed as well.
     pub(crate) async fn read(&self, store: &Store) -> Arc<Choices> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = self.0.lock().clone();
         if let Some((_, choices)) = kept.filter(|(read, _)| read.elapsed() < CHOICES_KEPT) {
             return choices;
         }
@@ -43,7 +44,7 @@ impl KeptChoices {
         let choices = Arc::new(Choices { airlines, airports });
         if !choices.airlines.is_empty() {
             let kept = Some((Instant::now(), Arc::clone(&choices)));
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+            *self.0.lock() = kept;
         }
         choices
     }

@@ -53,7 +53,7 @@ impl FormInput {
             origin: prediction.origin.clone(),
             dest: prediction.dest.clone(),
             flight_num: prediction.flight_num.clone().unwrap_or_default(),
-            // left to be looked up: the next question may be about another route
+            // left to be looked up: the next request may be about another route
             distance: String::new(),
         }
     }

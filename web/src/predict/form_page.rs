@@ -16,7 +16,7 @@ const REFRESHES_MAX: u32 = 150;
 /// Seconds between two reloads of a page without script.
 const REFRESH_SECONDS: u32 = 2;
 
-/// What is known about the question that the page is about.
+/// What is known about the request that the page is about.
 pub(crate) enum Asked {
     /// Nothing was asked.
     Nothing,
@@ -32,7 +32,7 @@ pub(crate) enum Asked {
 pub(crate) struct View<'a> {
     pub(crate) typed: &'a FormInput,
     pub(crate) errors: &'a Errors,
-    /// Why the question could not be sent; empty when there was no such failure.
+    /// Why the request could not be sent; empty when there was no such failure.
     pub(crate) failure: &'a str,
     pub(crate) choices: &'a Choices,
     pub(crate) asked: Asked,
@@ -85,7 +85,7 @@ const FIELDS: [Field; 6] = [
     Field { name: "FlightNum", label: "Flight number", hint: "Optional", kind: Kind::Text },
 ];
 
-/// The form with the state of its question.
+/// The form with the state of its request.
 pub(crate) fn form_page(view: &View) -> Markup {
     let answered = !matches!(view.asked, Asked::Nothing | Asked::Overnight);
     let (title, intro) = match view.asked {
@@ -103,7 +103,7 @@ pub(crate) fn form_page(view: &View) -> Markup {
     let main = html! {
         header.intro { h1 { (title) } p { (intro) } }
         div.columns {
-            // on a narrow screen the answer comes first once there is a question
+            // on a narrow screen the answer comes first once there is a request
             @if answered { (answer_section(&view.asked)) (question(view)) }
             @else { (question(view)) (answer_section(&view.asked)) }
         }

@@ -1,5 +1,5 @@
-//! The form, the question, its answer, and what explains it: `form` (text becomes a request),
-//! `routes`, `answers` (the response topic and the store), `stream` (answers pushed to the
+//! The form, the request, its answer, and what explains it: `form` (text becomes a request),
+//! `requests`, `answers` (the response topic and the store), `stream` (answers pushed to the
 //! browser), `form_page`, `card` and `explanation` (HTML), `nightly` (the nightly batch).
 
 pub(crate) mod answers;
@@ -9,5 +9,5 @@ pub(crate) mod explanation;
 pub(crate) mod form;
 pub(crate) mod form_page;
 pub(crate) mod nightly;
-pub(crate) mod routes;
+pub(crate) mod requests;
 pub(crate) mod stream;

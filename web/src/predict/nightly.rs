@@ -1,4 +1,4 @@
-//! Questions that can wait: left in the store by day, answered overnight by `submit-job predict`.
+//! Requests that can wait: left in the store by day, answered overnight by `submit-job predict`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,14 +25,14 @@ use crate::layout::page::{self, Failure, page, table};
 use crate::paths;
 use crate::predict::form::{self, Errors, FormInput};
 use crate::predict::form_page::{Asked, View, form_page};
-use crate::predict::routes::{invalid, question};
+use crate::predict::requests::{invalid, question};
 
-/// Questions of a day that are shown.
+/// Requests of a day that are shown.
 const SHOWN_MAX: u32 = 200;
-/// Questions of a day that are taken: streams keep them for 90 days unless told otherwise.
+/// Requests of a day that are taken: streams keep them for 90 days by default.
 const TASKS_MAX: u32 = 20_000;
 
-/// The question that somebody comes from.
+/// The request that somebody comes from.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Own {
@@ -81,7 +81,7 @@ pub(crate) async fn ask(
     }
 }
 
-/// Keeps a question; whether there was room for it.
+/// Keeps a request; whether there was room for it.
 async fn leave(app: &App, request: &PredictionRequest, day: NaiveDate) -> anyhow::Result<bool> {
     let of_day = Query { limit: TASKS_MAX, ..of_day(day) };
     if app.store.count(PREDICTION_TASKS, &of_day).await? >= TASKS_MAX.into() {
@@ -93,7 +93,7 @@ async fn leave(app: &App, request: &PredictionRequest, day: NaiveDate) -> anyhow
     Ok(true)
 }
 
-/// The questions of a day.
+/// The requests of a day.
 fn of_day(day: NaiveDate) -> Query {
     let (first, last) = task_ids(day);
     Query {

@@ -1,4 +1,4 @@
-//! The routes: the page with its form, the question, the state of its answer.
+//! The page with its form, the request, and the state of its answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(crate) struct Shown {
     refresh: String,
 }
 
-/// GET `/flights/delays/predict_kafka`, with `?id=` the page of that question.
+/// GET `/flights/delays/predict_kafka`, with `?id=` the page of that request.
 /// Other fields fill in the form.
 pub(crate) async fn form_page(
     State(app): State<Arc<App>>,
@@ -79,7 +79,7 @@ pub(crate) async fn form_page(
     if is_form { cache::keep(page).await } else { page }
 }
 
-/// POST `/flights/delays/predict/classify_realtime`: answers once Kafka has the question.
+/// POST `/flights/delays/predict/classify_realtime`: answers once Kafka has the request.
 pub(crate) async fn ask(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
