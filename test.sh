@@ -2,10 +2,10 @@
 # The one test command: installs the servers that tests talk to, then builds and runs all tests.
 #
 #   ./test.sh [arguments for cargo test]
-#   ./test.sh fast [arguments for cargo test]     what needs nothing but Rust and a C compiler
+#   ./test.sh fast [arguments for cargo test]     what needs no more than `cargo run`
 #
-# Needs Rust, a C and C++ compiler with make, Java 17, Maven, Python 3 with pip, and Node.js;
-# Chromium is installed where that is possible (see tests/servers/install.sh).
+# Needs Rust, a C and C++ compiler with make, OpenSSL's headers, Java 17, Maven, Python 3 with pip,
+# and Node.js; Chromium is installed where that is possible (see tests/servers/install.sh).
 set -euo pipefail
 cd "$(dirname "$0")"
 

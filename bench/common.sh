@@ -55,7 +55,7 @@ ingest_once() {
         rm -rf "$DATA" "$OUT/ingest-$1.jsonl"
         RESULTS=$OUT/ingest-$1.jsonl measure ingest -- "$SUBMIT_JOB" --data "$DATA" ingest "$2" >&2
     fi
-    # Whoever comes first must not be the one who reads from the disk.
+    # The first command must not be the one that reads from the disk.
     find "$DATA/flights" -type f -exec cat {} + >/dev/null
 }
 

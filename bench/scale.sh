@@ -6,7 +6,7 @@
 #
 #   RUNS=3                         times that each size is run; the table shows the quickest
 #   THREADS=2                      cores
-#   CODES_MEMORY=256               MiB for the coded rows in one more run of the last size
+#   CODES_MEMORY=256               MiB for the indices in one more run of the last size
 #   SUBMIT_JOB=PATH                an executable instead of building one
 #   FLIGHTS=FILE                   the source of the resampling
 set -euo pipefail
