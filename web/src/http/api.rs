@@ -23,6 +23,22 @@ pub(crate) enum Kind {
     Sent,
 }
 
+impl Kind {
+    /// The HTTP method of such a route.
+    fn method(self) -> &'static str {
+        if self == Self::Sent { "post" } else { "get" }
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Page => "text/html",
+            Self::Document | Self::Sent => "application/json",
+            Self::Plain => "text/plain",
+            Self::Events => "text/event-stream",
+        }
+    }
+}
+
 /// What a parameter of a path or a query is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Is {
@@ -60,9 +76,12 @@ const FORM: [(&str, &str); 7] = [
 
 /// The OpenAPI document of these routes.
 pub(crate) fn document<'a>(routes: impl Iterator<Item = &'a Route>) -> Json<Value> {
-    let operation = |route: &Route| match route.kind {
-        Kind::Sent => (route.path.to_owned(), json!({ "post": post_operation(route) })),
-        _ => (route.path.to_owned(), json!({ "get": get_operation(route) })),
+    let operation = |route: &Route| {
+        let operation = match route.kind {
+            Kind::Sent => post_operation(route),
+            _ => get_operation(route),
+        };
+        (route.path.to_owned(), json!({ route.kind.method(): operation }))
     };
     Json(json!({
         "openapi": "3.0.3",
@@ -80,7 +99,7 @@ fn post_operation(route: &Route) -> Value {
         "properties": Map::from_iter(fields),
     });
     let body = json!({ "application/x-www-form-urlencoded": { "schema": schema } });
-    let mut statuses = responses("application/json", &[&[200, 503, 504], route.statuses].concat());
+    let mut statuses = responses(route.kind, &[&[200, 503, 504], route.statuses].concat());
     // a browser that accepts pages gets the page of its request
     statuses.insert("303".into(), json!({ "description": "the page of the request" }));
     json!({
@@ -101,16 +120,10 @@ fn get_operation(route: &Route) -> Value {
         Some(parameter(name, "path", is))
     });
     let in_query = route.query.iter().map(|(name, is)| parameter(name, "query", *is));
-    let kind = match route.kind {
-        Kind::Page => "text/html",
-        Kind::Document | Kind::Sent => "application/json",
-        Kind::Plain => "text/plain",
-        Kind::Events => "text/event-stream",
-    };
     json!({
         "summary": route.summary,
         "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
-        "responses": responses(kind, &[&[200, 500, 503, 504], route.statuses].concat()),
+        "responses": responses(route.kind, &[&[200, 500, 503, 504], route.statuses].concat()),
     })
 }
 
@@ -125,11 +138,11 @@ fn parameter(name: &str, place: &str, is: Is) -> Value {
 }
 
 /// Responses by status; errors are pages, except those of a route that answers with JSON.
-fn responses(kind: &str, statuses: &[u16]) -> Map<String, Value> {
+fn responses(kind: Kind, statuses: &[u16]) -> Map<String, Value> {
     let any = [400, 405, 414, 429];
     let response = |status: &u16| {
         let kinds: Vec<&str> = match status {
-            200 => vec![kind],
+            200 => vec![kind.media_type()],
             _ => vec!["text/html", "application/json", "text/plain"],
         };
         let content = kinds.into_iter().map(|kind| (kind.to_owned(), json!({})));
@@ -145,11 +158,10 @@ fn responses(kind: &str, statuses: &[u16]) -> Map<String, Value> {
 
 /// The page that describes these routes.
 pub(crate) fn human<'a>(routes: impl Iterator<Item = &'a Route>) -> Markup {
-    let method = |route: &Route| if route.kind == Kind::Sent { "POST " } else { "GET " };
     let rows = html! {
         @for route in routes {
             tr {
-                th scope="row" { (method(route)) code { (route.path) } }
+                th scope="row" { (route.kind.method().to_uppercase()) " " code { (route.path) } }
                 td { (route.summary) }
                 td { (match route.kind {
                     Kind::Page => "page",
