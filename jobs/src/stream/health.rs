@@ -4,12 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
-use tokio::time::{Instant, timeout};
-
 use anyhow::{Result, anyhow, bail};
 use events::StreamStatus;
+use parking_lot::Mutex;
 use store::Store;
+use tokio::time::{Instant, timeout};
 
 /// How long a server may be silent before the stream says that it is not ready.
 pub const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -66,55 +65,51 @@ struct Trouble {
 }
 
 impl Health {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
-    }
-
     /// A server answered.
     pub fn heard(&self, server: Server) {
-        *self.lock().of(server) = None;
+        *self.0.lock().of(server) = None;
     }
 
     /// A server that was asked at `since` did not answer, or with this error.
     pub fn complain(&self, server: Server, complaint: String, since: Instant) {
-        self.lock().complain(server, complaint, since);
+        self.0.lock().complain(server, complaint, since);
     }
 
     /// Requests cannot be read although the broker answers, and why, which does not pass by itself;
     /// whether that was known.
     pub(crate) fn damaged(&self, what: String) -> bool {
-        self.lock().damaged(what, Instant::now())
+        self.0.lock().damaged(what, Instant::now())
     }
 
     /// They can be read again.
     pub(crate) fn mended(&self) {
-        self.lock().damage = None;
+        self.0.lock().damage = None;
     }
 
     pub(crate) fn set_lag(&self, partition: i32, n_messages: i64) {
-        self.lock().lags.insert(partition, n_messages);
+        self.0.lock().lags.insert(partition, n_messages);
     }
 
     pub(crate) fn forget_partitions(&self) {
-        self.lock().lags.clear();
+        self.0.lock().lags.clear();
     }
 
     pub(crate) fn rebalanced(&self) {
-        self.lock().is_member = true;
+        self.0.lock().is_member = true;
     }
 
     pub(crate) fn set_model(&self, version: &str) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.model = version.to_owned();
         state.drift.clear();
     }
 
     pub(crate) fn set_drift(&self, feature: &str, psi: f64) {
-        self.lock().drift.insert(feature.to_owned(), psi);
+        self.0.lock().drift.insert(feature.to_owned(), psi);
     }
 
     pub(crate) fn set_down(&self, sink: &'static str, is_down: bool) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if is_down {
             state.down.insert(sink)
         } else {
@@ -123,7 +118,7 @@ impl Health {
     }
 
     pub(crate) fn count(&self, n_messages: u64) {
-        self.lock().n_messages += n_messages;
+        self.0.lock().n_messages += n_messages;
     }
 
     /// The status of a job of `group` that holds partitions; `before` is the status of `seconds`
@@ -134,7 +129,7 @@ impl Health {
         at: String,
         before: Option<(&StreamStatus, f64)>,
     ) -> Option<StreamStatus> {
-        let State { lags, model, drift, n_messages, .. } = &*self.lock();
+        let State { lags, model, drift, n_messages, .. } = &*self.0.lock();
         let (first_partition, _) = lags.first_key_value()?;
         let rate = before.map_or(0.0, |(before, seconds)| {
             n_messages.saturating_sub(before.messages) as f64 / seconds
@@ -154,12 +149,12 @@ impl Health {
     /// messages cannot be read, the group has not let us in, or a sink of answers or dead letters
     /// fails; if so.
     pub fn unready(&self) -> Option<String> {
-        self.lock().unready(Instant::now())
+        self.0.lock().unready(Instant::now())
     }
 
     /// Why to give up, when something is away or broken for at least `limit`.
     pub fn give_up(&self, limit: Duration) -> Option<String> {
-        self.lock().give_up(limit, Instant::now())
+        self.0.lock().give_up(limit, Instant::now())
     }
 }
 

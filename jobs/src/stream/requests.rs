@@ -41,7 +41,7 @@ impl Requests {
 
     /// Makes `flights` these requests, and nothing else.
     pub fn fill(&self, requests: &[PredictionRequest]) -> Result<()> {
-        let batch = flights_of(requests)?;
+        let batch = flights_of(requests, &self.schema)?;
         *self.batch.lock() = batch;
         Ok(())
     }
@@ -60,7 +60,7 @@ impl PartitionStream for Requests {
 }
 
 /// The requests as the relation `flights`; `flight_id` is the position of the request.
-fn flights_of(requests: &[PredictionRequest]) -> Result<RecordBatch> {
+fn flights_of(requests: &[PredictionRequest], schema: &SchemaRef) -> Result<RecordBatch> {
     let texts = |of: fn(&PredictionRequest) -> Option<&str>| -> Arc<dyn Array> {
         Arc::new(requests.iter().map(of).collect::<StringViewArray>())
     };
@@ -87,5 +87,5 @@ fn flights_of(requests: &[PredictionRequest]) -> Result<RecordBatch> {
         Arc::new(BooleanArray::from(vec![false; n_rows])),
         Arc::new(BooleanArray::from(vec![false; n_rows])),
     ];
-    Ok(RecordBatch::try_new(flights_schema(), columns)?)
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
