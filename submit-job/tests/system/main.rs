@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod clusters;
+mod dice;
+mod differential;
 mod end_to_end;
 mod enrich;
 mod faults;
@@ -14,6 +17,7 @@ mod same_answer;
 mod secure;
 mod servers;
 mod setup;
+mod statements;
 mod tls;
 mod torture;
 mod traffic;

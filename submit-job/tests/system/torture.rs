@@ -35,6 +35,7 @@ use tokio::time::MissedTickBehavior;
 use udf::functions::model::Models;
 use udf::train::sampling::hash;
 
+use crate::dice::Dice;
 use crate::setup::{
     ANSWERS, DEAD_LETTERS, DEADLINE, POLL, REJECTED, REQUESTS, Stream, World, request, run,
     send_signal, submit_job, undated, until, uuid,
@@ -91,23 +92,6 @@ fn plan() -> Plan {
         }
     }
     plan
-}
-
-/// Numbers that follow from a seed.
-struct Dice {
-    seed: u64,
-    n_thrown: u64,
-}
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.n_thrown += 1;
-        hash(&[self.seed, self.n_thrown]) % n
-    }
-
-    fn ms(&mut self, range: std::ops::Range<u64>) -> Duration {
-        Duration::from_millis(range.start + self.below(range.end - range.start))
-    }
 }
 
 /// What was sent and acknowledged, and what was seen of it.
@@ -558,7 +542,7 @@ async fn every_request_is_answered_once_whatever_dies() {
     let world = World::start_as(plan.n_mongods, plan.is_set).await;
     let models = world.learn_little();
     world.make_topic(PARTITIONS).await;
-    let dice = Dice { seed: plan.seed, n_thrown: 0 };
+    let dice = Dice::new(plan.seed);
     let (jobs, ending, done) = (Vec::new(), Vec::new(), BTreeMap::new());
     let mut victims = Victims { world, jobs, ending, models, dice, done };
     victims.jobs = (0..plan.n_jobs).map(|job| victims.start_job(job)).collect();
