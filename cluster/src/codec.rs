@@ -14,6 +14,10 @@ use datafusion_proto::logical_plan::LogicalExtensionCodec;
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use udf::functions::wire;
 
+/// Largest message between the programs of a cluster, in bytes: a plan carries the forest so far
+/// or models, and each task is sent its plan.
+pub const MESSAGE_BYTES_MAX: u32 = 256 * 1024 * 1024;
+
 /// For the way from the client to the scheduler.
 #[derive(Debug, Default)]
 pub struct LogicalCodec(BallistaLogicalExtensionCodec);

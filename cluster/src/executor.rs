@@ -17,15 +17,17 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionConfig;
 use tonic::transport::{Server, ServerTlsConfig};
 
-use crate::codec::{LogicalCodec, PhysicalCodec};
-use crate::session::{self, MESSAGE_BYTES_MAX};
+use crate::codec::{LogicalCodec, MESSAGE_BYTES_MAX, PhysicalCodec};
+use crate::memory;
+use crate::scheduler::RESULT_SECONDS;
+use crate::session;
 use crate::settings::Setting;
 use crate::tls::{Tls, TlsArgs};
 
 /// Seconds that an executor waits for its scheduler to start.
 const CONNECT_SECONDS: u16 = 60;
-/// Seconds after which the results of a job may be swept away: long after its client fetched them.
-const SHUFFLE_SECONDS: u64 = 3600;
+/// Seconds after which what a scheduler that is gone did not sweep away is.
+const SHUFFLE_SECONDS: u64 = 2 * RESULT_SECONDS;
 /// Seconds between two sweeps.
 const SWEEP_SECONDS: u64 = 300;
 
@@ -47,9 +49,10 @@ pub struct ExecutorArgs {
     /// Tasks at a time [default: one a core]
     #[arg(long, env = "TARMAC_EXECUTOR_CORES")]
     pub cores: Option<usize>,
-    /// Memory for joins, groups and sorts, in MiB; beyond it they spill or fail
-    #[arg(long, env = "TARMAC_EXECUTOR_MEMORY", default_value_t = 2048)]
-    pub executor_memory: u64,
+    /// Memory for joins, groups and sorts, in MiB, in equal parts for the tasks; beyond it they
+    /// spill or fail [default: most of this machine's, or of its container's]
+    #[arg(long, env = "TARMAC_EXECUTOR_MEMORY")]
+    pub executor_memory: Option<u64>,
     /// Directory for results and spilled rows
     #[arg(long, env = "TARMAC_WORK", default_value = "tarmac-work")]
     pub work: PathBuf,
@@ -60,8 +63,25 @@ pub struct ExecutorArgs {
 
 /// Runs until SIGTERM or Ctrl-C, and then until its tasks have ended.
 pub async fn run(args: &ExecutorArgs, tls: &TlsArgs, options: Vec<Setting>) -> Result<()> {
-    let config = config(args, &tls.load()?, options)?;
-    tracing::info!(scheduler = args.scheduler, listen = %args.listen, "executor starts");
+    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = args.cores.unwrap_or(n_cores).max(1);
+    let memory_mib = args.executor_memory.unwrap_or_else(|| memory::share_mib(1));
+    let memory_bytes = memory_mib.saturating_mul(1024 * 1024);
+    let tls = tls.load()?;
+    let mut config = config(args, &tls, options)?;
+    config.vcores = cores;
+    config.memory_pool_size = Some(memory_bytes);
+    // the scheduler plans joins by it
+    let agent = memory::agent(memory_bytes / cores as u64);
+    config.override_create_grpc_client_endpoint = Some(tls.endpoint(agent));
+    tracing::info!(
+        scheduler = args.scheduler,
+        listen = %args.listen,
+        cores,
+        memory_mib,
+        memory_mib_of_a_task = memory_mib / cores as u64,
+        "executor starts"
+    );
     start_executor_process(Arc::new(config))
         .await
         .with_context(|| format!("executor on {} of scheduler {}", args.listen, args.scheduler))
@@ -70,7 +90,8 @@ pub async fn run(args: &ExecutorArgs, tls: &TlsArgs, options: Vec<Setting>) -> R
 fn config(args: &ExecutorArgs, tls: &Tls, options: Vec<Setting>) -> Result<ExecutorProcessConfig> {
     let (host, port) = args.scheduler.rsplit_once(':').context("--scheduler is not host:port")?;
     let work = work_directory(&args.work, args.listen)?;
-    let state = session::state(session::cluster_config(tls), session::runtime(&options, None)?)?;
+    let state =
+        session::state(session::cluster_config(tls), session::runtime(&options, None)?, None)?;
     let registry = BallistaFunctionRegistry::from(&state);
     let spill = work.clone();
     let runtime = move |_: &SessionConfig| {
@@ -78,7 +99,6 @@ fn config(args: &ExecutorArgs, tls: &Tls, options: Vec<Setting>) -> Result<Execu
         let builder = RuntimeEnvBuilder::new().with_object_store_registry(registry);
         builder.with_temp_file_path(spill.clone()).build_arc()
     };
-    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(ExecutorProcessConfig {
         bind_host: args.listen.ip().to_string(),
         external_host: Some(host_of(args)),
@@ -87,7 +107,6 @@ fn config(args: &ExecutorArgs, tls: &Tls, options: Vec<Setting>) -> Result<Execu
         scheduler_host: host.to_owned(),
         scheduler_port: port.parse().context("--scheduler is not host:port")?,
         scheduler_connect_timeout_seconds: CONNECT_SECONDS,
-        vcores: args.cores.unwrap_or(n_cores).max(1),
         task_scheduling_policy: tls.scheduling_policy(),
         work_dir: Some(work.display().to_string()),
         job_data_ttl_seconds: SHUFFLE_SECONDS,
@@ -95,14 +114,12 @@ fn config(args: &ExecutorArgs, tls: &Tls, options: Vec<Setting>) -> Result<Execu
         grpc_max_decoding_message_size: MESSAGE_BYTES_MAX,
         grpc_max_encoding_message_size: MESSAGE_BYTES_MAX,
         executor_heartbeat_interval_seconds: args.heartbeat_seconds,
-        memory_pool_size: Some(args.executor_memory.saturating_mul(1024 * 1024)),
         override_function_registry: Some(Arc::new(registry)),
         override_runtime_producer: Some(Arc::new(runtime)),
         override_config_producer: Some(session::config_producer(tls)),
         override_logical_codec: Some(Arc::new(LogicalCodec::default())),
         override_physical_codec: Some(Arc::new(PhysicalCodec::default())),
         override_arrow_flight_service: tls.server_config().map(flight_with_tls),
-        override_create_grpc_client_endpoint: Some(tls.endpoint()),
         ..ExecutorProcessConfig::default()
     })
 }

@@ -17,11 +17,13 @@
 //! # anyhow::Ok(())
 //! ```
 
+pub mod client;
 pub mod codec;
 pub mod executor;
-pub mod joins;
 pub mod local_cluster;
+pub mod memory;
 pub mod remote;
+pub mod rules;
 pub mod scheduler;
 pub mod session;
 pub mod settings;

@@ -1,16 +1,21 @@
-//! A cluster on this machine, for trying it: a scheduler and executors as child processes.
+//! A cluster on this machine, for trying it: a scheduler and executors as child processes, started
+//! again when one ends.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::memory;
 use crate::remote::Remote;
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsArgs};
 
 /// Highest port that is tried: above it, systems give ports to outgoing connections.
 const PORT_MAX: u16 = 32_000;
@@ -19,6 +24,19 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a child may take to end after SIGTERM.
 const END_PATIENCE: Duration = Duration::from_secs(70);
 const POLL: Duration = Duration::from_millis(100);
+/// Time until a child that has ended is started again: the first pause, and what it grows to by
+/// doubling.
+const RESTART_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How far the cluster is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Starting,
+    Ready,
+    /// Executors first: they leave the scheduler's list.
+    EndingExecutors,
+    EndingScheduler,
+}
 
 /// Arguments of `cluster`.
 #[derive(Debug, Args)]
@@ -32,100 +50,153 @@ pub struct ClusterArgs {
     /// Tasks at a time of each executor [default: the cores, divided among them]
     #[arg(long)]
     pub cores: Option<usize>,
-    /// Memory of each executor for joins, groups and sorts, in MiB
-    #[arg(long, default_value_t = 1024)]
-    pub executor_memory: u64,
+    /// Memory of each executor for joins, groups and sorts, in MiB [default: most of
+    /// this machine's, divided among them]
+    #[arg(long)]
+    pub executor_memory: Option<u64>,
 }
 
 /// Starts the cluster, calls `on_ready` with what it is and its address (`df://host:port`), and
-/// stops it when `shutdown` is done or a child ends.
+/// stops it when `shutdown` is done. A child that ends before it is ready ends all; later it is
+/// started again.
 pub async fn run(
     args: &ClusterArgs,
+    tls: &TlsArgs,
     on_ready: impl FnOnce(&str, &str),
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
+    let loaded = tls.load()?;
     let n_executors = usize::from(args.executors);
     let ports = free_ports(args.port, 1 + 2 * n_executors)?;
     let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = args.cores.unwrap_or((n_cores / n_executors).max(1));
+    let memory_mib = args.executor_memory.unwrap_or_else(|| memory::share_mib(n_executors));
     let address = format!("127.0.0.1:{}", ports[0]);
 
-    let mut children = vec![("scheduler", child(&["scheduler", "--listen", &address])?)];
-    let memory = args.executor_memory.to_string();
+    let mut programs = vec![Program::new("scheduler", &["--listen", &address], tls)];
     for pair in ports[1..].chunks_exact(2) {
-        children.push((
-            "executor",
-            child(&[
-                "executor",
-                "--scheduler",
-                &address,
-                "--listen",
-                &format!("127.0.0.1:{}", pair[0]),
-                "--task-port",
-                &pair[1].to_string(),
-                "--cores",
-                &cores.to_string(),
-                "--executor-memory",
-                &memory,
-            ])?,
-        ));
+        let arguments = [
+            "--scheduler",
+            &address,
+            "--listen",
+            &format!("127.0.0.1:{}", pair[0]),
+            "--task-port",
+            &pair[1].to_string(),
+            "--cores",
+            &cores.to_string(),
+            "--executor-memory",
+            &memory_mib.to_string(),
+        ];
+        programs.push(Program::new("executor", &arguments, tls));
+    }
+    let (phase, seen) = watch::channel(Phase::Starting);
+    let mut kept = JoinSet::new();
+    for program in programs {
+        let child = program.start()?;
+        kept.spawn(program.keep(child, seen.clone()));
     }
     let served = tokio::select! {
-        ready = wait_until_ready(&address, n_executors * cores) => match ready {
+        started = wait_until_ready(&address, &loaded, n_executors * cores) => match started {
             Ok(()) => {
+                phase.send_replace(Phase::Ready);
                 let cluster = format!(
                     "cluster is ready: scheduler and {n_executors} executors with {cores} cores \
-                     each; Ctrl-C stops it"
+                     and {memory_mib} MiB each{}; Ctrl-C stops it",
+                    if loaded.is_on() { ", encrypted" } else { "" }
                 );
                 on_ready(&cluster, &format!("df://{address}"));
-                tokio::select! {
-                    () = shutdown => Ok(()),
-                    ended = first_end(&mut children) => ended,
-                }
+                shutdown.await;
+                Ok(())
             }
             Err(error) => Err(error),
         },
+        Some(ended) = kept.join_next() => ended?,
     };
-    // executors first: they leave the scheduler's list
-    for (name, child) in children.iter_mut().rev() {
-        end(name, child).await;
+    phase.send_replace(Phase::EndingExecutors);
+    loop {
+        if kept.len() <= 1 {
+            phase.send_replace(Phase::EndingScheduler);
+        }
+        let Some(ended) = kept.join_next().await else { return served };
+        ended??;
     }
-    served
 }
 
-/// This program again, as one of the cluster's.
-fn child(arguments: &[&str]) -> Result<Child> {
-    let program = std::env::current_exe().context("this program's file")?;
-    Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        // Ctrl-C is for us; we stop the children in order
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("cannot start {}", arguments[0]))
+/// One of the cluster's programs: this program again.
+struct Program {
+    name: &'static str,
+    arguments: Vec<OsString>,
+    /// When it is to end.
+    ends_in: Phase,
 }
 
-async fn wait_until_ready(address: &str, n_cores: usize) -> Result<()> {
-    let remote = Remote::new(address, &Tls::default(), "cluster")?;
+impl Program {
+    fn new(name: &'static str, arguments: &[&str], tls: &TlsArgs) -> Self {
+        let own = [&[name], arguments].concat();
+        let arguments = own.into_iter().map(OsString::from).chain(tls.arguments()).collect();
+        let is_scheduler = name == "scheduler";
+        let ends_in = if is_scheduler { Phase::EndingScheduler } else { Phase::EndingExecutors };
+        Self { name, arguments, ends_in }
+    }
+
+    fn start(&self) -> Result<Child> {
+        let program = std::env::current_exe().context("this program's file")?;
+        Command::new(program)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            // Ctrl-C is for us; we stop the children in order
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start the {}", self.name))
+    }
+
+    /// Starts it again whenever it ends, until all end; fails when it ends before the cluster is
+    /// ready.
+    async fn keep(self, mut child: Child, mut phase: watch::Receiver<Phase>) -> Result<()> {
+        let known = phase.clone();
+        let ends_in = self.ends_in;
+        let is_over = async move { _ = phase.wait_for(|phase| *phase >= ends_in).await };
+        tokio::pin!(is_over);
+        let (first, last) = RESTART_PAUSES;
+        let (mut pause, mut started) = (first, Instant::now());
+        loop {
+            let status = tokio::select! {
+                status = child.wait() => status.context("it cannot be waited for")?,
+                () = &mut is_over => {
+                    end(self.name, &mut child).await;
+                    return Ok(());
+                }
+            };
+            let is_ready = *known.borrow() >= Phase::Ready;
+            ensure!(is_ready, "the {} has ended: {status}", self.name);
+            // one that worked for a while has not failed again
+            if started.elapsed() > last {
+                pause = first;
+            }
+            tracing::warn!(%status, ?pause, "the {} has ended and is started again", self.name);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = &mut is_over => return Ok(()),
+            }
+            pause = last.min(2 * pause);
+            started = Instant::now();
+            child = self.start()?;
+        }
+    }
+}
+
+async fn wait_until_ready(address: &str, tls: &Tls, n_cores: usize) -> Result<()> {
+    let remote = Remote::new(address, tls, "cluster")?;
     let started = Instant::now();
     loop {
-        match remote.n_cores().await {
+        match remote.size().await.map(|size| size.n_cores) {
             Ok(n) if n >= n_cores => return Ok(()),
             _ if started.elapsed() < START_PATIENCE => tokio::time::sleep(POLL).await,
             Ok(n) => bail!("the cluster has {n} of {n_cores} cores after {START_PATIENCE:?}"),
             Err(error) => return Err(error.context("the cluster does not start")),
         }
     }
-}
-
-/// Fails when one of the children ends: they are meant to stay.
-async fn first_end(children: &mut [(&str, Child)]) -> Result<()> {
-    let waiting = children
-        .iter_mut()
-        .map(|(name, child)| Box::pin(async move { (*name, child.wait().await) }));
-    let ((name, status), ..) = futures::future::select_all(waiting).await;
-    bail!("the {name} has ended: {}", status.context("it cannot be waited for")?)
 }
 
 async fn end(name: &str, child: &mut Child) {

@@ -12,12 +12,12 @@ use crate::tls::Tls;
 /// How long a scheduler may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The scheduler, asked about the queries of one job.
+/// The scheduler, asked about the queries of one client.
 #[derive(Debug, Clone)]
 pub struct Remote {
     client: reqwest::Client,
     url: String,
-    job: String,
+    client_id: String,
 }
 
 /// Tasks of the queries that run.
@@ -27,6 +27,15 @@ pub struct Tasks {
     pub done: u64,
     /// In all.
     pub total: u64,
+}
+
+/// What a cluster can do at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterSize {
+    /// Tasks of all executors.
+    pub n_cores: usize,
+    /// Tasks of the executor that has the most.
+    pub n_slots: usize,
 }
 
 #[derive(Deserialize)]
@@ -40,22 +49,23 @@ struct Specification {
 }
 
 impl Remote {
-    /// The scheduler at `address` (`host:port`), for the queries that are called `job`.
-    pub fn new(address: &str, tls: &Tls, job: &str) -> Result<Self> {
+    /// The scheduler at `address` (`host:port`), for the queries whose names end with `client_id`.
+    pub fn new(address: &str, tls: &Tls, client_id: &str) -> Result<Self> {
         let url = format!("{}://{address}", tls.scheme());
-        Ok(Self { client: tls.http_client()?, url, job: job.to_owned() })
+        Ok(Self { client: tls.http_client()?, url, client_id: client_id.to_owned() })
     }
 
-    /// Cores of all executors.
-    pub async fn n_cores(&self) -> Result<usize> {
+    /// What all executors have.
+    pub async fn size(&self) -> Result<ClusterSize> {
         let executors: Vec<Executor> = self.get("/api/executors").await?;
         ensure!(!executors.is_empty(), "scheduler {} has no executors", self.url);
-        Ok(executors.iter().map(|executor| executor.specification.vcores).sum())
+        let cores = || executors.iter().map(|executor| executor.specification.vcores);
+        Ok(ClusterSize { n_cores: cores().sum(), n_slots: cores().max().unwrap_or(1) })
     }
 
     /// Sends a heartbeat.
     pub async fn lease(&self) -> Result<()> {
-        let request = self.client.post(format!("{}/api/lease/{}", self.url, self.job));
+        let request = self.client.post(format!("{}/api/lease/{}", self.url, self.client_id));
         request.timeout(PATIENCE).send().await?.error_for_status()?;
         Ok(())
     }
@@ -89,7 +99,8 @@ impl Remote {
     async fn running(&self) -> Result<Vec<String>> {
         let queries: Vec<JobResponse> = self.get("/api/jobs").await?;
         let is_ours = |query: &JobResponse| {
-            query.job_name == self.job && matches!(query.status.as_str(), "Running" | "Queued")
+            query.job_name.ends_with(&self.client_id)
+                && matches!(query.status.as_str(), "Running" | "Queued")
         };
         Ok(queries.into_iter().filter(is_ours).map(|query| query.job_id).collect())
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, Request, State};
-use axum::http::StatusCode;
-use axum::http::header::USER_AGENT;
+use axum::http::header::{CONTENT_TYPE, USER_AGENT};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
 use ballista_scheduler::cluster::BallistaCluster;
@@ -23,22 +23,29 @@ use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tonic::codegen::Service;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 
-use crate::codec::{LogicalCodec, PhysicalCodec};
-use crate::session::{self, MESSAGE_BYTES_MAX};
+use crate::codec::{LogicalCodec, MESSAGE_BYTES_MAX, PhysicalCodec};
+use crate::memory::TaskMemory;
+use crate::session;
 use crate::settings::Setting;
 use crate::tls::{AGENT, Tls, TlsArgs};
 
 /// How often leases and draining are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// Seconds for which the results of a query can be fetched after its end.
+pub const RESULT_SECONDS: u64 = 3600;
 /// Clients whose leases are remembered at most; beyond it the oldest is forgotten.
 const LEASES_MAX: usize = 10_000;
 
 /// What executors call, by Ballista's names.
 const EXECUTOR_CALLS: [&str; 3] = ["RegisterExecutor", "HeartBeatFromExecutor", "PollWork"];
+
+/// What those who watch the scheduler ask for.
+const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Arguments of `scheduler`.
 #[derive(Debug, Clone, Args)]
@@ -65,7 +72,7 @@ pub struct SchedulerArgs {
 
 type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
-/// The last heartbeat of each client, by the name of its jobs.
+/// The last heartbeat of each client, by its id, which ends the names of its queries.
 type Leases = Arc<Mutex<HashMap<String, Instant>>>;
 
 /// Runs until `shutdown` is done and the running jobs have ended, or been given their time.
@@ -76,7 +83,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let tls = tls.load()?;
-    let config = Arc::new(config(args, &tls, options));
+    let task_memory = TaskMemory::default();
+    let config = Arc::new(config(args, &tls, options, task_memory.clone()));
     config.validate()?;
     let cluster = BallistaCluster::new_from_config(&config).await?;
     let scheduler: Scheduler = create_scheduler(cluster, config).await?;
@@ -89,10 +97,13 @@ pub async fn run(
     let grpc = SchedulerGrpcServer::new(scheduler.clone())
         .max_encoding_message_size(MESSAGE_BYTES_MAX as usize)
         .max_decoding_message_size(MESSAGE_BYTES_MAX as usize);
-    let router = ballista_scheduler::api::get_routes(Arc::new(scheduler.clone()))
-        .merge(routes(Arc::clone(&leases)))
+    let api = ballista_scheduler::api::get_routes(Arc::new(scheduler.clone()));
+    let router = api
+        .clone()
+        .merge(routes(&scheduler, Arc::clone(&leases), api))
         .merge(Routes::new(grpc).prepare().into_axum_router())
-        .layer(axum::middleware::from_fn(refuse_strangers))
+        .layer(axum::middleware::from_fn_with_state(task_memory, refuse_strangers))
+        .layer(axum::middleware::from_fn(refuse_unknown_paths))
         .layer(axum::middleware::map_request(with_peer));
     let mut server = Server::builder().accept_http1(true);
     if let Some(tls) = tls.server_config() {
@@ -110,11 +121,16 @@ pub async fn run(
     }
 }
 
-fn config(args: &SchedulerArgs, tls: &Tls, options: Vec<Setting>) -> SchedulerConfig {
+fn config(
+    args: &SchedulerArgs,
+    tls: &Tls,
+    options: Vec<Setting>,
+    task_memory: TaskMemory,
+) -> SchedulerConfig {
     let host = args.external_host.clone().unwrap_or_else(|| args.listen.ip().to_string());
     let state = move |config| {
         let runtime = session::runtime(&options, None).map_err(external)?;
-        session::state(config, runtime).map_err(external)
+        session::state(config, runtime, task_memory.bytes()).map_err(external)
     };
     SchedulerConfig {
         external_host: host,
@@ -124,6 +140,7 @@ fn config(args: &SchedulerArgs, tls: &Tls, options: Vec<Setting>) -> SchedulerCo
         task_distribution: TaskDistributionPolicy::RoundRobin,
         executor_timeout_seconds: args.executor_timeout_seconds,
         expire_dead_executor_interval_seconds: 1,
+        finished_job_data_clean_up_interval_seconds: RESULT_SECONDS,
         no_executors_grace_period_seconds: args.no_executors_grace_seconds,
         grpc_server_max_decoding_message_size: MESSAGE_BYTES_MAX,
         grpc_server_max_encoding_message_size: MESSAGE_BYTES_MAX,
@@ -132,7 +149,7 @@ fn config(args: &SchedulerArgs, tls: &Tls, options: Vec<Setting>) -> SchedulerCo
         override_session_builder: Some(Arc::new(state)),
         override_logical_codec: Some(Arc::new(LogicalCodec::default())),
         override_physical_codec: Some(Arc::new(PhysicalCodec::default())),
-        override_create_grpc_client_endpoint: Some(tls.endpoint()),
+        override_create_grpc_client_endpoint: Some(tls.endpoint(AGENT)),
         use_tls: tls.is_on(),
         // Ballista lets pages of a site of its own read the REST interface; ours are none
         cors_allowed_origins: format!("{}://{}", tls.scheme(), args.listen),
@@ -146,7 +163,11 @@ fn external(error: anyhow::Error) -> datafusion::common::DataFusionError {
 
 /// Refuses executors that are not Tarmac's of this version: they lack our functions, or would
 /// compute other bytes, and their failures would not say so.
-async fn refuse_strangers(request: Request, next: Next) -> Response {
+async fn refuse_strangers(
+    State(task_memory): State<TaskMemory>,
+    request: Request,
+    next: Next,
+) -> Response {
     let is_from_executor =
         EXECUTOR_CALLS.iter().any(|call| request.uri().path().ends_with(&format!("/{call}")));
     let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
@@ -155,6 +176,21 @@ async fn refuse_strangers(request: Request, next: Next) -> Response {
         tracing::warn!(agent, "executor is refused");
         let words = format!("this scheduler is {AGENT}, the executor is {agent}");
         return tonic::Status::failed_precondition(words).into_http();
+    }
+    if is_from_executor {
+        task_memory.note(&agent);
+    }
+    next.run(request).await
+}
+
+/// Answers 404 where Ballista would answer anything: a request that is no gRPC with an empty reply
+/// of gRPC, and `/` with the way to a page of its own, which is told our address.
+async fn refuse_unknown_paths(request: Request, next: Next) -> Response {
+    let is_ours = |path: &str| path.starts_with("/api/") || PROBES.contains(&path);
+    let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is_grpc = kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
+    if !is_grpc && !is_ours(request.uri().path()) {
+        return StatusCode::NOT_FOUND.into_response();
     }
     next.run(request).await
 }
@@ -172,20 +208,33 @@ async fn with_peer(mut request: Request) -> Request {
     request
 }
 
-/// What we serve beside Ballista's own routes.
-fn routes(leases: Leases) -> Router {
-    let lease = |State(leases): State<Leases>, Path(job): Path<String>| async move {
+/// What we serve beside Ballista's own routes, `api`.
+fn routes(scheduler: &Scheduler, leases: Leases, api: Router) -> Router {
+    let lease = |State(leases): State<Leases>, Path(client): Path<String>| async move {
         let mut leases = leases.lock();
-        if leases.len() >= LEASES_MAX && !leases.contains_key(&job) {
-            let oldest = leases.iter().min_by_key(|(_, at)| **at).map(|(job, _)| job.clone());
-            oldest.and_then(|job| leases.remove(&job));
+        if leases.len() >= LEASES_MAX && !leases.contains_key(&client) {
+            let oldest = leases.iter().min_by_key(|(_, at)| **at).map(|(id, _)| id.clone());
+            oldest.and_then(|id| leases.remove(&id));
         }
-        leases.insert(job, Instant::now());
+        leases.insert(client, Instant::now());
         StatusCode::NO_CONTENT
+    };
+    let scheduler = scheduler.clone();
+    let is_ready = || async move {
+        match scheduler.is_ready() {
+            true => (StatusCode::OK, "ok"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "there are no executors"),
+        }
+    };
+    let metrics = |mut request: Request| async move {
+        *request.uri_mut() = Uri::from_static("/api/metrics");
+        api.clone().call(request).await
     };
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
-        .route("/api/lease/{job}", post(lease))
+        .route("/readyz", get(is_ready))
+        .route("/metrics", get(metrics))
+        .route("/api/lease/{client}", post(lease))
         .with_state(leases)
 }
 
@@ -201,7 +250,7 @@ async fn reap(scheduler: &Scheduler, leases: &Leases, timeout: Duration) {
             continue;
         }
         for (job_id, name) in running(scheduler).await {
-            if expired.contains(&name) {
+            if expired.iter().any(|client| name.ends_with(client)) {
                 tracing::warn!(job = name, job_id, "client is gone, its query is cancelled");
                 if let Err(error) = scheduler.cancel_job(job_id.into()).await {
                     tracing::warn!(job = name, %error, "query is not cancelled");

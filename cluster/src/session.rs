@@ -6,29 +6,27 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use ballista::extension::SessionContextExt;
 use ballista_core::ConfigProducer;
-use ballista_core::config::BallistaConfig;
+use ballista_core::config::{BALLISTA_BROADCAST_JOIN_THRESHOLD_BYTES, BallistaConfig};
 use ballista_core::extension::SessionConfigExt;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use jobs::functions::scalar_functions;
 use jobs::lake;
 use object_store::ObjectStore;
 use url::Url;
 
-use crate::codec::{LogicalCodec, PhysicalCodec};
-use crate::joins::{ShuffleUnsafeJoins, YieldInJoins};
+use crate::client::ClientPlanner;
+use crate::codec::{LogicalCodec, MESSAGE_BYTES_MAX, PhysicalCodec};
+use crate::remote::ClusterSize;
+use crate::rules;
 use crate::settings::{Setting, is_secret};
 use crate::tls::Tls;
 
 /// Rows of a batch: enough to amortise the cost of a batch, few enough to stay in the cache.
 const BATCH_ROWS: usize = 8192;
-/// Largest message between the programs of a cluster, in bytes: a plan carries the forest so far
-/// or models, and each task is sent its plan.
-pub const MESSAGE_BYTES_MAX: u32 = 256 * 1024 * 1024;
 
 /// The configuration that all sessions share.
 pub fn config() -> SessionConfig {
@@ -76,21 +74,26 @@ pub fn runtime(options: &[Setting], memory_bytes: Option<usize>) -> Result<Arc<R
     Ok(builder.build_arc()?)
 }
 
-/// A session's state with all functions that are known by their name.
-pub fn state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Result<SessionState> {
-    let mut rules = PhysicalOptimizer::new().rules;
-    let is_for_cluster = config.options().extensions.get::<BallistaConfig>().is_some();
-    if let Some(at) = rules.iter().position(|rule| rule.name() == "join_selection")
-        && is_for_cluster
-    {
-        rules.insert(at + 1, Arc::new(ShuffleUnsafeJoins));
+/// A session's state with all functions that are known by their name. Joins are planned for tasks
+/// that have `task_bytes` of memory each, when that is known.
+pub fn state(
+    mut config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
+    task_bytes: Option<usize>,
+) -> Result<SessionState> {
+    let ballista = config.options().extensions.get::<BallistaConfig>();
+    let is_for_cluster = ballista.is_some();
+    if let (Some(ballista), Some(task_bytes)) = (ballista, task_bytes) {
+        // each task has a copy of what is sent to all, beside what it reads
+        let bytes_max = ballista.broadcast_join_threshold_bytes().min(task_bytes / 8);
+        config = config.set_usize(BALLISTA_BROADCAST_JOIN_THRESHOLD_BYTES, bytes_max);
     }
-    rules.push(Arc::new(YieldInJoins));
     let mut state = SessionStateBuilder::new()
         .with_default_features()
         .with_config(config)
         .with_runtime_env(runtime)
-        .with_physical_optimizer_rules(rules)
+        .with_optimizer_rules(rules::logical())
+        .with_physical_optimizer_rules(rules::physical(is_for_cluster, task_bytes))
         .build();
     for function in scalar_functions() {
         state.register_udf(Arc::new(function))?;
@@ -110,24 +113,32 @@ pub fn in_process(
     settings: &[Setting],
 ) -> Result<SessionContext> {
     let config = with_settings(config().with_target_partitions(n_partitions), settings)?;
-    let state = state(config, runtime(options, Some(memory_bytes))?)?;
+    let state = state(config, runtime(options, Some(memory_bytes))?, None)?;
     Ok(SessionContext::new_with_state(state))
 }
 
-/// A session whose queries run on the cluster of the scheduler at `url` (`df://host:port`), in
-/// `n_partitions` parts, under the name `job`.
+/// A session whose queries run on the cluster of the scheduler at `url` (`df://host:port`), in as
+/// many parts as it has cores, under the name `job`. What cannot be sent runs in this process, with
+/// memory bounded by `memory_bytes`.
 pub async fn on_cluster(
     url: &str,
     tls: &Tls,
     job: &str,
-    n_partitions: usize,
+    cluster: ClusterSize,
+    memory_bytes: usize,
     options: &[Setting],
     settings: &[Setting],
 ) -> Result<SessionContext> {
     let config =
-        cluster_config(tls).with_target_partitions(n_partitions).with_ballista_job_name(job);
-    let state = state(with_settings(config, settings)?, runtime(options, None)?)?;
-    let ctx = SessionContext::remote_with_state(url, state).await?;
+        cluster_config(tls).with_target_partitions(cluster.n_cores).with_ballista_job_name(job);
+    let runtime = runtime(options, Some(memory_bytes))?;
+    let state = state(with_settings(config, settings)?, runtime, None)?;
+    let state = SessionContext::remote_with_state(url, state).await?.state();
+    let remote = Arc::clone(state.query_planner());
+    let planner = ClientPlanner { remote, n_slots: cluster.n_slots };
+    let state = SessionStateBuilder::new_from_existing(state).with_query_planner(Arc::new(planner));
+    let ctx = SessionContext::new_with_state(state.build());
+    ctx.add_optimizer_rule(rules::to_travel());
     // Ballista puts the built-in functions in the place of all others
     scalar_functions().into_iter().for_each(|function| ctx.register_udf(function));
     udf::aggregate_functions().into_iter().for_each(|function| ctx.register_udaf(function));

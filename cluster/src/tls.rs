@@ -1,6 +1,7 @@
 //! How client, scheduler and executors connect: each says what it is, and with certificates each
 //! shows its own.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -49,6 +50,15 @@ impl TlsArgs {
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
         Ok(Tls(Some(Pem { ca: read(ca)?, cert: read(cert)?, key: read(key)? })))
     }
+
+    /// The same files, for the command line of another program.
+    pub fn arguments(&self) -> impl Iterator<Item = OsString> {
+        let files = [("ca", &self.tls_ca), ("cert", &self.tls_cert), ("key", &self.tls_key)];
+        files.into_iter().flat_map(|(name, path)| {
+            let path = path.clone().map(PathBuf::into_os_string);
+            path.map(|path| [format!("--tls-{name}").into(), path]).into_iter().flatten()
+        })
+    }
 }
 
 impl Tls {
@@ -80,17 +90,17 @@ impl Tls {
     }
 
     /// For Ballista's clients: their endpoints with our name, encrypted with TLS.
-    pub fn endpoint(&self) -> EndpointOverrideFn {
-        let pem = self.0.clone();
+    pub fn endpoint(&self, agent: impl Into<String>) -> EndpointOverrideFn {
+        let (pem, agent) = (self.0.clone(), agent.into());
         Arc::new(move |endpoint: Endpoint| {
-            let Some(pem) = &pem else { return Ok(endpoint.user_agent(AGENT)?) };
+            let Some(pem) = &pem else { return Ok(endpoint.user_agent(agent.as_str())?) };
             let config = ClientTlsConfig::new()
                 .identity(Identity::from_pem(&pem.cert, &pem.key))
                 .ca_certificate(Certificate::from_pem(&pem.ca));
             // an endpoint whose address says http is not encrypted, whatever its configuration
             let mut parts = endpoint.uri().clone().into_parts();
             parts.scheme = Some("https".parse()?);
-            let endpoint = Endpoint::from(Uri::from_parts(parts)?).user_agent(AGENT)?;
+            let endpoint = Endpoint::from(Uri::from_parts(parts)?).user_agent(agent.as_str())?;
             Ok(endpoint.tcp_nodelay(true).tls_config(config)?)
         })
     }
@@ -99,7 +109,7 @@ impl Tls {
     pub fn configure(&self, config: SessionConfig) -> SessionConfig {
         config
             .with_ballista_use_tls(self.is_on())
-            .with_ballista_override_create_grpc_client_endpoint(self.endpoint())
+            .with_ballista_override_create_grpc_client_endpoint(self.endpoint(AGENT))
     }
 
     /// For the scheduler's REST interface.

@@ -62,7 +62,7 @@ pub async fn run(
     if cli.no_wait {
         return leave_alone(cli, around, &id).await;
     }
-    let master = cli.session.master();
+    let master = if job.has_session() { cli.session.master() } else { Master::Local(None) };
     let record = Record {
         name: cli.name.clone().unwrap_or_else(|| job.name().to_owned()),
         command: job.name().to_owned(),
@@ -125,7 +125,8 @@ async fn drive(
     shutdown: impl Future<Output = ()>,
 ) -> Result<u8> {
     let id = record.id.clone();
-    let opened = context::open(&cli.session, master, &id, &around.store_options).await?;
+    let opened =
+        context::open(&cli.session, master, &record.name, &id, &around.store_options).await?;
     let JobContext { lake, remote, shown, .. } = &opened;
     let (lake, remote, shown) = (lake.clone(), remote.clone(), Arc::clone(shown));
     let drive = Drive { lake, remote, shown, now };

@@ -1,11 +1,13 @@
 //! The command line of the one program: its commands, and what they have in common.
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use cluster::executor::ExecutorArgs;
 use cluster::local_cluster::ClusterArgs;
 use cluster::scheduler::SchedulerArgs;
 
-use crate::context::SessionArgs;
+use crate::context::{Master, SessionArgs};
 use crate::demo::Demo;
 use crate::dlq::Dlq;
 use crate::enrich::Enrich;
@@ -28,8 +30,8 @@ pub struct Cli {
     /// Where jobs run.
     #[command(flatten)]
     pub session: SessionArgs,
-    /// What the job is called in the history and on the cluster
-    #[arg(long, global = true)]
+    /// What the job is called in the history and, before its id, on the cluster
+    #[arg(long, global = true, value_parser = job_name)]
     pub name: Option<String>,
     /// Wait for the job's end; the default
     #[arg(long, global = true, overrides_with = "no_wait")]
@@ -61,6 +63,9 @@ const ABOUT: &str = "Flight-delay prediction: ingest flights, train a model, ans
 /// What scripts can rely on.
 const EXIT_CODES: &str = "Exit codes: 0 succeeded, 1 failed, 2 wrong usage, 3 no such job, \
 4 still running, 5 lost (resume it), 130 cancelled.";
+
+/// Longest name of a job.
+const JOB_NAME_BYTES_MAX: usize = 100;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -127,7 +132,89 @@ pub enum Administration {
     Gc(Gc),
 }
 
+impl Cli {
+    /// Reads the command line. Ends the program when it is wrong, or says something that nobody
+    /// would heed.
+    pub fn read() -> Self {
+        let matches = Self::command().get_matches();
+        let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if let Err(message) = cli.check(|flag| {
+            matches.try_contains_id(flag).is_ok()
+                && matches.value_source(flag) == Some(ValueSource::CommandLine)
+        }) {
+            Self::command().error(ErrorKind::ArgumentConflict, message).exit()
+        }
+        cli
+    }
+
+    /// Refuses flags that all commands know and this one does not use; `is_given` says which of
+    /// them are on the command line. What the environment says is for all commands, and no error.
+    fn check(&self, is_given: impl Fn(&str) -> bool) -> Result<(), String> {
+        use Service::{Cluster, Demo, Executor, Scheduler};
+        let is_about_jobs = self.command.is_none();
+        let batch = match &self.command {
+            Some(Command::Batch(job)) => Some(job),
+            _ => None,
+        };
+        let is_demo = matches!(self.command, Some(Command::Service(Demo(_))));
+        let has_session = is_demo || batch.is_some_and(Batch::has_session);
+        let is_shell = matches!(batch, Some(Batch::Sql(sql)) if sql.is_shell());
+        let is_of_cluster =
+            matches!(self.command, Some(Command::Service(Cluster(_) | Scheduler(_) | Executor(_))));
+        let is_remote = matches!(self.session.master, Some(Master::Cluster(_)));
+        let is_resumed = self.resume.is_some();
+        let has_connection = is_of_cluster || has_session && is_remote;
+        let tls = is_about_jobs || has_connection;
+        let uses = [
+            ("data", "data", !is_of_cluster),
+            ("master", "master", has_session || is_resumed),
+            ("conf", "conf", has_session),
+            ("properties_file", "properties-file", has_session),
+            ("memory", "memory", has_session),
+            ("tls_ca", "tls-ca", tls),
+            ("tls_cert", "tls-cert", tls),
+            ("tls_key", "tls-key", tls),
+            ("name", "name", batch.is_some()),
+            ("wait", "wait", batch.is_some() && !is_shell),
+            ("no_wait", "no-wait", batch.is_some() && !is_shell),
+        ];
+        for (id, flag, is_used) in uses {
+            if is_given(id) && !is_used {
+                let why = match id {
+                    id if id.starts_with("tls") && has_session => {
+                        "the job runs in this process; --master names a cluster"
+                    }
+                    _ => "this command does not use it",
+                };
+                return Err(format!("--{flag}: {why}"));
+            }
+        }
+        let about = ["status", "kill", "list", "resume"].into_iter().find(|flag| is_given(flag));
+        match about {
+            Some(flag) if self.command.is_some() => {
+                Err(format!("--{flag} stands without a command"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A name that people read: not empty, short, on one line.
+fn job_name(text: &str) -> Result<String, String> {
+    let is_fit = !text.trim().is_empty() && !text.chars().any(char::is_control);
+    match is_fit && text.len() <= JOB_NAME_BYTES_MAX {
+        true => Ok(text.to_owned()),
+        false => Err(format!("not 1 to {JOB_NAME_BYTES_MAX} bytes on one line")),
+    }
+}
+
 impl Batch {
+    /// Whether it runs queries of a session of its own, which may be on a cluster. The others ask
+    /// the store, in this process.
+    pub fn has_session(&self) -> bool {
+        !matches!(self, Self::Enrich(_) | Self::Predict(_))
+    }
+
     /// The job's name in the history.
     pub fn name(&self) -> &'static str {
         match self {
@@ -145,12 +232,47 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_that_a_command_does_not_use_is_refused() {
+        let tls = "--tls-ca a --tls-cert b --tls-key c";
+        let on_cluster = "--master df://h:1";
+        for (line, refused) in [
+            ("web --master local", "--master"),
+            ("web --memory 10", "--memory"),
+            ("stream --conf a.b=1", "--conf"),
+            ("enrich --master local", "--master"),
+            ("predict --name x", ""),
+            ("models list --name x", "--name"),
+            ("cluster --data x", "--data"),
+            (&format!("cluster {tls}"), ""),
+            (&format!("train {tls}"), "--tls-ca"),
+            (&format!("train {on_cluster} {tls}"), ""),
+            (&format!("train {on_cluster} --memory 10"), ""),
+            (&format!("scheduler {on_cluster}"), "--master"),
+            ("sql --no-wait", "--no-wait"),
+            ("sql -c x --no-wait", ""),
+            ("train --memory 10 --conf a.b=1 --name x --wait --data d", ""),
+            (&format!("--kill x {tls}"), ""),
+            ("--resume x --master local", ""),
+            ("--status x --master local", "--master"),
+            ("--list --name x", "--name"),
+            ("--list train", "--list"),
+        ] {
+            let words = ["submit-job"].into_iter().chain(line.split(' '));
+            let matches = Cli::command().get_matches_from(words);
+            let cli = Cli::from_arg_matches(&matches).unwrap();
+            let given = |flag: &str| matches.value_source(flag) == Some(ValueSource::CommandLine);
+            let said = cli.check(given).err().unwrap_or_default();
+            let is_right =
+                if refused.is_empty() { said.is_empty() } else { said.starts_with(refused) };
+            assert!(is_right, "{line}: {said:?}");
+        }
     }
 }

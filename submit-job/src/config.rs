@@ -59,9 +59,15 @@ pub fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-/// Sends log lines of `level` and above to standard error; `RUST_LOG` takes precedence.
+/// Sends log lines of `level` and above to standard error, of other people's libraries warnings;
+/// `RUST_LOG` takes precedence.
 pub fn log(level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // librdkafka repeats each failure to connect; what it means for us we say ourselves
+    let mut default = "warn,rdkafka=off".to_owned();
+    for ours in ["submit_job", "cluster", "jobs", "store", "web", "udf"] {
+        default += &format!(",{ours}={level}");
+    }
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

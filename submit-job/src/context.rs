@@ -32,7 +32,8 @@ pub struct SessionArgs {
     /// File with settings, KEY=VALUE or KEY VALUE a line; --conf takes precedence
     #[arg(long, value_name = "FILE", env = "TARMAC_PROPERTIES", global = true)]
     pub properties_file: Option<PathBuf>,
-    /// Memory of this process for joins, groups and sorts, in MiB; beyond it they spill or fail
+    /// Memory of this process for joins, groups and sorts, in MiB; beyond it they spill or fail. On
+    /// a cluster only for what cannot be sent to it
     #[arg(long, env = "TARMAC_MEMORY", default_value_t = 2048, global = true)]
     pub memory: usize,
     /// TLS.
@@ -118,28 +119,30 @@ pub struct JobContext {
     pub shown: Arc<Shown>,
 }
 
-/// Opens the session and the data root for the job `id`.
+/// Opens the session and the data root for the job `id`, which people know by `name`.
 pub async fn open(
     args: &SessionArgs,
     master: &Master,
+    name: &str,
     id: &str,
     store_options: &[Setting],
 ) -> Result<JobContext> {
     let settings = args.settings()?;
+    let memory = args.memory.saturating_mul(1024 * 1024);
     let (ctx, remote) = match master {
         Master::Local(n_threads) => {
             let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
             let n_threads = n_threads.unwrap_or(n_cores);
-            let memory = args.memory.saturating_mul(1024 * 1024);
             (session::in_process(n_threads, memory, store_options, &settings)?, None)
         }
         Master::Cluster(address) => {
             let tls = args.tls.load()?;
             let remote = Remote::new(address, &tls, id)?;
-            let n_partitions = remote.n_cores().await?;
-            let url = format!("df://{address}");
+            let size = remote.size().await?;
+            let (url, job) = (format!("df://{address}"), format!("{name} {id}"));
+            let (options, settings) = (store_options, &settings);
             let ctx =
-                session::on_cluster(&url, &tls, id, n_partitions, store_options, &settings).await?;
+                session::on_cluster(&url, &tls, &job, size, memory, options, settings).await?;
             (ctx, Some(remote))
         }
     };

@@ -103,10 +103,8 @@ impl Drive {
         let mut beats = tokio::time::interval(HEARTBEAT);
         loop {
             beats.tick().await;
-            if let Some(remote) = &self.remote
-                && let Err(error) = remote.lease().await
-            {
-                tracing::debug!(error = format!("{error:#}"), "no heartbeat is written");
+            if let Some(remote) = &self.remote {
+                send_heartbeat(remote).await;
             }
             // a store that cannot be reached fails the work, with a message, or is back soon
             record.alive = (self.now)();
@@ -114,7 +112,9 @@ impl Drive {
             match written.and(history::take_request_to_end(&self.lake, &record.id).await) {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::debug!(error = format!("{error:#}"), "no heartbeat is sent"),
+                Err(error) => {
+                    tracing::debug!(error = format!("{error:#}"), "no heartbeat is written");
+                }
             }
         }
     }
@@ -132,6 +132,22 @@ impl Drive {
                 self.shown.tasks(tasks);
             }
         }
+    }
+}
+
+/// Sends heartbeats to the scheduler, which cancels the queries of a client that sends none. Never
+/// ends.
+pub async fn keep_lease(remote: Remote) {
+    let mut beats = tokio::time::interval(HEARTBEAT);
+    loop {
+        beats.tick().await;
+        send_heartbeat(&remote).await;
+    }
+}
+
+async fn send_heartbeat(remote: &Remote) {
+    if let Err(error) = remote.lease().await {
+        tracing::debug!(error = format!("{error:#}"), "no heartbeat is sent");
     }
 }
 

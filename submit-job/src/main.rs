@@ -1,8 +1,8 @@
 //! `submit-job`: the one program. Starts jobs and services, and looks after them.
 
 use anyhow::Result;
+use clap::CommandFactory;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
 use cluster::{executor, local_cluster, scheduler};
 use jobs::lake::Lake;
 use submit_job::batch::{self, FAILED, SUCCEEDED};
@@ -18,14 +18,26 @@ use submit_job::stream::{StreamAction, StreamArgs, run_stream};
 use submit_job::web::run_web;
 use submit_job::{demo, sql};
 
-#[tokio::main]
-async fn main() {
-    let code = run(Cli::parse(), Environment::read()).await.unwrap_or_else(|error| {
-        say(&format!("error: {error:#}"));
-        FAILED
-    });
-    // not by returning: that would wait for what was cancelled and has not noticed yet
-    std::process::exit(code.into())
+/// Stack of a thread: plans are trees that are walked by recursion, and a statement that is nested
+/// deeply must not end a scheduler that others use. Taken as it is used.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+
+fn main() -> Result<()> {
+    let (cli, around) = (Cli::read(), Environment::read());
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().thread_stack_size(STACK_BYTES).build()?;
+    let main = std::thread::Builder::new().stack_size(STACK_BYTES);
+    let running = main.spawn(move || {
+        let code = runtime.block_on(run(cli, around)).unwrap_or_else(|error| {
+            say(&format!("error: {error:#}"));
+            FAILED
+        });
+        // not by returning: that would wait for what was cancelled and has not noticed yet
+        std::process::exit(code.into())
+    })?;
+    _ = running.join();
+    // only a panic comes here; it has been reported
+    std::process::exit(FAILED.into())
 }
 
 async fn run(cli: Cli, around: Environment) -> Result<u8> {
@@ -44,8 +56,8 @@ async fn run(cli: Cli, around: Environment) -> Result<u8> {
     };
     match command {
         Command::Batch(Batch::Sql(args)) if args.is_shell() => {
-            let opened = open(&cli, &around).await?;
-            sql::interact(&opened, around.shell_history).await?;
+            let name = cli.name.as_deref().unwrap_or("shell");
+            sql::interact(&open(&cli, &around, name).await?, around.shell_history).await?;
         }
         Command::Batch(job) => return batch::run(&cli, job, &around, signal()).await,
         Command::Service(service) => serve(&cli, service, &around).await?,
@@ -78,7 +90,7 @@ async fn serve(cli: &Cli, service: &Service, around: &Environment) -> Result<()>
     let (options, tls) = (&around.store_options, &cli.session.tls);
     match service {
         Service::Demo(args) => {
-            let opened = open(cli, around).await?;
+            let opened = open(cli, around, "demo").await?;
             demo::run(&opened, args, now, signal()).await
         }
         Service::Stream(StreamArgs::Answer(args)) => {
@@ -108,7 +120,7 @@ async fn serve(cli: &Cli, service: &Service, around: &Environment) -> Result<()>
                 say(cluster);
                 print(address);
             };
-            local_cluster::run(args, on_ready, signal()).await
+            local_cluster::run(args, tls, on_ready, signal()).await
         }
         Service::Scheduler(args) => scheduler::run(args, tls, options.clone(), signal()).await,
         Service::Executor(args) => executor::run(args, tls, options.clone()).await,
@@ -116,7 +128,8 @@ async fn serve(cli: &Cli, service: &Service, around: &Environment) -> Result<()>
 }
 
 /// What a job runs in that leaves no record.
-async fn open(cli: &Cli, around: &Environment) -> Result<JobContext> {
+async fn open(cli: &Cli, around: &Environment, name: &str) -> Result<JobContext> {
     let id = context::run_name(now());
-    context::open(&cli.session, &cli.session.master(), &id, &around.store_options).await
+    let master = cli.session.master();
+    context::open(&cli.session, &master, name, &id, &around.store_options).await
 }

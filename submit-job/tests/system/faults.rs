@@ -322,23 +322,3 @@ fn programs_end_cleanly_when_they_are_told_to() {
     cluster.wait_for_executors(0);
     cluster.scheduler.end_cleanly("the scheduler");
 }
-
-#[test]
-fn a_cluster_of_one_command_trains_and_stops() {
-    let data = ingested();
-    // it takes the ports after it too, which the other tests must not be given meanwhile
-    let port = free_port() - 10_000;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_submit-job"));
-    command.args(["cluster", "--executors", "2", "--port", &port.to_string()]);
-    let directory = tempfile::tempdir().unwrap();
-    command.current_dir(directory.path()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut cluster = Process::start(&mut command);
-    let mut printed = BufReader::new(cluster.0.stdout.take().unwrap());
-    let mut master = String::new();
-    printed.read_line(&mut master).unwrap();
-    let master = master.trim();
-    assert!(master.starts_with("df://127.0.0.1:"), "{master}");
-    let model = trained(submit_job(data.path()).args(["--master", master]), &[]);
-    assert_eq!(model["model"], trained(&mut submit_job(data.path()), &[])["model"]);
-    cluster.end_cleanly("the cluster");
-}

@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use cluster::session;
-use cluster::tls::Tls;
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
 use jobs::lake::Lake;
@@ -179,8 +177,7 @@ async fn partial_and_final_histograms_are_on_different_stages() {
     let cluster = Cluster::start(2, &[]);
     let data = tempfile::tempdir().unwrap();
     run(submit_job(data.path()).args(["ingest", FLIGHTS]));
-    let url = format!("df://127.0.0.1:{}", cluster.port);
-    let ctx = session::on_cluster(&url, &Tls::default(), "plans", 2, &[], &[]).await.unwrap();
+    let ctx = cluster.session("plans", 2).await;
     let lake = Lake::open(data.path().to_str().unwrap(), &[]).unwrap();
     // the shape of the plan is that of any relation with these columns
     lake.register_flights(&ctx).await.unwrap();

@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cluster::remote::ClusterSize;
+use cluster::session;
+use cluster::tls::Tls;
+use datafusion::prelude::SessionContext;
 use mongodb::bson::{Document, doc};
 use mongodb::options::{ClientOptions, ReadConcern};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -538,7 +542,9 @@ impl Cluster {
             .args(["executor", "--scheduler", &format!("127.0.0.1:{}", self.port)])
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .args(["--task-port", &free_port().to_string()])
-            .args(["--cores", "1", "--heartbeat-seconds", "1", "--executor-memory", "256"])
+            .args(["--cores", "1", "--heartbeat-seconds", "1"])
+            // a flag takes precedence
+            .env("TARMAC_EXECUTOR_MEMORY", "256")
             .args([Path::new("--work"), &self.directory.path().join("work")])
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
@@ -565,6 +571,13 @@ impl Cluster {
             .args(["--master", &format!("df://127.0.0.1:{}", self.port)])
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// A session of this process whose queries run on this cluster.
+    pub async fn session(&self, job: &str, n_cores: usize) -> SessionContext {
+        let url = format!("df://127.0.0.1:{}", self.port);
+        let size = ClusterSize { n_cores, n_slots: 1 };
+        session::on_cluster(&url, &Tls::default(), job, size, 256 << 20, &[], &[]).await.unwrap()
     }
 
     /// Number of queries that wait or run.
