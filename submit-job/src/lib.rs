@@ -32,5 +32,6 @@ pub mod score;
 pub mod servers;
 pub mod sql;
 pub mod stream;
+pub mod table;
 pub mod train;
 pub mod web;

@@ -1,27 +1,33 @@
 //! `submit-job sql`: SQL over the data root; statements come from the command line, a file, or a
 //! terminal.
 
+use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use cluster::client::sentence;
 use cluster::settings::is_secret;
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::util::pretty::pretty_format_batches;
+use datafusion::common::DataFusionError;
 use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::{DFParser, Statement};
+use futures::TryStreamExt;
 use jobs::features;
 use jobs::models::registry;
 use jobs::train::training::register_training;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use udf::functions::model::Models;
 use udf::model::artefact::ForestParams;
 
 use crate::context::JobContext;
-use crate::progress::{print, say};
+use crate::driver::keep_lease;
+use crate::progress::say;
+use crate::table::Table;
 
 /// Largest statement, in bytes.
 const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
@@ -57,6 +63,11 @@ pub async fn run(opened: &JobContext, args: &Sql) -> Result<Value> {
 /// Reads statements, each ended by a semicolon, from the terminal, or from a pipe.
 pub async fn interact(opened: &JobContext, history: Option<PathBuf>) -> Result<()> {
     prepare(opened).await?;
+    // ends with the shell
+    let mut lease = JoinSet::new();
+    if let Some(remote) = opened.remote.clone() {
+        lease.spawn(keep_lease(remote));
+    }
     let mut lines = DefaultEditor::new()?;
     if let Some(path) = &history {
         // there is none at first
@@ -133,22 +144,36 @@ async fn prepare(opened: &JobContext) -> Result<()> {
     Ok(())
 }
 
-/// Runs statements that semicolons separate, and prints what each gives.
+/// Runs statements that semicolons separate, and prints what each gives as it comes. Ends early
+/// when nobody reads on.
 async fn execute(ctx: &SessionContext, text: &str) -> Result<Value> {
     let mut n_rows = 0;
-    let dialect = ctx.state().config_options().sql_parser.dialect;
-    let statements = {
-        let dialect = datafusion::sql::sqlparser::dialect::dialect_from_str(dialect)
-            .context("the configured SQL dialect is unknown")?;
-        datafusion::sql::parser::DFParser::parse_sql_with_dialect(text, dialect.as_ref())?
-    };
-    for statement in statements {
-        let plan = ctx.state().statement_to_plan(statement).await?;
-        let batches = ctx.execute_logical_plan(plan).await?.collect().await?;
-        n_rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
-        if batches.iter().any(|batch| batch.num_columns() > 0) {
-            print(&pretty_format_batches(&batches)?.to_string());
+    for statement in parse(ctx, text)? {
+        let planned = ctx.state().statement_to_plan(statement).await.map_err(refusal)?;
+        // not collected: a result may be larger than memory
+        let made = ctx.execute_logical_plan(planned).await.map_err(refusal)?;
+        let mut batches = made.execute_stream().await.map_err(refusal)?;
+        let mut table = Table::default();
+        while let Some(batch) = batches.try_next().await.map_err(refusal)? {
+            n_rows += batch.num_rows();
+            if batch.num_columns() > 0 && !table.add(batch)? {
+                return Ok(json!({ "rows": n_rows }));
+            }
+        }
+        if !table.end()? {
+            break;
         }
     }
     Ok(json!({ "rows": n_rows }))
+}
+
+fn refusal(error: DataFusionError) -> anyhow::Error {
+    anyhow::anyhow!(sentence(&error))
+}
+
+fn parse(ctx: &SessionContext, text: &str) -> Result<VecDeque<Statement>> {
+    let dialect = ctx.state().config_options().sql_parser.dialect;
+    let dialect = datafusion::sql::sqlparser::dialect::dialect_from_str(dialect)
+        .context("the configured SQL dialect is unknown")?;
+    Ok(DFParser::parse_sql_with_dialect(text, dialect.as_ref())?)
 }
