@@ -244,9 +244,9 @@ mod tests {
         let tls = "--tls-ca a --tls-cert b --tls-key c";
         let on_cluster = "--master df://h:1";
         for (line, refused) in [
-            ("web --master local", "--master"),
-            ("web --memory 10", "--memory"),
-            ("stream --conf a.b=1", "--conf"),
+            ("web --kafka h:1 --master local", "--master"),
+            ("web --kafka h:1 --memory 10", "--memory"),
+            ("stream --kafka h:1 --conf a.b=1", "--conf"),
             ("enrich --master local", "--master"),
             ("predict --name x", ""),
             ("models list --name x", "--name"),
@@ -266,7 +266,7 @@ mod tests {
             ("--list train", "--list"),
         ] {
             let words = ["submit-job"].into_iter().chain(line.split(' '));
-            let matches = Cli::command().get_matches_from(words);
+            let matches = Cli::command().try_get_matches_from(words).unwrap();
             let cli = Cli::from_arg_matches(&matches).unwrap();
             let given = |flag: &str| matches.value_source(flag) == Some(ValueSource::CommandLine);
             let said = cli.check(given).err().unwrap_or_default();
