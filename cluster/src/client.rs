@@ -90,6 +90,12 @@ pub fn sentence(error: &DataFusionError) -> String {
                 rows can be asked for in another way, such as with a part in a table of its own"
             .to_owned();
     }
+    if text.contains("Resources exhausted") || text.contains("ResourcesExhausted") {
+        return "there is not enough memory for this statement: --memory gives more in this \
+                process, --executor-memory on a cluster, where --conf \
+                datafusion.execution.target_partitions=N also makes more and smaller tasks of it"
+            .to_owned();
+    }
     let line = text.replace("\ncaused by\n", ": ").replace('\n', " ");
     let end = (0..=line.len().min(ERROR_BYTES_MAX)).rev().find(|at| line.is_char_boundary(*at));
     let shown = &line[..end.unwrap_or(0)];

@@ -3,12 +3,11 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
-use crate::setup::{
-    Cluster, Process, free_port, get, json_of, run, send_signal, submit_job, trained, until,
-};
+use crate::setup::{Cluster, Process, get, json_of, run, send_signal, submit_job, trained, until};
 use crate::tls::make_certificates;
 
 const FIXTURE: &str = "data/fixtures/bts_new.csv";
@@ -18,8 +17,10 @@ const ENDLESS: &str = "SELECT SUM(a.flight_id % 7 + b.flight_id % 5) FROM flight
 
 /// `submit-job cluster` with two executors, and its address.
 fn start_cluster(directory: &Path, arguments: &[&str]) -> (Process, String) {
-    // it takes the ports after it too, which the other tests must not be given meanwhile
-    let port = free_port() - 10_000;
+    // it takes the ports after it too, which no other test must be given meanwhile
+    static STARTED: AtomicU16 = AtomicU16::new(0);
+    let n_started = STARTED.fetch_add(1, Ordering::Relaxed);
+    let port = 10_000 + (std::process::id() % 450) as u16 * 20 + n_started % 2 * 10;
     let mut command = Command::new(env!("CARGO_BIN_EXE_submit-job"));
     command.args(["cluster", "--executors", "2", "--port", &port.to_string()]).args(arguments);
     command.current_dir(directory).stdout(Stdio::piped());
@@ -184,15 +185,20 @@ fn what_cannot_be_sent_to_a_cluster_runs_in_the_clients_process() {
 fn joins_larger_than_the_memory_of_a_task_are_merged_and_what_does_not_fit_says_so() {
     let data = tempfile::tempdir().unwrap();
     run(submit_job(data.path()).args(["ingest", "data/nycflights13/flights.parquet"]));
-    let mut cluster = Cluster::start(0, &[]);
-    let executor = cluster.start_executor(&["--executor-memory", "8"]);
-    cluster.executors.push(executor);
-    cluster.wait_for_executors(1);
     let join = "SELECT COUNT(*) AS n FROM flights a JOIN flights b ON a.flight_id = b.flight_id";
-    let ask =
-        |statement: &str| cluster.job(data.path()).args(["sql", "-c", statement]).output().unwrap();
-    let joined = ask(join);
-    let told = String::from_utf8_lossy(&joined.stderr);
-    assert!(joined.status.success(), "{told}");
-    assert!(String::from_utf8_lossy(&joined.stdout).contains("336776"), "{joined:?}");
+    for (memory_mib, fits) in [("16", true), ("8", false)] {
+        let mut cluster = Cluster::start(0, &[]);
+        let executor = cluster.start_executor(&["--executor-memory", memory_mib]);
+        cluster.executors.push(executor);
+        cluster.wait_for_executors(1);
+        let joined = cluster.job(data.path()).args(["sql", "-c", join]).output().unwrap();
+        let told = String::from_utf8_lossy(&joined.stderr);
+        assert_eq!(joined.status.success(), fits, "{memory_mib} MiB: {told}");
+        match fits {
+            true => assert!(String::from_utf8_lossy(&joined.stdout).contains("336776")),
+            false => {
+                assert!(told.contains("not enough memory") && told.contains("--executor-memory"));
+            }
+        }
+    }
 }
