@@ -234,7 +234,9 @@ impl PhysicalOptimizerRule for LimitsApart {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let apart = plan.transform_up(|node| {
             let is_end = node.is::<OutputRequirementExec>();
-            let is_apart = |child: &Arc<dyn ExecutionPlan>| child.is::<GlobalLimitExec>();
+            let is_apart = |child: &Arc<dyn ExecutionPlan>| {
+                child.is::<GlobalLimitExec>() || child.is::<SortExec>() && child.fetch().is_some()
+            };
             if is_end || node.is::<FilterExec>() || !node.children().into_iter().any(is_apart) {
                 return Ok(Transformed::no(node));
             }

@@ -49,6 +49,7 @@ pub fn physical(is_for_cluster: bool, task_bytes: Option<usize>) -> Vec<Physical
         if let Some(task_bytes) = task_bytes {
             early.push(Arc::new(joins::MergeLargeJoins { task_bytes }));
         }
+        late.push(Arc::new(tasks::LimitsOfOnePartition));
         late.push(Arc::new(joins::LateShuffles));
         late.push(Arc::new(tasks::OneTaskForNestedLoops));
         late.push(Arc::new(tasks::JoinsApartFromUnions));

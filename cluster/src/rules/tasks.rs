@@ -11,11 +11,13 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{CrossJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::limit::GlobalLimitExec;
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{
     ExecutionPlan, ExecutionPlanProperties, replace_children_if_necessary,
@@ -54,6 +56,41 @@ impl PhysicalOptimizerRule for OneTaskForNestedLoops {
 
     fn name(&self) -> &str {
         "one_task_for_nested_loops"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// Keeps a limit over one partition a limit over one partition. A filter or a merge that also
+/// limits does not ask for one, so when stages are cut what makes one below it is taken out: then
+/// each partition has the limit, and rows that are not the first.
+#[derive(Debug)]
+pub struct LimitsOfOnePartition;
+
+impl PhysicalOptimizerRule for LimitsOfOnePartition {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let limited = plan.transform_up(|node| {
+            let is_meant = node.is::<FilterExec>() || node.is::<SortPreservingMergeExec>();
+            let is_one = node.output_partitioning().partition_count() == 1;
+            match node.fetch().filter(|_| is_meant && is_one) {
+                Some(n_rows) => {
+                    let limit = GlobalLimitExec::new(node, 0, Some(n_rows));
+                    Ok(Transformed::yes(Arc::new(limit) as Arc<dyn ExecutionPlan>))
+                }
+                None => Ok(Transformed::no(node)),
+            }
+        });
+        Ok(limited?.data)
+    }
+
+    fn name(&self) -> &str {
+        "limits_of_one_partition"
     }
 
     fn schema_check(&self) -> bool {
