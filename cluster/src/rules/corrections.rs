@@ -5,9 +5,8 @@ use std::sync::Arc;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, Result};
-use datafusion::logical_expr::{Expr, Filter, Limit, LogicalPlan, lit};
+use datafusion::logical_expr::{Expr, Limit, LogicalPlan, lit};
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::output_requirements::OutputRequirementExec;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::empty::EmptyExec;
@@ -22,11 +21,13 @@ use datafusion::physical_plan::{
     ExecutionPlan, ExecutionPlanProperties, replace_children_if_necessary,
 };
 
+use super::{Node, Rewritten};
+
 /// Keeps conditions above groups that have a row without any input.
 ///
-/// A condition on no column, such as one that is null, is pushed below: then `SELECT COUNT(*) …`
-/// still has its one row, which should have been dropped. Nothing is pushed below a limit; this one
-/// limits nothing.
+/// A condition on no column, such as one that is null, is pushed below, and so is one on a column
+/// that a branch of a union makes constant: then `SELECT COUNT(*) …` still has its one row, which
+/// should have been dropped. Nothing is pushed below a limit; this one limits nothing.
 #[derive(Debug)]
 pub struct KeepFiltersAboveGroups;
 
@@ -44,112 +45,101 @@ impl OptimizerRule for KeepFiltersAboveGroups {
         plan: LogicalPlan,
         _: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        let LogicalPlan::Filter(Filter { predicate, input, .. }) = plan else {
+        // a join's conditions are pushed below it too
+        if !matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_)) {
             return Ok(Transformed::no(plan));
-        };
-        let kept = LogicalPlan::clone(&input).transform_down(limit_groups)?;
-        let is_kept = kept.transformed;
-        let filter = LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(kept.data))?);
-        Ok(Transformed::new_transformed(filter, is_kept))
+        }
+        plan.map_children(|input| input.transform_down(limit_groups))
     }
 }
 
-/// Puts a limit over groups when nothing but names and expressions stands above them.
+/// Puts a limit over the groups of a plan, wherever no limit stands above them.
 fn limit_groups(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let stop = |plan, is_new| Ok(Transformed::new(plan, is_new, TreeNodeRecursion::Stop));
-    match &plan {
-        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) => {
-            Ok(Transformed::no(plan))
-        }
-        LogicalPlan::Aggregate(groups) => {
-            let has_sets = groups.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_)));
-            if !has_sets && !groups.group_expr.is_empty() {
-                return stop(plan, false);
-            }
-            let fetch = if has_sets { i64::MAX } else { 1 };
-            let fetch = Some(Box::new(lit(fetch)));
-            stop(LogicalPlan::Limit(Limit { skip: None, fetch, input: Arc::new(plan) }), true)
-        }
-        _ => stop(plan, false),
+    let LogicalPlan::Aggregate(groups) = &plan else {
+        let is_limited = matches!(plan, LogicalPlan::Limit(_));
+        let further =
+            if is_limited { TreeNodeRecursion::Jump } else { TreeNodeRecursion::Continue };
+        return Ok(Transformed::new(plan, false, further));
+    };
+    let has_sets = groups.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_)));
+    if !has_sets && !groups.group_expr.is_empty() {
+        return Ok(Transformed::no(plan));
     }
+    let fetch = Some(Box::new(lit(if has_sets { i64::MAX } else { 1 })));
+    let limited = LogicalPlan::Limit(Limit { skip: None, fetch, input: Arc::new(plan) });
+    Ok(Transformed::new(limited, true, TreeNodeRecursion::Jump))
 }
 
 /// Hides what is said of an input and is no longer true above it.
 ///
 /// - A column of one value in the side of an outer join that may be missing has two above the join,
-///   that value and null. So has a column that is grouped by in some grouping sets only.
+///   that value and null.
+/// - A column that is in some grouping sets only is null in the others: it is not constant, not
+///   sorted and not equal to another, whatever it was below.
 /// - A union of rows that are constant each is not.
-/// - The order of a hash join's left side says nothing of the join: a row of the right side comes
-///   with all its partners, and the next one, equal in order, with all again.
-///
+/// - The order of the side of a join whose rows are repeated says nothing of the join: a row of the
+///   other side comes with all its partners, and the next one, equal in order, with all again.
 /// - On a cluster, what comes from another stage is not known to be constant: a window that is not
 ///   sorted by a constant is refused there.
 ///
 /// DataFusion takes all that for true and leaves out what it sorts by. A union with nothing has
 /// only properties that both sides have.
-#[derive(Debug)]
-pub struct ForgetUntrueProperties {
-    /// Whether the plan is cut into stages.
-    pub is_for_cluster: bool,
+pub fn forget_untrue_properties(node: Node, is_for_cluster: bool) -> Rewritten {
+    let children: Vec<_> = node.children().into_iter().map(Arc::clone).collect();
+    if node.is::<UnionExec>() && has_constants(&node) {
+        return Ok(Transformed::yes(with_nothing(children)?));
+    }
+    let is_merge = node.is::<SortMergeJoinExec>();
+    let is_untrue = untrue_inputs(node.as_ref(), is_for_cluster);
+    if !is_untrue.contains(&true) && !is_merge {
+        return Ok(Transformed::no(node));
+    }
+    let children = children
+        .into_iter()
+        .zip(is_untrue)
+        .map(|(child, is_untrue)| if is_untrue { with_nothing(vec![child]) } else { Ok(child) });
+    let children = children.collect::<Result<Vec<_>>>()?;
+    let node = replace_children_if_necessary(node, children)?;
+    // an order that is asked of a merge would be asked of the side that it repeats
+    Ok(Transformed::yes(if is_merge { all_rows(node)? } else { node }))
 }
 
-impl PhysicalOptimizerRule for ForgetUntrueProperties {
-    fn optimize(
-        &self,
-        plan: Arc<dyn ExecutionPlan>,
-        _: &ConfigOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let forgotten = plan.transform_up(|node| {
-            let children: Vec<_> = node.children().into_iter().map(Arc::clone).collect();
-            if node.is::<UnionExec>() && has_constants(&node) {
-                return Ok(Transformed::yes(with_nothing(children)?));
-            }
-            let is_untrue = untrue_inputs(node.as_ref(), self.is_for_cluster);
-            if !is_untrue.contains(&true) {
-                return Ok(Transformed::no(node));
-            }
-            let children = children.into_iter().zip(is_untrue).map(|(child, is_untrue)| {
-                if is_untrue { with_nothing(vec![child]) } else { Ok(child) }
-            });
-            let children = children.collect::<Result<Vec<_>>>()?;
-            Ok(Transformed::yes(replace_children_if_necessary(node, children)?))
-        });
-        Ok(forgotten?.data)
-    }
-
-    fn name(&self) -> &str {
-        "forget_untrue_properties"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
-    }
+/// All rows, past which no order is handed down: DataFusion hands none past a filter, and this one
+/// filters nothing.
+fn all_rows(input: Node) -> Result<Node> {
+    let all = FilterExec::try_new(physical_lit(true), input)?;
+    Ok(Arc::new(all.with_default_selectivity(100)?))
 }
 
-fn has_constants(input: &Arc<dyn ExecutionPlan>) -> bool {
+fn has_constants(input: &Node) -> bool {
     !input.equivalence_properties().constants().is_empty()
 }
 
 /// For each input of an operator, whether something is said of it that is untrue above.
 fn untrue_inputs(node: &dyn ExecutionPlan, is_for_cluster: bool) -> Vec<bool> {
-    use JoinType::{Full, Left, Right};
+    use JoinType::{Full, Left, Right, RightAnti, RightMark, RightSemi};
     let children = node.children();
-    let of_join = |kind: JoinType, is_hashed: bool| {
-        let (left, right) = (children[0], children[1]);
-        let is_order_untrue = is_hashed && is_sorted_below(left) && !is_with_nothing(left);
-        vec![
-            is_order_untrue || matches!(kind, Right | Full) && has_constants(left),
-            matches!(kind, Left | Full) && has_constants(right),
-        ]
+    let is_sorted = |input: &Node| is_sorted_below(input) && !is_with_nothing(input);
+    let of_join = |kind: JoinType, is_repeated: [bool; 2]| {
+        let is_missing = [matches!(kind, Right | Full), matches!(kind, Left | Full)];
+        let is_untrue = |side: usize| {
+            let input = children[side];
+            is_repeated[side] && is_sorted(input) || is_missing[side] && has_constants(input)
+        };
+        vec![is_untrue(0), is_untrue(1)]
     };
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {
-        of_join(*join.join_type(), true)
+        of_join(*join.join_type(), [true, false])
     } else if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
-        of_join(*join.join_type(), false)
+        of_join(*join.join_type(), [false, false])
     } else if let Some(join) = node.downcast_ref::<SortMergeJoinExec>() {
-        of_join(join.join_type(), false)
+        let is_right_read_once =
+            matches!(join.join_type(), Right | RightSemi | RightAnti | RightMark);
+        of_join(join.join_type(), [is_right_read_once, !is_right_read_once])
     } else if let Some(groups) = node.downcast_ref::<AggregateExec>() {
-        vec![groups.group_expr().has_grouping_set() && has_constants(children[0])]
+        let input = children[0];
+        let has_equal = !input.equivalence_properties().eq_group().is_empty();
+        vec![groups.group_expr().has_grouping_set() && (has_equal || is_sorted(input))]
     } else if is_window(node) {
         vec![is_for_cluster && has_constants(children[0])]
     } else {
@@ -162,12 +152,12 @@ fn is_window(node: &dyn ExecutionPlan) -> bool {
 }
 
 /// Whether a plan is of [`with_nothing`].
-fn is_with_nothing(plan: &Arc<dyn ExecutionPlan>) -> bool {
+fn is_with_nothing(plan: &Node) -> bool {
     plan.is::<UnionExec>() && plan.children().last().is_some_and(|last| last.is::<EmptyExec>())
 }
 
 /// The rows of the inputs, of which nothing is known.
-fn with_nothing(mut inputs: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+fn with_nothing(mut inputs: Vec<Node>) -> Result<Node> {
     let schema = inputs[0].schema();
     inputs.push(Arc::new(EmptyExec::new(schema)));
     UnionExec::try_new(inputs)
@@ -178,41 +168,19 @@ fn with_nothing(mut inputs: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn Execu
 /// DataFusion then takes the upper sort away and hands its limit down to what is sorted, past
 /// operators that drop rows: `SELECT DISTINCT … ORDER BY … LIMIT` has too few rows. A limit of its
 /// own stays, and goes into a sort below it later, where that is right.
-#[derive(Debug)]
-pub struct LimitsAbove;
-
-impl PhysicalOptimizerRule for LimitsAbove {
-    fn optimize(
-        &self,
-        plan: Arc<dyn ExecutionPlan>,
-        _: &ConfigOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let kept = plan.transform_up(|node| {
-            let Some(sort) = node.downcast_ref::<SortExec>() else {
-                return Ok(Transformed::no(node));
-            };
-            let Some(n_rows) = sort.fetch().filter(|_| is_sorted_below(sort.input())) else {
-                return Ok(Transformed::no(node));
-            };
-            let sort: Arc<dyn ExecutionPlan> = Arc::new(sort.with_fetch(None));
-            Ok(Transformed::yes(
-                Arc::new(GlobalLimitExec::new(sort, 0, Some(n_rows))) as Arc<dyn ExecutionPlan>
-            ))
-        });
-        Ok(kept?.data)
-    }
-
-    fn name(&self) -> &str {
-        "limits_above"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
-    }
+pub fn limits_above(node: Node, _: &ConfigOptions) -> Rewritten {
+    let Some(sort) = node.downcast_ref::<SortExec>() else {
+        return Ok(Transformed::no(node));
+    };
+    let Some(n_rows) = sort.fetch().filter(|_| is_sorted_below(sort.input())) else {
+        return Ok(Transformed::no(node));
+    };
+    let sort: Node = Arc::new(sort.with_fetch(None));
+    Ok(Transformed::yes(Arc::new(GlobalLimitExec::new(sort, 0, Some(n_rows))) as Node))
 }
 
 /// Whether something in a plan is sorted, or will be.
-fn is_sorted_below(plan: &Arc<dyn ExecutionPlan>) -> bool {
+fn is_sorted_below(plan: &Node) -> bool {
     plan.output_ordering().is_some()
         || plan.required_input_ordering().iter().any(Option::is_some)
         || plan.children().into_iter().any(is_sorted_below)
@@ -222,42 +190,18 @@ fn is_sorted_below(plan: &Arc<dyn ExecutionPlan>) -> bool {
 ///
 /// DataFusion hands an order down past a limit, which then keeps other rows; and where an order is
 /// there already it takes the limit's rows for those that a sort below must give, although some
-/// are skipped. It hands nothing down past a filter; this one filters nothing.
-#[derive(Debug)]
-pub struct LimitsApart;
-
-impl PhysicalOptimizerRule for LimitsApart {
-    fn optimize(
-        &self,
-        plan: Arc<dyn ExecutionPlan>,
-        _: &ConfigOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let apart = plan.transform_up(|node| {
-            let is_end = node.is::<OutputRequirementExec>();
-            let is_apart = |child: &Arc<dyn ExecutionPlan>| {
-                child.is::<GlobalLimitExec>() || child.is::<SortExec>() && child.fetch().is_some()
-            };
-            if is_end || node.is::<FilterExec>() || !node.children().into_iter().any(is_apart) {
-                return Ok(Transformed::no(node));
-            }
-            let children = node.children().into_iter().map(|child| {
-                if !is_apart(child) {
-                    return Ok(Arc::clone(child));
-                }
-                let all = FilterExec::try_new(physical_lit(true), Arc::clone(child))?;
-                Ok(Arc::new(all.with_default_selectivity(100)?) as Arc<dyn ExecutionPlan>)
-            });
-            let children = children.collect::<Result<Vec<_>>>()?;
-            Ok(Transformed::yes(replace_children_if_necessary(node, children)?))
-        });
-        Ok(apart?.data)
+/// are skipped.
+pub fn limits_apart(node: Node, _: &ConfigOptions) -> Rewritten {
+    let is_end = node.is::<OutputRequirementExec>();
+    let is_apart = |child: &Node| {
+        child.is::<GlobalLimitExec>() || child.is::<SortExec>() && child.fetch().is_some()
+    };
+    if is_end || node.is::<FilterExec>() || !node.children().into_iter().any(is_apart) {
+        return Ok(Transformed::no(node));
     }
-
-    fn name(&self) -> &str {
-        "limits_apart"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
-    }
+    let children = node.children().into_iter().map(|child| {
+        if is_apart(child) { all_rows(Arc::clone(child)) } else { Ok(Arc::clone(child)) }
+    });
+    let children = children.collect::<Result<Vec<_>>>()?;
+    Ok(Transformed::yes(replace_children_if_necessary(node, children)?))
 }

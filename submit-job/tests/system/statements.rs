@@ -86,7 +86,7 @@ fn relation(dice: &mut Dice, depth: u64) -> Relation {
     if depth == 0 {
         return base(dice);
     }
-    match dice.below(12) {
+    match dice.below(13) {
         0 => base(dice),
         1 | 2 => union(dice, depth),
         3..=5 => join(dice, depth),
@@ -94,6 +94,7 @@ fn relation(dice: &mut Dice, depth: u64) -> Relation {
         8 => limited(dice, depth),
         9 => windowed(dice, depth),
         10 => grouped(dice, depth),
+        11 => sorted(dice, depth),
         _ => {
             let Relation { sql, n_rows } = relation(dice, depth - 1);
             Relation::new(format!("SELECT DISTINCT k, g, x, y FROM ({sql}) AS d"), n_rows)
@@ -158,7 +159,7 @@ fn base(dice: &mut Dice) -> Relation {
 
 fn union(dice: &mut Dice, depth: u64) -> Relation {
     // sorted sides are where planners take sorts away
-    let of = if dice.below(3) == 0 { limited } else { relation_below };
+    let of = [limited, sorted, relation_below, relation_below][dice.below(4) as usize];
     let (a, b) = (of(dice, depth), of(dice, depth));
     let kind = dice.one_of(&["UNION ALL", "UNION ALL", "UNION", "EXCEPT", "INTERSECT"]);
     Relation::new(
@@ -179,6 +180,14 @@ fn limited(dice: &mut Dice, depth: u64) -> Relation {
     let sql =
         format!("SELECT k, g, x, y FROM ({sql}) AS l ORDER BY {order} LIMIT {n} OFFSET {offset}");
     Relation::new(sql, n_rows.min(n))
+}
+
+/// All rows in an order that has ties: the limit, which keeps it, is beyond them.
+fn sorted(dice: &mut Dice, depth: u64) -> Relation {
+    let Relation { sql, n_rows } = relation(dice, depth - 1);
+    let order = dice.one_of(&["k NULLS LAST", "k NULLS FIRST, g", "g, x DESC", "x NULLS FIRST"]);
+    let sql = format!("SELECT k, g, x, y FROM ({sql}) AS o ORDER BY {order} LIMIT 10000000");
+    Relation::new(sql, n_rows)
 }
 
 /// As many rows of a relation as may be compared with `other` rows.
