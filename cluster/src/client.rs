@@ -74,8 +74,13 @@ fn bytes_to_send(plan: &LogicalPlan) -> Result<Option<usize>> {
         LogicalPlan::Analyze(analyze) => &analyze.input,
         plan => plan,
     };
-    let Ok(node) = LogicalPlanNode::try_from_logical_plan(sent, &LogicalCodec::default()) else {
-        return Ok(None);
+    let node = match LogicalPlanNode::try_from_logical_plan(sent, &LogicalCodec::default()) {
+        Ok(node) => node,
+        Err(error) => {
+            tracing::warn!("a query that cannot be sent to the cluster runs in this process");
+            tracing::debug!(%error, "it cannot be sent");
+            return Ok(None);
+        }
     };
     let mut bytes = Vec::new();
     node.try_encode(&mut bytes)?;
@@ -100,4 +105,39 @@ pub fn sentence(error: &DataFusionError) -> String {
     let end = (0..=line.len().min(ERROR_BYTES_MAX)).rev().find(|at| line.is_char_boundary(*at));
     let shown = &line[..end.unwrap_or(0)];
     if shown.len() < line.len() { format!("{shown} …") } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::execution::context::SessionContext;
+    use datafusion::prelude::SessionConfig;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    #[async_trait]
+    impl QueryPlanner for Nobody {
+        async fn create_physical_plan(
+            &self,
+            _: &LogicalPlan,
+            _: &dyn Session,
+        ) -> Result<Arc<dyn ExecutionPlan>> {
+            plan_err!("it was sent")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_is_too_large_for_one_message_to_all_tasks_is_refused_with_the_reason() {
+        let ctx = SessionContext::new_with_config(SessionConfig::new());
+        let plan = ctx.sql("SELECT 'a text' AS a").await.unwrap().into_optimized_plan().unwrap();
+        for (n_slots, words) in
+            [(1, "it was sent"), (usize::MAX, "fewer --cores or a smaller model")]
+        {
+            let planner = ClientPlanner { remote: Arc::new(Nobody), n_slots };
+            let error = planner.create_physical_plan(&plan, &ctx.state()).await.unwrap_err();
+            assert!(sentence(&error).contains(words), "{error}");
+        }
+    }
 }

@@ -18,6 +18,7 @@ use datafusion::prelude::SessionConfig;
 use tonic::transport::{Server, ServerTlsConfig};
 
 use crate::codec::{LogicalCodec, MESSAGE_BYTES_MAX, PhysicalCodec};
+use crate::local_cluster::end_with_parent;
 use crate::memory;
 use crate::scheduler::RESULT_SECONDS;
 use crate::session;
@@ -34,13 +35,16 @@ const SWEEP_SECONDS: u64 = 300;
 /// Arguments of `executor`.
 #[derive(Debug, Clone, Args)]
 pub struct ExecutorArgs {
+    /// End when the program that has started this one is gone
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
     /// The scheduler, host:port
     #[arg(long, env = "TARMAC_SCHEDULER", default_value = "127.0.0.1:20050")]
     pub scheduler: String,
     /// Where other executors and clients fetch results
     #[arg(long, env = "TARMAC_EXECUTOR_LISTEN", default_value = "127.0.0.1:20051")]
     pub listen: SocketAddr,
-    /// Port on which the scheduler starts tasks [default: the next one]
+    /// Port on which the scheduler starts tasks, without TLS [default: the next one]
     #[arg(long, env = "TARMAC_EXECUTOR_TASK_PORT")]
     pub task_port: Option<u16>,
     /// Host name that the others reach it by [default: the address of --listen]
@@ -51,18 +55,25 @@ pub struct ExecutorArgs {
     pub cores: Option<usize>,
     /// Memory for joins, groups and sorts, in MiB, in equal parts for the tasks; beyond it they
     /// spill or fail [default: most of this machine's, or of its container's]
-    #[arg(long, env = "TARMAC_EXECUTOR_MEMORY")]
+    #[arg(
+        long,
+        env = "TARMAC_EXECUTOR_MEMORY",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub executor_memory: Option<u64>,
     /// Directory for results and spilled rows
     #[arg(long, env = "TARMAC_WORK", default_value = "tarmac-work")]
     pub work: PathBuf,
-    /// Seconds between two heartbeats
+    /// Seconds between two heartbeats, without TLS
     #[arg(long, env = "TARMAC_HEARTBEAT", default_value_t = 5)]
     pub heartbeat_seconds: u64,
 }
 
 /// Runs until SIGTERM or Ctrl-C, and then until its tasks have ended.
 pub async fn run(args: &ExecutorArgs, tls: &TlsArgs, options: Vec<Setting>) -> Result<()> {
+    if args.with_parent {
+        end_with_parent();
+    }
     let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = args.cores.unwrap_or(n_cores).max(1);
     let memory_mib = args.executor_memory.unwrap_or_else(|| memory::share_mib(1));
@@ -72,7 +83,7 @@ pub async fn run(args: &ExecutorArgs, tls: &TlsArgs, options: Vec<Setting>) -> R
     config.vcores = cores;
     config.memory_pool_size = Some(memory_bytes);
     // the scheduler plans joins by it
-    let agent = memory::agent(memory_bytes / cores as u64);
+    let agent = memory::agent(&args.listen, memory_bytes / cores as u64);
     config.override_create_grpc_client_endpoint = Some(tls.endpoint(agent));
     tracing::info!(
         scheduler = args.scheduler,

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use clap::Args;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -52,7 +52,7 @@ pub struct ClusterArgs {
     pub cores: Option<usize>,
     /// Memory of each executor for joins, groups and sorts, in MiB [default: most of
     /// this machine's, divided among them]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub executor_memory: Option<u64>,
 }
 
@@ -75,18 +75,19 @@ pub async fn run(
 
     let mut programs = vec![Program::new("scheduler", &["--listen", &address], tls)];
     for pair in ports[1..].chunks_exact(2) {
+        let (listen, task_port) = (format!("127.0.0.1:{}", pair[0]), pair[1].to_string());
+        let (cores, memory) = (cores.to_string(), memory_mib.to_string());
         let arguments = [
-            "--scheduler",
-            &address,
-            "--listen",
-            &format!("127.0.0.1:{}", pair[0]),
-            "--task-port",
-            &pair[1].to_string(),
-            "--cores",
-            &cores.to_string(),
-            "--executor-memory",
-            &memory_mib.to_string(),
+            ("--scheduler", &address),
+            ("--listen", &listen),
+            ("--cores", &cores),
+            ("--executor-memory", &memory),
+            ("--task-port", &task_port),
         ];
+        // with certificates an executor asks for its tasks
+        let n_used = arguments.len() - usize::from(loaded.is_on());
+        let arguments: Vec<&str> =
+            arguments[..n_used].iter().flat_map(|(flag, value)| [*flag, value.as_str()]).collect();
         programs.push(Program::new("executor", &arguments, tls));
     }
     let (phase, seen) = watch::channel(Phase::Starting);
@@ -95,7 +96,9 @@ pub async fn run(
         let child = program.start()?;
         kept.spawn(program.keep(child, seen.clone()));
     }
-    let served = tokio::select! {
+    tokio::pin!(shutdown);
+    let mut served = tokio::select! {
+        () = &mut shutdown => Ok(()),
         started = wait_until_ready(&address, &loaded, n_executors * cores) => match started {
             Ok(()) => {
                 phase.send_replace(Phase::Ready);
@@ -110,7 +113,7 @@ pub async fn run(
             }
             Err(error) => Err(error),
         },
-        Some(ended) = kept.join_next() => ended?,
+        Some(ended) = kept.join_next() => ended.map_err(Error::from).flatten(),
     };
     phase.send_replace(Phase::EndingExecutors);
     loop {
@@ -118,7 +121,8 @@ pub async fn run(
             phase.send_replace(Phase::EndingScheduler);
         }
         let Some(ended) = kept.join_next().await else { return served };
-        ended??;
+        // the others are ended in their order all the same
+        served = served.and(ended.map_err(Error::from).flatten());
     }
 }
 
@@ -132,7 +136,7 @@ struct Program {
 
 impl Program {
     fn new(name: &'static str, arguments: &[&str], tls: &TlsArgs) -> Self {
-        let own = [&[name], arguments].concat();
+        let own = [&[name, "--with-parent"], arguments].concat();
         let arguments = own.into_iter().map(OsString::from).chain(tls.arguments()).collect();
         let is_scheduler = name == "scheduler";
         let ends_in = if is_scheduler { Phase::EndingScheduler } else { Phase::EndingExecutors };
@@ -143,7 +147,8 @@ impl Program {
         let program = std::env::current_exe().context("this program's file")?;
         Command::new(program)
             .args(&self.arguments)
-            .stdin(Stdio::null())
+            // open as long as we live
+            .stdin(Stdio::piped())
             // Ctrl-C is for us; we stop the children in order
             .process_group(0)
             .kill_on_drop(true)
@@ -161,6 +166,8 @@ impl Program {
         let (first, last) = RESTART_PAUSES;
         let (mut pause, mut started) = (first, Instant::now());
         loop {
+            // waiting would close it
+            let _open = child.stdin.take();
             let status = tokio::select! {
                 status = child.wait() => status.context("it cannot be waited for")?,
                 () = &mut is_over => {
@@ -175,15 +182,31 @@ impl Program {
                 pause = first;
             }
             tracing::warn!(%status, ?pause, "the {} has ended and is started again", self.name);
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = &mut is_over => return Ok(()),
-            }
-            pause = last.min(2 * pause);
-            started = Instant::now();
-            child = self.start()?;
+            child = loop {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = &mut is_over => return Ok(()),
+                }
+                pause = last.min(2 * pause);
+                started = Instant::now();
+                match self.start() {
+                    Ok(child) => break child,
+                    Err(error) => tracing::warn!(error = format!("{error:#}"), ?pause, "once more"),
+                }
+            };
         }
     }
+}
+
+/// Ends this program by SIGTERM when the one that has started it is gone, however it ended: then
+/// its end of our standard input is closed.
+pub fn end_with_parent() {
+    std::thread::spawn(|| {
+        _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        _ = std::process::Command::new("kill")
+            .args(["-TERM", &std::process::id().to_string()])
+            .status();
+    });
 }
 
 async fn wait_until_ready(address: &str, tls: &Tls, n_cores: usize) -> Result<()> {

@@ -49,7 +49,8 @@ struct Specification {
 }
 
 impl Remote {
-    /// The scheduler at `address` (`host:port`), for the queries whose names end with `client_id`.
+    /// The scheduler at `address` (`host:port`), for the queries whose names end with the word
+    /// `client_id`.
     pub fn new(address: &str, tls: &Tls, client_id: &str) -> Result<Self> {
         let url = format!("{}://{address}", tls.scheme());
         Ok(Self { client: tls.http_client()?, url, client_id: client_id.to_owned() })
@@ -99,7 +100,7 @@ impl Remote {
     async fn running(&self) -> Result<Vec<String>> {
         let queries: Vec<JobResponse> = self.get("/api/jobs").await?;
         let is_ours = |query: &JobResponse| {
-            query.job_name.ends_with(&self.client_id)
+            is_of(&query.job_name, &self.client_id)
                 && matches!(query.status.as_str(), "Running" | "Queued")
         };
         Ok(queries.into_iter().filter(is_ours).map(|query| query.job_id).collect())
@@ -114,4 +115,9 @@ impl Remote {
         };
         answer.await.with_context(|| format!("scheduler at {url}"))
     }
+}
+
+/// Whether a query of this name is a client's: its id is the last word.
+pub fn is_of(query: &str, client_id: &str) -> bool {
+    query.rsplit(' ').next() == Some(client_id)
 }

@@ -29,7 +29,9 @@ use tonic::transport::Server;
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 
 use crate::codec::{LogicalCodec, MESSAGE_BYTES_MAX, PhysicalCodec};
+use crate::local_cluster::end_with_parent;
 use crate::memory::TaskMemory;
+use crate::remote::is_of;
 use crate::session;
 use crate::settings::Setting;
 use crate::tls::{AGENT, Tls, TlsArgs};
@@ -50,6 +52,9 @@ const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// Arguments of `scheduler`.
 #[derive(Debug, Clone, Args)]
 pub struct SchedulerArgs {
+    /// End when the program that has started this one is gone
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
     /// Where clients and executors connect to
     #[arg(long, env = "TARMAC_SCHEDULER_LISTEN", default_value = "127.0.0.1:20050")]
     pub listen: SocketAddr,
@@ -72,7 +77,7 @@ pub struct SchedulerArgs {
 
 type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
-/// The last heartbeat of each client, by its id, which ends the names of its queries.
+/// The last heartbeat of each client, by its id, the last word of the names of its queries.
 type Leases = Arc<Mutex<HashMap<String, Instant>>>;
 
 /// Runs until `shutdown` is done and the running jobs have ended, or been given their time.
@@ -82,6 +87,9 @@ pub async fn run(
     options: Vec<Setting>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
+    if args.with_parent {
+        end_with_parent();
+    }
     let tls = tls.load()?;
     let task_memory = TaskMemory::default();
     let config = Arc::new(config(args, &tls, options, task_memory.clone()));
@@ -130,7 +138,8 @@ fn config(
     let host = args.external_host.clone().unwrap_or_else(|| args.listen.ip().to_string());
     let state = move |config| {
         let runtime = session::runtime(&options, None).map_err(external)?;
-        session::state(config, runtime, task_memory.bytes()).map_err(external)
+        session::state(config, runtime, task_memory.bytes(std::time::Instant::now()))
+            .map_err(external)
     };
     SchedulerConfig {
         external_host: host,
@@ -178,7 +187,8 @@ async fn refuse_strangers(
         return tonic::Status::failed_precondition(words).into_http();
     }
     if is_from_executor {
-        task_memory.note(&agent);
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        task_memory.note(peer.map(|peer| peer.0.ip()), &agent, std::time::Instant::now());
     }
     next.run(request).await
 }
@@ -250,7 +260,7 @@ async fn reap(scheduler: &Scheduler, leases: &Leases, timeout: Duration) {
             continue;
         }
         for (job_id, name) in running(scheduler).await {
-            if expired.iter().any(|client| name.ends_with(client)) {
+            if expired.iter().any(|client| is_of(&name, client)) {
                 tracing::warn!(job = name, job_id, "client is gone, its query is cancelled");
                 if let Err(error) = scheduler.cancel_job(job_id.into()).await {
                     tracing::warn!(job = name, %error, "query is not cancelled");

@@ -63,6 +63,9 @@ impl Drive {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().keep_alive(record.clone()));
         tasks.spawn(self.clone().show_tasks());
+        if let Some(remote) = self.remote.clone() {
+            tasks.spawn(keep_lease(remote));
+        }
         let ended = tokio::select! {
             worked = work => match worked {
                 Ok(result) => {
@@ -103,9 +106,6 @@ impl Drive {
         let mut beats = tokio::time::interval(HEARTBEAT);
         loop {
             beats.tick().await;
-            if let Some(remote) = &self.remote {
-                send_heartbeat(remote).await;
-            }
             // a store that cannot be reached fails the work, with a message, or is back soon
             record.alive = (self.now)();
             let written = record.put(&self.lake).await;
@@ -141,13 +141,9 @@ pub async fn keep_lease(remote: Remote) {
     let mut beats = tokio::time::interval(HEARTBEAT);
     loop {
         beats.tick().await;
-        send_heartbeat(&remote).await;
-    }
-}
-
-async fn send_heartbeat(remote: &Remote) {
-    if let Err(error) = remote.lease().await {
-        tracing::debug!(error = format!("{error:#}"), "no heartbeat is sent");
+        if let Err(error) = remote.lease().await {
+            tracing::debug!(error = format!("{error:#}"), "no heartbeat is sent");
+        }
     }
 }
 

@@ -75,6 +75,22 @@ fn a_cluster_of_one_command_trains_starts_again_what_ends_and_stops() {
 }
 
 #[test]
+fn the_programs_of_a_cluster_end_with_it_even_when_it_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cluster, _) = start_cluster(directory.path(), &[]);
+    let programs = [children(&cluster, "executor"), children(&cluster, "scheduler")].concat();
+    assert_eq!(programs.len(), 3);
+    send_signal(&cluster.pid(), "KILL");
+    until("all have ended", || {
+        let is_there = |pid: &String| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            !line.is_empty()
+        };
+        (!programs.iter().any(is_there)).then_some(())
+    });
+}
+
+#[test]
 fn a_cluster_of_one_command_is_encrypted_by_flags_and_by_the_environment() {
     let (data, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     run(submit_job(data.path()).args(["ingest", "--rejects-max", "0.5", FIXTURE]));
