@@ -167,20 +167,22 @@ async fn work(job: &Batch, around: &Environment, opened: &JobContext) -> Result<
 async fn leave_alone(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
     let lake = Lake::open(&cli.session.data, &around.store_options)?;
     let log = lake.local_path(&history::path(id, "log")?);
-    let output = match &log {
+    // what it prints, such as rows, and what it says
+    let (printed, said) = match &log {
         Some(path) => {
             path.parent().map(std::fs::create_dir_all).transpose()?;
-            Stdio::from(std::fs::File::create(path).with_context(|| path.display().to_string())?)
+            let file = std::fs::File::create(path).with_context(|| path.display().to_string())?;
+            (Stdio::from(file.try_clone()?), Stdio::from(file))
         }
-        None => Stdio::null(),
+        None => (Stdio::null(), Stdio::null()),
     };
     let program = std::env::current_exe().context("this program's file")?;
     let mut child = tokio::process::Command::new(program)
         .args(around.arguments.iter().filter(|argument| *argument != "--no-wait"))
         .args(["--job-id", id])
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(output)
+        .stdout(printed)
+        .stderr(said)
         // Ctrl-C in this terminal is not for it
         .process_group(0)
         .spawn()

@@ -2,7 +2,7 @@
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use cluster::executor::ExecutorArgs;
 use cluster::local_cluster::ClusterArgs;
 use cluster::scheduler::SchedulerArgs;
@@ -138,55 +138,74 @@ impl Cli {
     pub fn read() -> Self {
         let matches = Self::command().get_matches();
         let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        if let Err(message) = cli.check(|flag| {
-            matches.try_contains_id(flag).is_ok()
-                && matches.value_source(flag) == Some(ValueSource::CommandLine)
-        }) {
+        if let Err(message) = cli.check(|flag| source_of(&matches, flag)) {
             Self::command().error(ErrorKind::ArgumentConflict, message).exit()
         }
         cli
     }
 
-    /// Refuses flags that all commands know and this one does not use; `is_given` says which of
-    /// them are on the command line. What the environment says is for all commands, and no error.
-    fn check(&self, is_given: impl Fn(&str) -> bool) -> Result<(), String> {
-        use Service::{Cluster, Demo, Executor, Scheduler};
-        let is_about_jobs = self.command.is_none();
+    /// Refuses flags that a command knows and does not use, be it that all commands know them or
+    /// that another flag is missing; `source` says where the value of each comes from. What the
+    /// environment says is for all commands, and no error.
+    fn check(&self, source: impl Fn(&str) -> Option<ValueSource>) -> Result<(), String> {
+        use Service::{Cluster, Demo, Executor, Scheduler, Stream};
+        let is_given = |flag: &str| source(flag) == Some(ValueSource::CommandLine);
+        let is_set =
+            |flag: &str| source(flag).is_some_and(|from| from != ValueSource::DefaultValue);
         let batch = match &self.command {
             Some(Command::Batch(job)) => Some(job),
             _ => None,
         };
-        let is_demo = matches!(self.command, Some(Command::Service(Demo(_))));
-        let has_session = is_demo || batch.is_some_and(Batch::has_session);
+        let service = match &self.command {
+            Some(Command::Service(service)) => Some(service),
+            _ => None,
+        };
+        let has_session = matches!(service, Some(Demo(_))) || batch.is_some_and(Batch::has_session);
         let is_shell = matches!(batch, Some(Batch::Sql(sql)) if sql.is_shell());
-        let is_of_cluster =
-            matches!(self.command, Some(Command::Service(Cluster(_) | Scheduler(_) | Executor(_))));
+        let is_of_cluster = matches!(service, Some(Cluster(_) | Scheduler(_) | Executor(_)));
         let is_remote = matches!(self.session.master, Some(Master::Cluster(_)));
-        let is_resumed = self.resume.is_some();
         let has_connection = is_of_cluster || has_session && is_remote;
-        let tls = is_about_jobs || has_connection;
+        let has_mongo = is_set("mongo") || is_set("mongo_file");
+        let has_data = match &self.command {
+            Some(Command::Administration(Administration::Dlq(dlq))) => {
+                dlq.has_store() && !has_mongo
+            }
+            Some(Command::Service(Stream(StreamArgs::Instead(_)) | Service::Web(_))) => !has_mongo,
+            _ => !is_of_cluster,
+        };
+        let is_offsets = matches!(service, Some(Stream(StreamArgs::Instead(_))));
+        let no_command = "this command does not use it";
+        let no_cluster = "the job runs in this process; --master names a cluster";
+        let no_mongo = "SQLite under the data root has one database; --mongo names a server";
+        let asks = "with certificates an executor asks for its tasks";
+        let tls = (
+            self.kill.is_some() || self.resume.is_some() || has_connection,
+            match has_session {
+                true => no_cluster,
+                false => no_command,
+            },
+        );
         let uses = [
-            ("data", "data", !is_of_cluster),
-            ("master", "master", has_session || is_resumed),
-            ("conf", "conf", has_session),
-            ("properties_file", "properties-file", has_session),
-            ("memory", "memory", has_session),
-            ("tls_ca", "tls-ca", tls),
-            ("tls_cert", "tls-cert", tls),
-            ("tls_key", "tls-key", tls),
-            ("name", "name", batch.is_some()),
-            ("wait", "wait", batch.is_some() && !is_shell),
-            ("no_wait", "no-wait", batch.is_some() && !is_shell),
+            ("data", has_data, if has_mongo { "MongoDB keeps all it needs" } else { no_command }),
+            ("master", has_session || self.resume.is_some(), no_command),
+            ("conf", has_session, no_command),
+            ("properties_file", has_session, no_command),
+            ("memory", has_session, no_command),
+            ("tls_ca", tls.0, tls.1),
+            ("tls_cert", tls.0, tls.1),
+            ("tls_key", tls.0, tls.1),
+            ("name", batch.is_some(), no_command),
+            ("wait", batch.is_some() && !is_shell, no_command),
+            ("no_wait", batch.is_some() && !is_shell, no_command),
+            ("codes_memory", !is_remote, "on a cluster all indices are written"),
+            ("database", has_mongo, no_mongo),
+            ("response_topic", !is_offsets, no_command),
+            ("task_port", self.session.tls.tls_ca.is_none(), asks),
+            ("heartbeat_seconds", self.session.tls.tls_ca.is_none(), asks),
         ];
-        for (id, flag, is_used) in uses {
-            if is_given(id) && !is_used {
-                let why = match id {
-                    id if id.starts_with("tls") && has_session => {
-                        "the job runs in this process; --master names a cluster"
-                    }
-                    _ => "this command does not use it",
-                };
-                return Err(format!("--{flag}: {why}"));
+        for (flag, is_used, why) in uses {
+            if is_given(flag) && !is_used {
+                return Err(format!("--{}: {why}", flag.replace('_', "-")));
             }
         }
         let about = ["status", "kill", "list", "resume"].into_iter().find(|flag| is_given(flag));
@@ -197,6 +216,13 @@ impl Cli {
             _ => Ok(()),
         }
     }
+}
+
+/// Where the value of a flag comes from, of the command or of those above it.
+fn source_of(matches: &ArgMatches, flag: &str) -> Option<ValueSource> {
+    let below = matches.subcommand().and_then(|(_, command)| source_of(command, flag));
+    let is_known = matches.try_contains_id(flag).is_ok();
+    below.or_else(|| is_known.then(|| matches.value_source(flag)).flatten())
 }
 
 /// A name that people read: not empty, short, on one line.
@@ -264,12 +290,30 @@ mod tests {
             ("--status x --master local", "--master"),
             ("--list --name x", "--name"),
             ("--list train", "--list"),
+            (&format!("--list {tls}"), "--tls-ca"),
+            (&format!("--status x {tls}"), "--tls-ca"),
+            ("train --codes-memory 9", ""),
+            (&format!("train {on_cluster} --codes-memory 9"), "--codes-memory"),
+            ("publish --database x", "--database"),
+            ("publish --mongo mongodb://h --database x", ""),
+            ("web --kafka h:1 --data x", ""),
+            ("web --kafka h:1 --mongo-file f --data x", "--data"),
+            ("stream --kafka h:1 --mongo-file f --data x", ""),
+            ("stream --kafka h:1 --response-topic x", ""),
+            ("stream offsets show --kafka h:1 --response-topic x", "--response-topic"),
+            ("stream offsets show --kafka h:1 --data x", ""),
+            ("stream offsets show --kafka h:1 --mongo mongodb://h --data x", "--data"),
+            ("dlq list --kafka h:1 --data x", "--data"),
+            ("dlq show --kafka h:1 --data x", "--data"),
+            ("dlq replay --kafka h:1 --data x", ""),
+            ("executor --task-port 9 --heartbeat-seconds 2", ""),
+            (&format!("executor --task-port 9 {tls}"), "--task-port"),
+            (&format!("executor --heartbeat-seconds 2 {tls}"), "--heartbeat-seconds"),
         ] {
             let words = ["submit-job"].into_iter().chain(line.split(' '));
             let matches = Cli::command().try_get_matches_from(words).unwrap();
             let cli = Cli::from_arg_matches(&matches).unwrap();
-            let given = |flag: &str| matches.value_source(flag) == Some(ValueSource::CommandLine);
-            let said = cli.check(given).err().unwrap_or_default();
+            let said = cli.check(|flag| source_of(&matches, flag)).err().unwrap_or_default();
             let is_right =
                 if refused.is_empty() { said.is_empty() } else { said.starts_with(refused) };
             assert!(is_right, "{line}: {said:?}");

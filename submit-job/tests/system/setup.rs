@@ -541,9 +541,10 @@ impl Cluster {
         command
             .args(["executor", "--scheduler", &format!("127.0.0.1:{}", self.port)])
             .args(["--listen", &format!("127.0.0.1:{port}")])
-            .args(["--task-port", &free_port().to_string()])
-            .args(["--cores", "1", "--heartbeat-seconds", "1"])
-            // a flag takes precedence
+            .args(["--cores", "1"])
+            // a flag takes precedence; with certificates these two are not used
+            .env("TARMAC_EXECUTOR_TASK_PORT", free_port().to_string())
+            .env("TARMAC_HEARTBEAT", "1")
             .env("TARMAC_EXECUTOR_MEMORY", "256")
             .args([Path::new("--work"), &self.directory.path().join("work")])
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
