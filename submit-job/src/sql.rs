@@ -27,7 +27,7 @@ use udf::model::artefact::ForestParams;
 use crate::context::JobContext;
 use crate::driver::keep_lease;
 use crate::progress::say;
-use crate::table::Table;
+use crate::table::{Table, written};
 
 /// Largest statement, in bytes.
 const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
@@ -153,14 +153,14 @@ async fn execute(ctx: &SessionContext, text: &str) -> Result<Value> {
         // not collected: a result may be larger than memory
         let made = ctx.execute_logical_plan(planned).await.map_err(refusal)?;
         let mut batches = made.execute_stream().await.map_err(refusal)?;
-        let mut table = Table::default();
+        let mut table = Table::new(batches.schema());
         while let Some(batch) = batches.try_next().await.map_err(refusal)? {
             n_rows += batch.num_rows();
-            if batch.num_columns() > 0 && !table.add(batch)? {
+            if batch.num_columns() > 0 && !written(&table.add(batch)?)? {
                 return Ok(json!({ "rows": n_rows }));
             }
         }
-        if !table.end()? {
+        if !written(&table.end()?)? {
             break;
         }
     }
