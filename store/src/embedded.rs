@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use rusqlite::types::Value as SqlValue;
-use rusqlite::{Connection, Transaction, params_from_iter};
+use rusqlite::{Connection, InterruptHandle, Transaction, TransactionBehavior, params_from_iter};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::{Lease, OnConflict, Order, Query, WRITTEN_AT, WriteError, document_id};
 
@@ -21,25 +22,63 @@ const NOW_MS: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 /// Documents that are deleted at once: other writers wait meanwhile.
 const DELETED_AT_ONCE: usize = 5_000;
 
-/// An open SQLite file.
+/// Reads at the same time; more wait. Each has a connection and its cache.
+const READERS_MAX: usize = 16;
+
+/// Pages of the write-ahead log that are moved to the file together while a collection is made:
+/// 64 MiB of 4 KiB each. Moved more often, a page that is filled further is written each time.
+const PAGES_AT_ONCE: u32 = 16_384;
+
+/// Rows of an index that are looked at to know how many its values have.
+const ROWS_ANALYZED: u32 = 1_000;
+
+/// An open SQLite file. What reads does not wait for what writes, and what makes a collection anew
+/// not for what writes answers.
 #[derive(Debug, Clone)]
 pub struct Embedded {
     path: PathBuf,
-    connection: Arc<Mutex<Connection>>,
+    /// Writes what must be on the disk before it returns.
+    writer: Arc<Mutex<Connection>>,
+    /// Fills new collections; what puts them in place makes them durable.
+    maker: Arc<Mutex<Connection>>,
+    readers: Arc<Readers>,
+}
+
+#[derive(Debug)]
+struct Readers {
+    idle: Mutex<Vec<Connection>>,
+    free: Arc<Semaphore>,
+}
+
+/// Ends what a connection is reading when it is dropped: with it the reader is gone.
+struct Interrupt(InterruptHandle);
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        self.0.interrupt();
+    }
 }
 
 impl Embedded {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let open = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open(path)?;
-            connection.busy_timeout(BUSY_WAIT)?;
+        let open = || -> rusqlite::Result<(Connection, Connection)> {
+            let (writer, maker) = (connect(path)?, connect(path)?);
             // write-ahead log: the web server reads while the streaming job writes
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            Ok(connection)
+            writer.pragma_update(None, "journal_mode", "WAL")?;
+            writer.pragma_update(None, "synchronous", "FULL")?;
+            maker.pragma_update(None, "synchronous", "NORMAL")?;
+            maker.pragma_update(None, "wal_autocheckpoint", PAGES_AT_ONCE)?;
+            Ok((writer, maker))
         };
-        let connection = open().with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)) })
+        let (writer, maker) = open().with_context(|| format!("cannot open {}", path.display()))?;
+        let readers =
+            Readers { idle: Mutex::default(), free: Arc::new(Semaphore::new(READERS_MAX)) };
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Arc::new(Mutex::new(writer)),
+            maker: Arc::new(Mutex::new(maker)),
+            readers: Arc::new(readers),
+        })
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -47,7 +86,7 @@ impl Embedded {
     }
 
     pub(crate) async fn look(&self) -> Result<()> {
-        Ok(self.with_connection(|connection| connection.execute_batch("SELECT 1")).await?)
+        self.read(|connection| connection.execute_batch("SELECT 1")).await
     }
 
     /// Writes the documents; the `_id`s of those that were there before.
@@ -57,17 +96,8 @@ impl Embedded {
         documents: &[Value],
         how: OnConflict,
     ) -> Result<Vec<String>, WriteError> {
-        self.insert_all(Insert::new(collection, documents, how, true)?).await
-    }
-
-    async fn insert_all(&self, insert: Insert) -> Result<Vec<String>, WriteError> {
-        self.with_connection(move |connection| {
-            let transaction = connection.transaction()?;
-            let kept = insert.run(&transaction)?;
-            transaction.commit()?;
-            Ok(kept)
-        })
-        .await
+        let insert = Insert::new(collection, documents, how, true)?;
+        self.run(&self.writer, move |connection| insert.run(connection)).await
     }
 
     pub(crate) async fn acquire(&self, collection: &str, id: &str) -> Result<Lease, WriteError> {
@@ -81,7 +111,7 @@ impl Embedded {
                  '$.{WRITTEN_AT}', {NOW_MS}) \
              RETURNING json_set(document, '$._id', _id)"
         );
-        let acquired = self.with_connection(move |connection| {
+        let acquired = self.run(&self.writer, move |connection| {
             connection.execute_batch(&create)?;
             connection.query_row(&lease, [&id], |row| row.get::<_, String>(0))
         });
@@ -104,7 +134,7 @@ impl Embedded {
              WHERE _id = ?1 AND json_extract(document, '$.epoch') = ?2"
         );
         let leases = leases.to_vec();
-        let committed = self.with_connection(move |connection| {
+        let committed = self.run(&self.writer, move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute_batch(&create)?;
             for lease in leases {
@@ -114,7 +144,7 @@ impl Embedded {
                     return Ok(Err(WriteError::Fenced(lease.id)));
                 }
             }
-            let kept = insert.run(&transaction)?;
+            let kept = insert.run_in(&transaction)?;
             transaction.commit()?;
             Ok(Ok(kept))
         });
@@ -129,7 +159,7 @@ impl Embedded {
             sql.push_str(&format!("{} {order}, ", column(field)));
         }
         sql.push_str(&format!("_id LIMIT {} OFFSET {}", query.limit, query.skip));
-        self.read(collection, sql, values).await
+        self.documents(sql, values).await
     }
 
     pub(crate) async fn get_all(&self, collection: &str, ids: &[String]) -> Result<Vec<Value>> {
@@ -138,39 +168,27 @@ impl Embedded {
              WHERE _id IN (SELECT value FROM json_each(?))"
         );
         let ids = serde_json::to_string(ids)?;
-        self.read(collection, sql, vec![SqlValue::Text(ids)]).await
+        self.documents(sql, vec![SqlValue::Text(ids)]).await
     }
 
     /// The documents that a query selects.
-    async fn read(
-        &self,
-        collection: &str,
-        sql: String,
-        values: Vec<SqlValue>,
-    ) -> Result<Vec<Value>> {
-        let create = create_table(collection);
-        let texts = self
-            .with_connection(move |connection| {
-                connection.execute_batch(&create)?;
-                let mut statement = connection.prepare_cached(&sql)?;
-                statement
-                    .query_map(params_from_iter(values), |row| row.get::<_, String>(0))?
-                    .collect::<rusqlite::Result<Vec<_>>>()
-            })
-            .await?;
-        texts.iter().map(|text| value(text)).collect()
+    async fn documents(&self, sql: String, values: Vec<SqlValue>) -> Result<Vec<Value>> {
+        let texts = self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&sql)?;
+            let rows = statement.query_map(params_from_iter(values), |row| row.get(0))?;
+            rows.collect::<rusqlite::Result<Vec<String>>>()
+        });
+        texts.await?.iter().map(|text| value(text)).collect()
     }
 
     pub(crate) async fn count(&self, collection: &str, query: &Query) -> Result<u64> {
-        let create = create_table(collection);
         let (condition, values) = condition(query);
         let sql = format!(
             "SELECT count(*) FROM \
              (SELECT 1 FROM \"{collection}\" WHERE {condition} LIMIT {})",
             query.limit
         );
-        let counted = self.with_connection(move |connection| {
-            connection.execute_batch(&create)?;
+        let counted = self.read(move |connection| {
             connection.query_row(&sql, params_from_iter(values), |row| row.get::<_, i64>(0))
         });
         Ok(counted.await?.unsigned_abs())
@@ -178,13 +196,14 @@ impl Embedded {
 
     pub(crate) async fn begin_replacement(&self, next: &str) -> Result<()> {
         let create = format!("DROP TABLE IF EXISTS \"{next}\"; {}", create_table(next));
-        Ok(self.with_connection(move |connection| connection.execute_batch(&create)).await?)
+        let create = move |connection: &mut Connection| connection.execute_batch(&create);
+        Ok(self.run(&self.maker, create).await?)
     }
 
     /// Inserts what is new; returns how many that were.
     pub(crate) async fn insert(&self, collection: &str, documents: &[Value]) -> Result<u64> {
         let insert = Insert::new(collection, documents, OnConflict::Keep, false)?;
-        let known = self.insert_all(insert).await?;
+        let known = self.run(&self.maker, move |connection| insert.run(connection)).await?;
         Ok((documents.len() - known.len()) as u64)
     }
 
@@ -193,7 +212,8 @@ impl Embedded {
             "DROP TABLE IF EXISTS \"{collection}\"; \
              ALTER TABLE \"{next}\" RENAME TO \"{collection}\";"
         );
-        let replaced = self.with_connection(move |connection| {
+        // in the log all before it comes first, so it is on the disk with it
+        let replaced = self.run(&self.writer, move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute_batch(&replace)?;
             transaction.commit()
@@ -210,8 +230,13 @@ impl Embedded {
                 fields.join("_"),
                 columns.join(", ")
             );
-            self.with_connection(move |connection| connection.execute_batch(&create)).await?;
+            let create = move |connection: &mut Connection| connection.execute_batch(&create);
+            self.run(&self.maker, create).await?;
         }
+        // by how many rows the values of an index have, the best one of several is taken
+        let analyze = format!("PRAGMA analysis_limit = {ROWS_ANALYZED}; ANALYZE \"{collection}\"");
+        let analyze = move |connection: &mut Connection| connection.execute_batch(&analyze);
+        self.run(&self.maker, analyze).await?;
         Ok(())
     }
 
@@ -220,7 +245,8 @@ impl Embedded {
         let index = format!("\"{collection}_by_age\"");
         let Some(age) = age else {
             let forget = format!("DROP INDEX IF EXISTS {index}");
-            return Ok(self.with_connection(move |c| c.execute_batch(&forget)).await?);
+            let forget = move |connection: &mut Connection| connection.execute_batch(&forget);
+            return Ok(self.run(&self.writer, forget).await?);
         };
         let prepare = format!(
             "{create}; CREATE INDEX IF NOT EXISTS {index} ON \"{collection}\" ({written_at}); \
@@ -228,7 +254,8 @@ impl Embedded {
              SET document = json_set(document, '$.{WRITTEN_AT}', {NOW_MS}) \
              WHERE {written_at} IS NULL"
         );
-        self.with_connection(move |connection| connection.execute_batch(&prepare)).await?;
+        let prepare = move |connection: &mut Connection| connection.execute_batch(&prepare);
+        self.run(&self.writer, prepare).await?;
         let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         let delete = format!(
             "DELETE FROM \"{collection}\" WHERE _id IN (SELECT _id FROM \"{collection}\" \
@@ -237,18 +264,48 @@ impl Embedded {
         loop {
             let delete = delete.clone();
             let delete = move |connection: &mut Connection| connection.execute(&delete, []);
-            if self.with_connection(delete).await? < DELETED_AT_ONCE {
+            if self.run(&self.writer, delete).await? < DELETED_AT_ONCE {
                 return Ok(());
             }
         }
     }
 
-    /// Runs `work` where blocking is allowed.
-    async fn with_connection<T: Send + 'static>(
+    /// Reads where blocking is allowed, beside all others; a table that is not there is empty. Ends
+    /// early, on the database's side too, when nobody waits any more.
+    async fn read<T: Default + Send + 'static>(
         &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = Arc::clone(&self.readers.free).acquire_owned().await?;
+        let idle = self.readers.idle.lock().pop();
+        let path = self.path.clone();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => tokio::task::spawn_blocking(move || open_reader(&path)).await??,
+        };
+        let interrupt = Interrupt(connection.get_interrupt_handle());
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = work(&connection);
+            // not before: a caller that has gone takes nothing back
+            drop(permit);
+            (connection, read)
+        });
+        let (connection, read) = reading.await?;
+        drop(interrupt);
+        self.readers.idle.lock().push(connection);
+        match read {
+            Err(error) if error.to_string().starts_with("no such table") => Ok(T::default()),
+            read => read.with_context(|| self.path.display().to_string()),
+        }
+    }
+
+    /// Runs `work` where blocking is allowed, on one of the connections that write.
+    async fn run<T: Send + 'static>(
+        &self,
+        connection: &Arc<Mutex<Connection>>,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, WriteError> {
-        let connection = Arc::clone(&self.connection);
+        let connection = Arc::clone(connection);
         let done = tokio::task::spawn_blocking(move || {
             // SQLite rolls back what a panicking thread left open, so the connection stays good
             let mut connection = connection.lock();
@@ -267,6 +324,20 @@ impl Embedded {
             }
         })
     }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_WAIT)?;
+    // one that begins as a reader cannot wait: it fails when another has written meanwhile
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
+    Ok(connection)
+}
+
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(path)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
 }
 
 /// Rows to be inserted into the table of a collection.
@@ -294,8 +365,15 @@ impl Insert {
         Ok(Self { create: create_table(collection), insert, rows: rows.collect::<Result<_>>()? })
     }
 
-    /// Inserts them; the `_id`s of those that changed nothing.
-    fn run(&self, transaction: &Transaction) -> rusqlite::Result<Vec<String>> {
+    /// Inserts them in a transaction of their own; the `_id`s of those that changed nothing.
+    fn run(&self, connection: &mut Connection) -> rusqlite::Result<Vec<String>> {
+        let transaction = connection.transaction()?;
+        let kept = self.run_in(&transaction)?;
+        transaction.commit()?;
+        Ok(kept)
+    }
+
+    fn run_in(&self, transaction: &Transaction) -> rusqlite::Result<Vec<String>> {
         transaction.execute_batch(&self.create)?;
         let mut statement = transaction.prepare_cached(&self.insert)?;
         let mut kept = Vec::new();
@@ -352,5 +430,33 @@ fn sql_value(value: &Value) -> SqlValue {
         },
         Value::String(s) => SqlValue::Text(s.clone()),
         _ => SqlValue::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads for ever.
+    const ENDLESS: &str =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+
+    #[tokio::test]
+    async fn a_read_that_nobody_waits_for_ends_and_hinders_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&directory.path().join("a.sqlite")).unwrap();
+        let endless = || store.read(|c| c.query_row(ENDLESS, [], |row| row.get::<_, i64>(0)));
+        for _ in 0..3 {
+            // all of them at once, and given up
+            let reading = futures::future::join_all((0..READERS_MAX).map(|_| endless()));
+            let given_up = tokio::time::timeout(Duration::from_millis(200), reading).await;
+            assert!(given_up.is_err());
+            // one more has its turn
+            let read = store.read(|c| c.query_row("SELECT 7", [], |row| row.get::<_, i64>(0)));
+            let read = tokio::time::timeout(Duration::from_secs(60), read).await;
+            assert_eq!(read.unwrap().unwrap(), 7);
+        }
+        let document = [serde_json::json!({"_id": "1"})];
+        assert!(store.write("a", &document, OnConflict::Keep).await.unwrap().is_empty());
     }
 }

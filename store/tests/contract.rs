@@ -282,6 +282,7 @@ async fn check_contract(store: &Store) {
     ranges_and_orders_are_combined(store).await;
     a_replacement_is_seen_when_it_is_finished(store).await;
     a_replacement_that_another_one_disturbs_fails(store).await;
+    answers_are_written_and_read_while_a_collection_is_made(store).await;
     more_documents_than_one_command_holds_are_written(store).await;
     writers_at_the_same_time_agree_on_the_first(store).await;
     offsets_move_with_their_documents(store).await;
@@ -516,6 +517,27 @@ async fn a_replacement_is_seen_when_it_is_finished(store: &Store) {
     assert_eq!(found, new.iter().filter(|d| d["n"] == 3).count() as u64);
     store.replace("replaced").await.unwrap().finish(&[]).await.unwrap();
     assert_eq!(all(store, "replaced").await, Vec::<Value>::new());
+}
+
+async fn answers_are_written_and_read_while_a_collection_is_made(store: &Store) {
+    let documents: Vec<Value> =
+        (0..MANY * 4).map(|i| json!({"_id": format!("{i:06}"), "n": i})).collect();
+    let making = async {
+        let mut replacement = store.replace("made").await.unwrap();
+        for chunk in documents.chunks(100) {
+            replacement.add(chunk).await.unwrap();
+        }
+        replacement.finish(&[&["n"], &["n", "_id"]]).await.unwrap()
+    };
+    let answering = async {
+        for i in 0..200 {
+            let id = format!("meanwhile {i}");
+            store.write_once("meanwhile", &[json!({"_id": id})]).await.unwrap();
+            assert!(store.get("meanwhile", &id).await.unwrap().is_some());
+        }
+    };
+    let (n_made, ()) = tokio::join!(making, answering);
+    assert_eq!(n_made, documents.len() as u64);
 }
 
 async fn a_replacement_that_another_one_disturbs_fails(store: &Store) {
