@@ -54,6 +54,8 @@ pub const PREDICTION_TASKS: &str = "prediction_tasks";
 pub const PREDICTION_RESULTS: &str = "prediction_results";
 /// Collection of [`ModelCard`]s.
 pub const MODELS: &str = "models";
+/// What the other collections of the pages were made from, `_id` = the name of one.
+pub const PUBLICATIONS: &str = "publications";
 /// Collection of [`StreamStatus`].
 pub const STREAM_STATUS: &str = "stream_status";
 /// Collection of airlines, `_id` = carrier code, field `Name`, as `sql/pages/airlines.sql` makes

@@ -153,7 +153,9 @@ async fn work(job: &Batch, around: &Environment, opened: &JobContext) -> Result<
         Batch::Train(args) => run_train_command(opened, args).await,
         Batch::Evaluate(args) => run_evaluate(opened, args).await,
         Batch::Score(args) => run_score(opened, args).await,
-        Batch::Publish(args) => run_publish(opened, &args.open(lake, around).await?).await,
+        Batch::Publish(args) => {
+            run_publish(opened, &args.store.open(lake, around).await?, args.again).await
+        }
         Batch::Enrich(args) => run_enrich(&args.store.open(lake, around).await?, args, now()).await,
         Batch::Predict(args) => {
             let store = args.store.open(lake, around).await?;

@@ -14,9 +14,9 @@ use crate::enrich::Enrich;
 use crate::ingest::Ingest;
 use crate::models::Models;
 use crate::predict::Predict;
+use crate::publish::Publish;
 use crate::retention::Gc;
 use crate::score::ModelArgs;
-use crate::servers::StoreArgs;
 use crate::sql::Sql;
 use crate::stream::StreamArgs;
 use crate::train::Train;
@@ -94,7 +94,7 @@ pub enum Batch {
     /// Flights to predictions, as Parquet under the data root
     Score(ModelArgs),
     /// What pages are made of to the store: flights, airlines, airplanes, airports, delays, models
-    Publish(StoreArgs),
+    Publish(Publish),
     /// What Wikipedia says of the airlines to the store
     Enrich(Enrich),
     /// Batch prediction: answer the requests that were stored for the nightly batch

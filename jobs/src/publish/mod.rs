@@ -4,9 +4,11 @@ mod documents;
 
 use anyhow::{Context, Result};
 use datafusion::logical_expr::LogicalPlanBuilder;
-use datafusion::prelude::{DataFrame, Expr, SessionContext, col, lit};
+use datafusion::prelude::{DataFrame, Expr, SessionContext, col, ident, lit};
 use futures::TryStreamExt;
-use store::Store;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use store::{Query, Store};
 
 use crate::lake::Lake;
 use crate::models::cards;
@@ -22,6 +24,7 @@ const REFERENCES: [(&str, &str); 3] = [
 ];
 
 /// A collection and what its documents are found by.
+#[derive(Clone, Copy)]
 struct Collection {
     name: &'static str,
     step: Step,
@@ -65,35 +68,59 @@ const COLLECTIONS: [Collection; 11] = [
             &["FlightNum", "FlightDate", "CRSDepTime", "_id"],
             &["TailNum", "FlightDate", "CRSDepTime", "_id"],
             &["Origin", "Dest", "FlightDate", "CRSDepTime", "_id"],
+            &["Carrier", "Origin", "FlightDate", "CRSDepTime", "_id"],
+            &["Carrier", "Dest", "FlightDate", "CRSDepTime", "_id"],
             &["Origin", "FlightDate", "CRSDepTime", "_id"],
             &["Dest", "FlightDate", "CRSDepTime", "_id"],
         ],
     },
 ];
 
-/// Makes all collections anew, and returns their names and numbers of documents. Idempotent; each
-/// one is replaced as a whole, so that what has gone is gone and no reader sees half of it.
+/// A collection that is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Its name.
+    pub collection: &'static str,
+    /// Documents in it.
+    pub n_documents: u64,
+    /// Whether it was made now; otherwise it had been made from the same before.
+    pub is_new: bool,
+}
+
+/// What a collection was made from, as it is kept in [`events::PUBLICATIONS`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Publication {
+    made_from: String,
+    documents: u64,
+}
+
+/// Makes the collections anew whose flights or steps have changed, or all of them `again`.
+/// Idempotent; each one is replaced as a whole, so that what has gone is gone and no reader sees
+/// half of it.
 pub async fn publish(
     ctx: &SessionContext,
     lake: &Lake,
     store: &Store,
+    again: bool,
     on_progress: OnProgress<'_>,
-) -> Result<Vec<(&'static str, u64)>> {
+) -> Result<Vec<Published>> {
     lake.register_flights(ctx).await?;
     for (name, csv) in REFERENCES {
         register_reference(ctx, name, csv)?;
     }
     sql::view(ctx, "airplanes", sql::AIRPLANES, &[]).await?;
+    let made_from = made_from(lake).await?;
     let mut published = Vec::new();
-    for Collection { name, step, indexes } in COLLECTIONS {
-        let mut batches = sql::plan(ctx, step, &[]).await?.execute_stream().await?;
-        let mut replacement = store.replace(name).await?;
-        while let Some(batch) = batches.try_next().await.context(step.file)? {
-            replacement.add(&documents(&batch)?).await?;
-        }
-        let n_documents = replacement.finish(indexes).await?;
-        on_progress(Progress::Published { collection: name, n_documents });
-        published.push((name, n_documents));
+    for collection in &COLLECTIONS {
+        let known = unchanged(store, collection.name, &made_from).await?;
+        let n_documents = match known.filter(|_| !again) {
+            Some(n_documents) => n_documents,
+            None => make(ctx, store, collection, &made_from).await?,
+        };
+        let is_new = again || known.is_none();
+        published.push(Published { collection: collection.name, n_documents, is_new });
+        on_progress(Progress::Published { collection: collection.name, n_documents });
     }
     let cards = cards::cards(lake).await?;
     let cards = cards.iter().map(serde_json::to_value).collect::<serde_json::Result<Vec<_>>>()?;
@@ -101,8 +128,56 @@ pub async fn publish(
     replacement.add(&cards).await?;
     let n_documents = replacement.finish(&[]).await?;
     on_progress(Progress::Published { collection: events::MODELS, n_documents });
-    published.push((events::MODELS, n_documents));
+    published.push(Published { collection: events::MODELS, n_documents, is_new: true });
     Ok(published)
+}
+
+/// A digest of all that the collections are made from.
+async fn made_from(lake: &Lake) -> Result<String> {
+    let mut digest = Sha256::new();
+    digest.update(lake.fingerprint(&["flights/", "distances/"]).await?);
+    for Collection { name, step, indexes } in COLLECTIONS {
+        digest.update(format!("{name} {indexes:?} {}", step.text));
+    }
+    REFERENCES.iter().for_each(|(_, csv)| digest.update(csv));
+    Ok(format!("{:x}", digest.finalize()))
+}
+
+/// The number of documents of a collection that was made from the same and is still there.
+async fn unchanged(store: &Store, collection: &str, made_from: &str) -> Result<Option<u64>> {
+    let Some(document) = store.get(events::PUBLICATIONS, collection).await? else {
+        return Ok(None);
+    };
+    let all = Query { limit: u32::MAX, ..Query::default() };
+    // one that a later version wrote says nothing
+    let known = serde_json::from_value(document).ok();
+    let known = known.filter(|known: &Publication| known.made_from == made_from);
+    let n_documents = store.count(collection, &all).await?;
+    Ok(known.map(|known| known.documents).filter(|known| *known == n_documents))
+}
+
+/// Makes a collection, in the order of its `_id`s: databases keep it so, and what comes in order is
+/// appended.
+async fn make(
+    ctx: &SessionContext,
+    store: &Store,
+    collection: &Collection,
+    made_from: &str,
+) -> Result<u64> {
+    let Collection { name, step, indexes } = *collection;
+    let documents_of_step = sql::plan(ctx, step, &[]).await?;
+    let in_order = documents_of_step.sort(vec![ident("_id").sort(true, false)])?;
+    let mut batches = in_order.execute_stream().await?;
+    let mut replacement = store.replace(name).await?;
+    while let Some(batch) = batches.try_next().await.context(step.file)? {
+        replacement.add(&documents(&batch)?).await?;
+    }
+    let n_documents = replacement.finish(indexes).await?;
+    let publication = Publication { made_from: made_from.to_owned(), documents: n_documents };
+    let mut publication = serde_json::to_value(publication)?;
+    publication["_id"] = name.into();
+    store.upsert(events::PUBLICATIONS, &[publication]).await?;
+    Ok(n_documents)
 }
 
 /// Makes a shipped file a relation. As values in the plan, not as a table in this process's memory,

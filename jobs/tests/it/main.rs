@@ -8,6 +8,7 @@ mod ingest;
 mod kafka;
 mod micro_batch;
 mod plans;
+mod publish;
 mod resume;
 mod setup;
 mod slt;
