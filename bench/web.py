@@ -3,8 +3,8 @@
 
     bench/web.py http://127.0.0.1:5000 [SECONDS]
 
-The server must allow one client as much (submit-job web --requests-per-second 1000000) and have the
-shipped flights published behind it. First each page is read by 50 clients at once, each asking
+The server must allow one client as much (submit-job web --requests-per-second 1000000
+--trusted-proxy 127.0.0.1) and have the shipped flights published behind it. First each page is read by 50 clients at once, each asking
 again as soon as it has its answer; times until a response began are those that the server measures
 (/metrics). Then 1,000 event streams are held open while 200 requests a second arrive.
 
@@ -61,9 +61,11 @@ class Server:
     async def connect(self):
         return await asyncio.open_connection(self.host, self.port)
 
-    def request(self, path):
+    def request(self, path, client=0):
+        """As a proxy sends it: one client may not hold all streams."""
         return (
-            f"GET {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nAccept-Encoding: gzip\r\n\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nAccept-Encoding: gzip\r\n"
+            f"X-Forwarded-For: 10.0.{client // 250}.{client % 250 + 1}\r\n\r\n"
         ).encode()
 
     async def read(self, reader, writer, path):
@@ -111,9 +113,9 @@ async def read_page(server, path, seconds, is_fresh):
 async def hold_streams(server, seconds):
     """Streams that nobody answers stay open; how many did, and how the pages did beside them."""
     streams = []
-    for _ in range(STREAMS):
+    for client in range(STREAMS):
         reader, writer = await server.connect()
-        writer.write(server.request(EVENTS.format(uuid.uuid4())))
+        writer.write(server.request(EVENTS.format(uuid.uuid4()), client))
         streams.append((reader, writer))
     for reader, _ in streams:
         head = await reader.readuntil(b"\r\n\r\n")

@@ -5,6 +5,7 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 use cluster::{executor, local_cluster, scheduler};
 use jobs::lake::Lake;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use submit_job::batch::{self, FAILED, SUCCEEDED};
 use submit_job::cli::{Administration, Batch, Cli, Command, Service};
 use submit_job::config::{Environment, log, now, signal};
@@ -15,15 +16,18 @@ use submit_job::offsets::run_offsets;
 use submit_job::progress::{print, say};
 use submit_job::retention::run_gc;
 use submit_job::stream::{StreamAction, StreamArgs, run_stream};
-use submit_job::web::run_web;
+use submit_job::web::{listen, run_web};
 use submit_job::{demo, sql};
 
 /// Stack of a thread: plans are trees that are walked by recursion, and a statement that is nested
 /// deeply must not end a scheduler that others use. Taken as it is used.
 const STACK_BYTES: usize = 64 * 1024 * 1024;
+/// Open files that are asked for: connections, files of the store and of flights.
+const OPEN_FILES_MAX: u64 = 65_536;
 
 fn main() -> Result<()> {
     let (cli, around) = (Cli::read(), Environment::read());
+    raise_open_files();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().thread_stack_size(STACK_BYTES).build()?;
     let main = std::thread::Builder::new().stack_size(STACK_BYTES);
@@ -38,6 +42,16 @@ fn main() -> Result<()> {
     _ = running.join();
     // only a panic comes here; it has been reported
     std::process::exit(FAILED.into())
+}
+
+/// Takes as many open files as this process may have, within reason: the usual 1,024 are fewer than
+/// the connections that pages are served on. One that may not goes on with what it has.
+fn raise_open_files() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let wanted = hard.min(OPEN_FILES_MAX);
+    if soft < wanted {
+        _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard);
+    }
 }
 
 async fn run(cli: Cli, around: Environment) -> Result<u8> {
@@ -112,8 +126,9 @@ async fn serve(cli: &Cli, service: &Service, around: &Environment) -> Result<()>
             let shutdown = signal();
             let lake = Lake::open(&cli.session.data, options)?;
             let properties = args.kafka.properties(around)?;
+            let listener = listen(args.listen).await?;
             let store = args.store.open(&lake, around).await?;
-            run_web(store, args, &properties, now, shutdown).await
+            run_web(listener, store, args, &properties, now, shutdown).await
         }
         Service::Cluster(args) => {
             let on_ready = |cluster: &str, address: &str| {

@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use events::Answer;
+use ipnet::IpNet;
 use rdkafka::producer::FutureProducer;
 use store::Store;
 use tokio::sync::{Semaphore, broadcast, watch};
 
 use crate::http::cache::Pages;
+use crate::http::clients::Shares;
 use crate::http::metrics::Metrics;
 use crate::http::rate_limit::RateLimits;
 use crate::predict::choices::KeptChoices;
-
-/// Open event streams; more are turned away. Each costs a connection and some kilobytes.
-pub(crate) const STREAMS_MAX: usize = 1_000;
+use crate::predict::night::Night;
 
 /// The last look at what is behind the server, and why it was not ready.
 pub(crate) type LastProbe = tokio::sync::Mutex<Option<(Instant, Option<&'static str>)>>;
@@ -33,9 +33,18 @@ pub(crate) struct App {
     pub(crate) choices: KeptChoices,
     pub(crate) metrics: Metrics,
     pub(crate) looked: LastProbe,
+    /// Searches that read at the same time.
     pub(crate) searches: Semaphore,
-    pub(crate) handlers: Semaphore,
-    pub(crate) streams: Arc<Semaphore>,
+    /// Searches that read or wait to.
+    pub(crate) searchers: Arc<Shares>,
+    pub(crate) handlers: Arc<Shares>,
+    pub(crate) streams: Arc<Shares>,
+    /// Questions that clients have left today.
+    pub(crate) night: Night,
+    /// Proxies that are believed when they say whom they ask for.
+    pub(crate) proxies: Vec<IpNet>,
+    /// Names that the server is reached by.
+    pub(crate) hosts: Vec<String>,
     /// The clock.
     pub(crate) now: fn() -> DateTime<Utc>,
     pub(crate) stopping: watch::Receiver<bool>,

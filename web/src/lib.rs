@@ -21,6 +21,8 @@
 //!     response_topic: events::RESPONSE_TOPIC.into(),
 //!     store: store::Store::embedded(&path)?,
 //!     requests_per_second: 20,
+//!     proxies: vec![],
+//!     hosts: vec![],
 //!     now: || chrono::DateTime::UNIX_EPOCH,
 //! };
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -40,38 +42,45 @@ mod paths;
 mod predict;
 mod routes;
 
-use std::future::{Future, IntoFuture};
-use std::net::SocketAddr;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use axum::extract::DefaultBodyLimit;
+use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
-use axum::{Router, serve as serve_http};
 use chrono::{DateTime, Utc};
+use ipnet::IpNet;
 use rdkafka::ClientConfig;
 use rdkafka::producer::FutureProducer;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, watch};
 
-use crate::app::{App, STREAMS_MAX, stopped};
+use crate::app::{App, stopped};
 use crate::http::cache;
+use crate::http::clients::Shares;
+use crate::http::connections;
 use crate::http::metrics::Metrics;
 use crate::http::rate_limit::RateLimits;
 use crate::http::{middleware, responses};
 use crate::predict::answers;
 use crate::predict::choices::KeptChoices;
+use crate::predict::night::Night;
 
-/// Largest body of a request, in bytes. The form fills less than 1 KiB.
-const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Requests answered at the same time; more are turned away. Each holds a few store queries and at
 /// most one message, so that this bounds memory, not speed.
 const HANDLERS_MAX: usize = 512;
-/// Searches at the same time; more wait. One whose fields match much by themselves and nothing
-/// together reads long.
-const SEARCHES_MAX: usize = 8;
+/// Those of one client.
+const HANDLERS_OF_CLIENT_MAX: usize = 128;
+/// Searches that wait or read; more are turned away.
+const SEARCHERS_MAX: usize = 32;
+/// Those of one client.
+const SEARCHERS_OF_CLIENT_MAX: usize = 4;
+/// Open event streams; more are turned away. Each costs a connection and some kilobytes.
+const STREAMS_MAX: usize = 1_000;
+/// Those of one client. A page has one.
+const STREAMS_OF_CLIENT_MAX: usize = 20;
 /// Answers that a slow event stream may lag behind before it reads the store instead.
 const ANSWERS_BUFFERED_MAX: usize = 4_096;
 /// How long open connections may delay the end: longer than any handler is allowed to take.
@@ -91,6 +100,10 @@ pub struct Config {
     pub store: Store,
     /// Requests a second that one client may make, over time.
     pub requests_per_second: u32,
+    /// Proxies that are believed when they say in `X-Forwarded-For` whom they ask for.
+    pub proxies: Vec<IpNet>,
+    /// Names that browsers reach the server by, beside `localhost` and its addresses.
+    pub hosts: Vec<String>,
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
 }
@@ -119,9 +132,13 @@ pub async fn serve(
         choices: KeptChoices::default(),
         looked: tokio::sync::Mutex::default(),
         now: config.now,
-        searches: Semaphore::new(SEARCHES_MAX),
-        handlers: Semaphore::new(HANDLERS_MAX),
-        streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        searches: Semaphore::new(n_searches()),
+        searchers: Shares::new(SEARCHERS_MAX, SEARCHERS_OF_CLIENT_MAX),
+        handlers: Shares::new(HANDLERS_MAX, HANDLERS_OF_CLIENT_MAX),
+        streams: Shares::new(STREAMS_MAX, STREAMS_OF_CLIENT_MAX),
+        night: Night::default(),
+        proxies: config.proxies.clone(),
+        hosts: config.hosts,
         stopping: stopping.clone(),
     });
     let listening = answers::listen(consumer, config.response_topic, heard, stopping.clone());
@@ -130,10 +147,9 @@ pub async fn serve(
         shutdown.await;
         stop.send_replace(true);
     };
-    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let served = serve_http(listener, service).with_graceful_shutdown(shutdown).into_future();
+    let served = connections::serve(listener, router(app), &config.proxies, stopping.clone());
     tokio::select! {
-        served = served => served.context("serving HTTP")?,
+        ((), ()) = async { tokio::join!(served, shutdown) } => {}
         () = overdue(stopping) => tracing::warn!("gave up on connections that stayed open"),
     }
     listening.await.context("listening for answers")
@@ -145,7 +161,6 @@ fn router(app: Arc<App>) -> Router {
         .merge(routes::router(routes::DESCRIPTION))
         .merge(routes::assets())
         .fallback(responses::not_found)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(&app.pages), cache::compact))
         .layer(from_fn_with_state(Arc::clone(&app), middleware::limit))
         // outside of the limits
@@ -164,6 +179,12 @@ fn producer(kafka: &[(String, String)]) -> Result<FutureProducer> {
         .set("enable.idempotence", "true")
         .create()
         .context("the Kafka properties make no producer")
+}
+
+/// Searches that read at the same time: one whose fields match much by themselves and nothing
+/// together reads long, and other pages need the cores too.
+fn n_searches() -> usize {
+    std::thread::available_parallelism().map_or(1, |n_cores| n_cores.get().div_ceil(2))
 }
 
 async fn overdue(stopping: watch::Receiver<bool>) {

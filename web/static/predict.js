@@ -36,8 +36,19 @@
     own.addEventListener("late", show);
     own.addEventListener("error", () => {
       const turnedAway = own.readyState === EventSource.CLOSED;
-      if (turnedAway) setTimeout(() => stream === own && listen(id), RECONNECT_MS);
+      if (turnedAway) setTimeout(() => stream === own && look(id), RECONNECT_MS);
     });
+  }
+
+  // the answer may be there although there is no room for a stream
+  async function look(id) {
+    try {
+      const response = await fetch(`${form.action}/response/${id}`);
+      if (response.ok && (await response.json()).status !== "WAIT") return location.reload();
+    } catch {
+      // the stream says when the server is back
+    }
+    listen(id);
   }
 
   function say(element, text) {

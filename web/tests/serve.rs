@@ -58,6 +58,8 @@ async fn start_with(brokers: &str, requests_per_second: u32) -> Server {
         response_topic: RESPONSE_TOPIC.into(),
         store: store.clone(),
         requests_per_second,
+        proxies: vec!["127.0.0.2/32".parse().unwrap()],
+        hosts: vec![],
         #[expect(clippy::disallowed_methods, reason = "the server under test has the real time")]
         now: chrono::Utc::now,
     };
@@ -79,7 +81,7 @@ async fn open(address: SocketAddr, head: &str, body: &str) -> BufReader<TcpStrea
     let mut connection = TcpStream::connect(address).await.unwrap();
     let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
     let request = format!(
-        "{line} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n\
+        "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\
          Content-Type: application/x-www-form-urlencoded\r\n{headers}\r\n{body}",
         body.len()
     );
@@ -263,6 +265,7 @@ async fn what_is_not_right_is_refused() {
     let post = format!("POST {ASK}");
     for (head, body, want) in [
         (format!("{post}\nSec-Fetch-Site: cross-site\r\n"), GOOD, "403 Forbidden"),
+        (format!("{post}\nSec-Fetch-Site: same-site\r\n"), GOOD, "403 Forbidden"),
         (post.clone(), &large, "413 Payload Too Large"),
         (post, "DepDelay=1&DepDelay=2", "\"status\":\"ERROR\""),
         (format!("GET {ASK}/response/42"), "", "400 Bad Request"),
@@ -464,4 +467,123 @@ async fn shutdown_ends_open_streams() {
     tokio::time::timeout(PATIENCE, stream.read_to_string(&mut rest)).await.unwrap().unwrap();
     assert!(!rest.contains("event:"));
     tokio::time::timeout(PATIENCE, server.serving).await.unwrap().unwrap().unwrap();
+}
+
+/// The status of a response that begins with bytes as they are; none when the server closes.
+async fn status_of(connection: &mut TcpStream, request: &str) -> Option<u16> {
+    connection.write_all(request.as_bytes()).await.ok()?;
+    let mut line = String::new();
+    let reading = BufReader::new(connection).read_line(&mut line).await;
+    reading.ok().and_then(|_| line.split(' ').nth(1)?.parse().ok())
+}
+
+/// A connection from another address of this machine.
+async fn connect_from(source: &str, to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_not_ours_another_protocol_and_large_heads_are_refused() {
+    let server = start(NO_BROKER).await;
+    let many = "X: y\r\n".repeat(200);
+    let large = format!("X: {}\r\n", "y".repeat(64 * 1024));
+    for (request, want) in [
+        ("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(), Some(421)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), Some(400)),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), Some(400)),
+        ("GET / HTTP/1.0\r\n\r\n".to_owned(), Some(200)),
+        // who watches a server asks by other names
+        ("GET /healthz HTTP/1.1\r\nHost: web\r\n\r\n".to_owned(), Some(200)),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), None),
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"), Some(431)),
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\n{large}\r\n"), Some(431)),
+    ] {
+        let mut connection = TcpStream::connect(server.address).await.unwrap();
+        let shown = &request[..request.len().min(80)];
+        assert_eq!(status_of(&mut connection, &request).await, want, "{shown:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_say_nothing_or_half_are_closed() {
+    let server = start(NO_BROKER).await;
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    let mut half = TcpStream::connect(server.address).await.unwrap();
+    half.write_all(b"GET / HTTP/1.1\r\nHost: loc").await.unwrap();
+    for connection in [&mut silent, &mut half] {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, connection.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "it is open after {PATIENCE:?}");
+    }
+    // those of one client are bounded too; the others are closed at once
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        held.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(status_of(held.last_mut().unwrap(), request).await, None);
+    assert_eq!(status_of(held.first_mut().unwrap(), request).await, Some(200));
+    let mut other = connect_from("127.0.0.3", server.address).await;
+    assert_eq!(status_of(&mut other, request).await, Some(200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_has_its_share_of_streams_and_questions_and_leaves_the_others_theirs() {
+    let server = start_with(NO_BROKER, 1_000_000).await;
+    let events = format!("GET {ASK}/response/{}/events", Uuid::from_u128(9));
+    let first_line = async |head: &str| {
+        let mut connection = open(server.address, head, "").await;
+        let mut line = String::new();
+        connection.read_line(&mut line).await.unwrap();
+        (line, connection)
+    };
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let (line, stream) = first_line(&events).await;
+        check(&line, &["200"]);
+        streams.push(stream);
+    }
+    let refused = call(server.address, &events, "").await;
+    check(&refused, &["429 Too Many Requests", "retry-after: "]);
+    let proxied = |client: &str| {
+        format!("{events} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {client}\r\n\r\n")
+    };
+    // what it says of itself changes nothing; a proxy of ours is believed
+    let mut liar = TcpStream::connect(server.address).await.unwrap();
+    assert_eq!(status_of(&mut liar, &proxied("198.51.100.7")).await, Some(429));
+    let mut proxy = connect_from("127.0.0.2", server.address).await;
+    assert_eq!(status_of(&mut proxy, &proxied("198.51.100.7")).await, Some(200));
+    let mut proxy = connect_from("127.0.0.2", server.address).await;
+    assert_eq!(status_of(&mut proxy, &proxied("127.0.0.1")).await, Some(429));
+    drop(streams);
+
+    // bodies that do not come hold nothing
+    let mut held = Vec::new();
+    for _ in 0..200 {
+        let mut connection = TcpStream::connect(server.address).await.unwrap();
+        let head = format!("POST {ASK} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n");
+        connection.write_all(head.as_bytes()).await.unwrap();
+        held.push(connection);
+    }
+    check(&call(server.address, "GET /airlines", "").await, &["200 OK"]);
+    let mut text = String::new();
+    BufReader::new(held.pop().unwrap()).read_line(&mut text).await.unwrap();
+    check(&text, &["408"]);
+
+    let nightly = "POST /flights/delays/predict/classify";
+    let asked = tokio::time::timeout(PATIENCE, async {
+        let mut n_taken = 0;
+        loop {
+            let response = call(server.address, nightly, GOOD).await;
+            if !response.contains("200 OK") {
+                return (n_taken, response);
+            }
+            n_taken += 1;
+        }
+    });
+    let (n_taken, refused) = asked.await.unwrap();
+    check(&refused, &["429 Too Many Requests", "retry-after: ", "for a night"]);
+    assert_eq!(n_taken, 1_000);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
@@ -16,7 +17,9 @@ use store::Order;
 use crate::app::App;
 use crate::explore::airlines::nothing_published;
 use crate::explore::entities::{Airplane, Flight, Manufacturer, code, equal, find, get};
-use crate::explore::flights::{by_time, flight_table, pages};
+use crate::explore::flights::{by_time, flight_table};
+use crate::explore::search::{pages, searching};
+use crate::http::clients::Client;
 use crate::layout::page::Head::{Number, Text};
 use crate::layout::page::{self, Failure, facts, page, table, url_text};
 
@@ -107,16 +110,20 @@ fn as_kept(field: &str, text: &str) -> String {
 /// GET `/airplanes`.
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
     Query(search): Query<Search>,
 ) -> Result<Response, Failure> {
     let makers: Vec<Manufacturer> = manufacturers(&app).await?;
     let (status, found) = match search.query() {
         Ok(query) => {
-            let _permit = app.searches.acquire().await;
-            let (page, n_found) =
-                pages(&app, AIRPLANES, &query, PAGE, PAGES_MAX, &search.page).await?;
-            let query = store::Query { skip: (page - 1) * PAGE, limit: PAGE, ..query };
-            let airplanes: Vec<Airplane> = find(&app.store, AIRPLANES, &query).await?;
+            let reading = async {
+                let (page, n_found) =
+                    pages(&app, AIRPLANES, &query, PAGE, PAGES_MAX, &search.page).await?;
+                let query = store::Query { skip: (page - 1) * PAGE, limit: PAGE, ..query };
+                let airplanes: Vec<Airplane> = find(&app.store, AIRPLANES, &query).await?;
+                Ok((page, n_found, airplanes))
+            };
+            let (page, n_found, airplanes) = searching(&app, client, reading).await?;
             let found = html! {
                 (airplane_table(&airplanes))
                 (turn(&search, page, n_found))

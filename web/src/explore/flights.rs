@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -14,6 +15,8 @@ use store::Order;
 
 use crate::app::App;
 use crate::explore::entities::{Flight, code, equal, find};
+use crate::explore::search::{pages, searching};
+use crate::http::clients::Client;
 use crate::layout::page::Head::{Number, Text};
 use crate::layout::page::{self, Failure, facts, minutes, page, table, url_text};
 
@@ -88,10 +91,11 @@ pub(crate) fn by_time(query: store::Query) -> store::Query {
 /// GET `/flights/search`.
 pub(crate) async fn search(
     State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
     Query(search): Query<Search>,
 ) -> Result<Response, Failure> {
     let (status, found) = match search.query() {
-        Ok(query) => (StatusCode::OK, found(&app, &search, query).await?),
+        Ok(query) => (StatusCode::OK, found(&app, client, &search, query).await?),
         Err(errors) => {
             let errors = html! {
                 div.failure role="alert" { ul { @for error in &errors { li { (error) } } } }
@@ -127,34 +131,29 @@ pub(crate) async fn search(
     Ok((status, page("Flights", intro, content)).into_response())
 }
 
-async fn found(app: &App, search: &Search, query: store::Query) -> Result<Markup, Failure> {
-    let _permit = app.searches.acquire().await;
-    let (page, n_found) =
-        pages(app, ON_TIME_PERFORMANCE, &query, PAGE, PAGES_MAX, &search.page).await?;
-    let query = by_time(store::Query { skip: (page - 1) * PAGE, limit: PAGE, ..query });
-    let flights: Vec<Flight> = find(&app.store, ON_TIME_PERFORMANCE, &query).await?;
+async fn found(
+    app: &App,
+    client: Client,
+    search: &Search,
+    query: store::Query,
+) -> Result<Markup, Failure> {
+    let reading = async {
+        let (page, n_found) =
+            pages(app, ON_TIME_PERFORMANCE, &query, PAGE, PAGES_MAX, &search.page).await?;
+        if n_found == 0 {
+            return Ok((page, n_found, Vec::new()));
+        }
+        let query = by_time(store::Query { skip: (page - 1) * PAGE, limit: PAGE, ..query });
+        let flights: Vec<Flight> = find(&app.store, ON_TIME_PERFORMANCE, &query).await?;
+        Ok((page, n_found, flights))
+    };
+    let (page, n_found, flights) = searching(app, client, reading).await?;
     let fields = search.fields();
     let fields: Vec<(&str, &str)> = fields.iter().map(|(field, _, text)| (*field, *text)).collect();
     Ok(html! {
         (flight_table("Flights by date and time", &flights))
         (turn("/flights/search", &fields, "flights", page, n_found, (PAGE, PAGES_MAX)))
     })
-}
-
-/// The page that is wanted, from 1, and how many documents there are, counted one further than the
-/// last page goes.
-pub(crate) async fn pages(
-    app: &App,
-    collection: &str,
-    query: &store::Query,
-    page_rows: u32,
-    pages_max: u32,
-    wanted: &str,
-) -> anyhow::Result<(u32, u64)> {
-    let counted = store::Query { limit: page_rows * pages_max + 1, ..query.clone() };
-    let n_found = app.store.count(collection, &counted).await?;
-    let n_pages = n_found.div_ceil(page_rows.into()).clamp(1, pages_max.into()) as u32;
-    Ok((wanted.parse().unwrap_or(1).clamp(1, n_pages), n_found))
 }
 
 /// How many were found, and the way to the pages before and after.

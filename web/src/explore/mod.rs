@@ -7,3 +7,4 @@ pub(crate) mod delays;
 pub(crate) mod entities;
 pub(crate) mod flights;
 pub(crate) mod model;
+pub(crate) mod search;

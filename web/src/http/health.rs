@@ -12,7 +12,7 @@ use store::Query;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::app::{App, STREAMS_MAX};
+use crate::app::App;
 
 /// How long the database and Kafka may take to show that they are there.
 const LOOK_WAIT: Duration = Duration::from_secs(2);
@@ -64,8 +64,7 @@ async fn look(app: &App) -> Option<&'static str> {
 
 /// GET `/metrics`.
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let n_streams = STREAMS_MAX - app.streams.available_permits();
-    match app.metrics.to_text(n_streams) {
+    match app.metrics.to_text(app.streams.n_held()) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => {
             tracing::error!("the metrics cannot be written: {error:#}");

@@ -5,18 +5,28 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::app::App;
-use crate::http::responses::{Asker, busy, refuse};
+use crate::http::clients::{Client, Full};
+use crate::http::responses::{Asker, busy, greedy, refuse};
 use crate::layout::page;
 
 /// How long a handler may take until its response begins; Kafka and the store give up sooner. The
 /// body of an event stream has a bound of its own.
 const HANDLER_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Largest body of a request, in bytes. The form fills less than 1 KiB.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+/// How long a body may take to arrive.
+const BODY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Seconds after which those may ask again whom nothing else tells when.
+const RETRY_AFTER: &str = "5";
 
 /// Longest address that is answered, in bytes; a search with all its fields has a tenth of it.
 const URI_BYTES_MAX: usize = 4 * 1024;
@@ -27,32 +37,56 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; scr
     connect-src 'self'; img-src 'self' https://upload.wikimedia.org; form-action 'self'; \
     base-uri 'none'; frame-ancestors 'none'";
 
-/// Turns a request away when its client asks too much, its address is too long or too many are
-/// being answered, and gives up on one that takes too long.
+/// Turns a request away when its client asks too much, it is not for us, its address or its body is
+/// too long or too many are being answered, and gives up on one that takes too long.
 pub(crate) async fn limit(
     State(app): State<Arc<App>>,
-    ConnectInfo(client): ConnectInfo<SocketAddr>,
-    request: Request,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
-    let response = answer(&app, client.ip(), request, next).await;
+    let client = Client::of(peer.ip(), request.headers(), &app.proxies);
+    request.extensions_mut().insert(client);
+    let response = answer(&app, client, request, next).await;
     app.metrics.answered(response.status().as_u16(), started.elapsed());
     response
 }
 
-async fn answer(app: &App, client: IpAddr, request: Request, next: Next) -> Response {
+async fn answer(app: &App, client: Client, request: Request, next: Next) -> Response {
     let asker = Asker::of(request.headers());
-    if !app.clients.may_ask(client, Instant::now()) {
+    if let Err(wait) = app.clients.ask(client, Instant::now()) {
         let reason = "you ask more than this server can answer; please wait a moment";
-        return refuse(asker, StatusCode::TOO_MANY_REQUESTS, reason);
+        let mut response = refuse(asker, StatusCode::TOO_MANY_REQUESTS, reason);
+        let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        return response;
+    }
+    if let Err((status, reason)) = check_host(&request, &app.hosts) {
+        return refuse(asker, status, reason);
     }
     if request.uri().to_string().len() > URI_BYTES_MAX {
         let reason = "the address is longer than any page of this server has";
         return refuse(asker, StatusCode::URI_TOO_LONG, reason);
     }
-    let Ok(_permit) = app.handlers.try_acquire() else {
-        return busy(asker);
+    // before anything is held: what does not arrive keeps nobody else out
+    let (parts, body) = request.into_parts();
+    let body = match tokio::time::timeout(BODY_WAIT_MAX, to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => Body::from(bytes),
+        Ok(Err(_)) => {
+            let reason = "the body is larger than any question, or broke off";
+            return refuse(asker, StatusCode::PAYLOAD_TOO_LARGE, reason);
+        }
+        Err(_) => {
+            let reason = "the question did not arrive in time; please try again";
+            return refuse(asker, StatusCode::REQUEST_TIMEOUT, reason);
+        }
+    };
+    let request = Request::from_parts(parts, body);
+    let _share = match app.handlers.take(Some(client)) {
+        Ok(share) => share,
+        Err(Full::Own) => return greedy(asker),
+        Err(Full::All) => return busy(asker),
     };
     let path = request.uri().path().to_owned();
     match tokio::time::timeout(HANDLER_WAIT_MAX, next.run(request)).await {
@@ -63,6 +97,31 @@ async fn answer(app: &App, client: IpAddr, request: Request, next: Next) -> Resp
             refuse(asker, StatusCode::GATEWAY_TIMEOUT, reason)
         }
     }
+}
+
+/// Refuses a request for a host that is not us. A page of another site may have a name of its own
+/// that leads to our address, and its script would then be one of ours to the browser. An address
+/// is no such name, and neither is `localhost`.
+fn check_host(request: &Request, hosts: &[String]) -> Result<(), (StatusCode, &'static str)> {
+    const UNCLEAR: (StatusCode, &str) =
+        (StatusCode::BAD_REQUEST, "the request names no host, or several");
+    const NOT_OURS: (StatusCode, &str) = (
+        StatusCode::MISDIRECTED_REQUEST,
+        "this server is not known by that name; who runs it can give it the name with --host",
+    );
+    let mut named = request.headers().get_all(header::HOST).iter();
+    let host = match (request.uri().authority(), named.next(), named.next()) {
+        (_, _, Some(_)) => return Err(UNCLEAR),
+        (Some(authority), _, None) => authority.clone(),
+        (None, Some(host), None) => Authority::try_from(host.as_bytes()).map_err(|_| UNCLEAR)?,
+        (None, None, None) if request.version() < Version::HTTP_11 => return Ok(()),
+        (None, None, None) => return Err(UNCLEAR),
+    };
+    let host = host.host().trim_end_matches('.').to_ascii_lowercase();
+    let is_address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+    let is_here = host == "localhost" || host.ends_with(".localhost");
+    let is_named = || hosts.iter().any(|name| name.eq_ignore_ascii_case(&host));
+    if is_address || is_here || is_named() { Ok(()) } else { Err(NOT_OURS) }
 }
 
 /// Adds the security headers, keeps everything out of caches that does not ask to be kept, and puts
@@ -89,16 +148,20 @@ pub(crate) async fn secure(request: Request, next: Next) -> Response {
         headers.insert(name, HeaderValue::from_static(value));
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        headers.entry(header::RETRY_AFTER).or_insert(HeaderValue::from_static(RETRY_AFTER));
+    }
     response
 }
 
-/// Whether the browser says that another site made it send this request: by its fetch metadata, or,
-/// an older one, by an origin that is not us. Programs that are no browsers send neither, and carry
+/// Whether the browser says that a page of somebody else made it send this request: by its fetch
+/// metadata (another port of our host is another server, and the same site), or, an older one, by
+/// an origin that is not us. Programs that are no browsers send neither, and carry
 /// no one's session that could be abused.
 pub(crate) fn cross_site(headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     match text(HeaderName::from_static("sec-fetch-site")) {
-        Some(site) => site == "cross-site",
+        Some(site) => !matches!(site, "same-origin" | "none"),
         None => {
             let origin = text(header::ORIGIN);
             let host = origin.map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
@@ -113,7 +176,9 @@ mod tests {
 
     #[test]
     fn only_a_browser_on_another_site_is_cross_site() {
-        for (site, want) in [("cross-site", true), ("same-origin", false), ("none", false)] {
+        for (site, want) in
+            [("cross-site", true), ("same-site", true), ("same-origin", false), ("none", false)]
+        {
             let mut headers = HeaderMap::new();
             headers.insert("sec-fetch-site", HeaderValue::from_static(site));
             assert_eq!(cross_site(&headers), want, "{site}");
@@ -124,6 +189,39 @@ mod tests {
             headers.insert(header::HOST, HeaderValue::from_static("us:5000"));
             headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
             assert_eq!(cross_site(&headers), want, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_ours_when_it_is_an_address_here_or_named() {
+        let hosts = ["flights.example".to_owned()];
+        let (ok, bad, foreign) = (200, 400, 421);
+        for (uri, named, version, want) in [
+            ("/", &["127.0.0.1:5000"][..], Version::HTTP_11, ok),
+            ("/", &["192.0.2.1"], Version::HTTP_11, ok),
+            ("/", &["[::1]:5000"], Version::HTTP_11, ok),
+            ("/", &["localhost:5000"], Version::HTTP_11, ok),
+            ("/", &["LOCALHOST."], Version::HTTP_11, ok),
+            ("/", &["demo.localhost"], Version::HTTP_11, ok),
+            ("/", &["Flights.Example:443"], Version::HTTP_11, ok),
+            ("/", &["evil.example:5000"], Version::HTTP_11, foreign),
+            ("/", &["127.0.0.1.evil.example"], Version::HTTP_11, foreign),
+            ("/", &["localhost.evil.example"], Version::HTTP_11, foreign),
+            ("/", &["not.flights.example"], Version::HTTP_11, foreign),
+            ("http://evil.example/", &["localhost"], Version::HTTP_11, foreign),
+            ("http://localhost/", &["evil.example"], Version::HTTP_11, ok),
+            ("/", &["localhost", "localhost"], Version::HTTP_11, bad),
+            ("/", &["a b"], Version::HTTP_11, bad),
+            ("/", &[], Version::HTTP_11, bad),
+            ("/", &[], Version::HTTP_10, ok),
+        ] {
+            let mut request = Request::builder().uri(uri).version(version);
+            for host in named {
+                request = request.header(header::HOST, *host);
+            }
+            let request = request.body(Body::empty()).unwrap();
+            let found = check_host(&request, &hosts).err().map_or(ok, |(s, _)| s.as_u16());
+            assert_eq!(found, want, "{uri} {named:?}");
         }
     }
 }

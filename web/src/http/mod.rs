@@ -2,6 +2,8 @@
 
 pub(crate) mod api;
 pub(crate) mod cache;
+pub(crate) mod clients;
+pub(crate) mod connections;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod middleware;

@@ -42,6 +42,12 @@ pub(crate) fn no_uuid() -> Response {
     refuse(Asker::Program, StatusCode::BAD_REQUEST, "the id is not a UUID")
 }
 
+/// The answer to a client that holds all that one may.
+pub(crate) fn greedy(asker: Asker) -> Response {
+    let reason = "your last requests are still being answered; please wait a moment";
+    refuse(asker, StatusCode::TOO_MANY_REQUESTS, reason)
+}
+
 /// The answer when a bound on concurrency is reached.
 pub(crate) fn busy(asker: Asker) -> Response {
     let reason =

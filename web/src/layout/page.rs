@@ -90,6 +90,10 @@ pub(crate) enum Failure {
     Store(anyhow::Error),
     /// There is no such thing.
     NotFound(&'static str),
+    /// Too many search.
+    Busy,
+    /// The search was given up.
+    TooLong,
 }
 
 impl From<anyhow::Error> for Failure {
@@ -105,6 +109,15 @@ impl IntoResponse for Failure {
                 tracing::error!("cannot read what the page is made of: {error:#}");
                 let text = "The database behind this page did not answer. Please try again.";
                 notice(StatusCode::SERVICE_UNAVAILABLE, "Not available", text)
+            }
+            Self::Busy => {
+                let text = "Others, or you, are searching already. Please try again in a moment.";
+                notice(StatusCode::SERVICE_UNAVAILABLE, "One moment", text)
+            }
+            Self::TooLong => {
+                let text = "This search takes too long. With more fields, such as a date, it is \
+                            quick.";
+                notice(StatusCode::SERVICE_UNAVAILABLE, "Too much to search", text)
             }
             Self::NotFound(text) => notice(StatusCode::NOT_FOUND, "Nothing is known of it", text),
         }

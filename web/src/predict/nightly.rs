@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{self, Form, Path, State};
+use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Redirect, Response};
 use charts::numbers::thousands;
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Timelike, Utc};
 use events::{
     Answer, PREDICTION_RESULTS, PREDICTION_TASKS, PredictionRequest, parse_uuid, task_id, task_ids,
 };
@@ -19,6 +21,7 @@ use store::Query;
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::http::clients::Client;
 use crate::http::responses::{Asker, refuse};
 use crate::layout::page::Head::{Number, Text};
 use crate::layout::page::{self, Failure, page, table};
@@ -50,6 +53,7 @@ pub(crate) async fn form(State(app): State<Arc<App>>) -> Markup {
 /// POST `/flights/delays/predict/classify`.
 pub(crate) async fn ask(
     State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     form: Result<Form<FormInput>, FormRejection>,
 ) -> Response {
@@ -64,13 +68,21 @@ pub(crate) async fn ask(
         Err(errors) => return invalid(&app, asker, &typed, &errors, Asked::Overnight).await,
     };
     let day = now.date_naive();
-    match leave(&app, &request, day).await {
+    if !app.night.take(client, day) {
+        let reason = "you have asked as much as one may for a night; please ask tomorrow";
+        return tomorrow(now, refuse(asker, StatusCode::TOO_MANY_REQUESTS, reason));
+    }
+    let left = leave(&app, &request, day).await;
+    if !matches!(left, Ok(true)) {
+        app.night.give_back(client);
+    }
+    match left {
         Ok(true) if asker == Asker::Person => {
             Redirect::to(&format!("{}?id={}", results_path(day), request.uuid)).into_response()
         }
         Ok(false) => {
             let reason = "no more questions are taken today; please ask tomorrow";
-            refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
+            tomorrow(now, refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason))
         }
         Ok(true) => Json(json!({ "status": "OK", "id": request.uuid })).into_response(),
         Err(error) => {
@@ -79,6 +91,14 @@ pub(crate) async fn ask(
             refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
         }
     }
+}
+
+/// A refusal that holds until midnight.
+fn tomorrow(now: DateTime<Utc>, mut refusal: Response) -> Response {
+    const SECONDS_OF_DAY: u32 = 24 * 60 * 60;
+    let seconds = SECONDS_OF_DAY - now.num_seconds_from_midnight();
+    refusal.headers_mut().insert(RETRY_AFTER, seconds.into());
+    refusal
 }
 
 /// Keeps a request; whether there was room for it.

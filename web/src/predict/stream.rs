@@ -9,6 +9,7 @@ use std::future::{pending, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::HeaderName;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -22,14 +23,15 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::app::{App, stopped};
-use crate::http::responses::{Asker, busy, no_uuid};
+use crate::http::clients::{Client, Full};
+use crate::http::responses::{Asker, busy, greedy, no_uuid};
 use crate::predict::answers::{self, Found};
 use crate::predict::card;
 
 /// Longest life of a stream. An answer that takes longer means that no job is running.
 const STREAM_WAIT_MAX: Duration = Duration::from_secs(5 * 60);
 /// How often a waiting stream reads the store in case the message was missed: at the bound of
-/// 1,000 streams, 100 reads a second.
+/// 1,000 streams, 100 looks a second.
 const STORE_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Comments that keep proxies from closing a silent connection; the usual limit is 60 s.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -38,15 +40,21 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 ///
 /// One event, `answer` or, when the longest life is over, `late`; its data is the JSON of the
 /// polling route with the HTML of the result, `card`, added. Ends without one on shutdown.
-pub(crate) async fn events(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
+    Path(id): Path<String>,
+) -> Response {
     let Some(id) = events::parse_uuid(&id) else {
         return no_uuid();
     };
-    let Ok(permit) = Arc::clone(&app.streams).try_acquire_owned() else {
-        return busy(Asker::Program);
+    let share = match app.streams.take(Some(client)) {
+        Ok(share) => share,
+        Err(Full::Own) => return greedy(Asker::Program),
+        Err(Full::All) => return busy(Asker::Program),
     };
     let event = async move {
-        let _permit = permit;
+        let _share = share;
         tokio::select! {
             event = answer_event(&app, id) => Some(event),
             () = sleep(STREAM_WAIT_MAX) => {
