@@ -71,14 +71,9 @@ pub async fn run(
     let store = Store::embedded(&path)?;
     let broker = start_broker()?;
     let kafka = broker.bootstrap_servers();
-    say(&format!(
-        "Tarmac demo; everything it writes is under {}\n  \
-         broker: librdkafka's mock cluster at {kafka}, real protocol, keeps nothing\n  \
-         store:  {}\n  \
-         pages:  http://{address}",
-        root.display(),
-        store.describe(),
-    ));
+    say(&format!("Tarmac demo; everything it writes is under {}", root.display()));
+    say(&format!("  broker: librdkafka's mock cluster at {kafka}, real protocol, keeps nothing"));
+    say(&format!("  store:  {}\n  pages:  http://{address}", store.describe()));
     let (stop, stopped) = watch::channel(false);
     let properties = vec![("bootstrap.servers".to_owned(), kafka.clone())];
     let stream_args = Stream {
@@ -94,23 +89,18 @@ pub async fn run(
     let ended = end(stopped.clone());
     let streaming = run_stream(&opened.lake, &store, &stream_args, &properties, now, ended);
     let asking = async {
-        let (answer, took) = ask(&kafka, &store, now).await?;
-        show(&answer, took);
-        let Answer::Ok(_) = answer else { bail!("the demo's request was refused") };
+        visit(&kafka, &store, now).await?;
         if !args.once {
-            let url = page(address);
-            say(&format!("\nAsk your own: {url}\nCtrl-C ends the demo."));
+            say(&format!("\nAsk your own: {}\nCtrl-C ends the demo.", page(address)));
         }
         Ok(())
     };
-    let publishing = async {
-        tokio::select! {
-            published = run_publish(opened, &store, false) => published.map(|_| ()),
-            () = end(stopped.clone()) => Ok(()),
-        }
-    };
     let visiting = async {
-        tokio::try_join!(asking, publishing)?;
+        let visited = async { tokio::try_join!(asking, run_publish(opened, &store, false)) };
+        tokio::select! {
+            visited = visited => drop(visited?),
+            () = end(stopped.clone()) => {}
+        }
         if args.once {
             stop.send_replace(true);
         }
@@ -185,6 +175,14 @@ fn start_broker() -> Result<MockCluster<'static, DefaultProducerContext>> {
         broker.create_topic(topic, PARTITIONS, 1).with_context(|| topic.to_owned())?;
     }
     Ok(broker)
+}
+
+/// Asks one question, as a person would, and shows the answer.
+async fn visit(kafka: &str, store: &Store, now: fn() -> DateTime<Utc>) -> Result<()> {
+    let (answer, took) = ask(kafka, store, now).await?;
+    show(&answer, took);
+    let Answer::Ok(_) = answer else { bail!("the demo's request was refused") };
+    Ok(())
 }
 
 /// Sends one request through Kafka and waits for its answer in the store.

@@ -83,7 +83,7 @@
     });
     const state = await response.json();
     showErrors(state.errors || {});
-    say(failure, state.status === "ERROR" ? state.reason : "");
+    say(failure, response.ok || state.errors ? "" : state.detail);
     if (state.status === "OK") showWaiting(state.id);
   }
 

@@ -236,7 +236,10 @@ async fn what_kafka_does_not_acknowledge_is_not_accepted() {
     let server = start(NO_BROKER).await;
     let post = format!("POST {ASK}");
     let response = call(server.address, &post, GOOD).await;
-    check(&response, &["503 Service Unavailable", "\"status\":\"ERROR\"", "did not acknowledge"]);
+    check(&response, &["503 Service Unavailable", "application/problem+json", "retry-after: 5"]);
+    let problem = json_of(&response);
+    assert_eq!((&problem["status"], &problem["type"]), (&json!(503), &json!("about:blank")));
+    assert!(problem["detail"].as_str().unwrap().contains("did not acknowledge"), "{problem}");
     let page = call(server.address, &format!("{post}\nAccept: text/html\r\n"), GOOD).await;
     check(&page, &["503", "role=\"alert\">Your question could not be sent", "value=\"ua\""]);
 }
@@ -252,7 +255,7 @@ async fn people_are_redirected_or_get_the_form_again() {
     let response = call(server.address, &post, &bad).await;
     check(&response, &["422", "Origin must be", "is not a number", "&lt;script&gt;", "\"IAH\""]);
     let response = json_of(&call(server.address, &format!("POST {ASK}"), &bad).await);
-    assert_eq!(response["status"], "INVALID");
+    assert_eq!(response["status"], 422);
     assert_eq!(response["errors"].as_object().unwrap().len(), 2);
 }
 
@@ -267,7 +270,13 @@ async fn what_is_not_right_is_refused() {
         (format!("{post}\nSec-Fetch-Site: cross-site\r\n"), GOOD, "403 Forbidden"),
         (format!("{post}\nSec-Fetch-Site: same-site\r\n"), GOOD, "403 Forbidden"),
         (post.clone(), &large, "413 Payload Too Large"),
-        (post, "DepDelay=1&DepDelay=2", "\"status\":\"ERROR\""),
+        (post, "DepDelay=1&DepDelay=2", "application/problem+json"),
+        ("GET /nothing\nAccept: application/json\r\n".into(), "", "application/problem+json"),
+        ("GET /airline/QQ\nAccept: application/json\r\n".into(), "", "\"status\":404"),
+        ("GET /airline/QQ\nAccept: text/html\r\n".into(), "", "text/html"),
+        ("PUT /airlines\nAccept: application/json\r\n".into(), "", "\"status\":405"),
+        ("PUT /airlines\nAccept: application/json\r\n".into(), "", "allow: GET,HEAD"),
+        ("GET /flights/search?page=1&page=2\nAccept: text/json\r\n".into(), "", "\"status\":400"),
         (format!("GET {ASK}/response/42"), "", "400 Bad Request"),
         (format!("GET {ASK}/response/42/events"), "", "400 Bad Request"),
         (format!("GET {form}?id=42"), "", "400 Bad Request"),
@@ -350,7 +359,8 @@ async fn what_others_wrote_is_shown_as_text_and_what_is_typed_is_only_looked_for
     let wrong = call(server.address, "DELETE /airlines", "").await;
     check(&wrong, &["405 Method Not Allowed", "allow: GET,HEAD", "text/html"]);
     check(&call(server.address, "GET /readyz", "").await, &["503", "Kafka does not answer"]);
-    check(&call(server.address, "GET /metrics", "").await, &["tarmac_web_requests_total"]);
+    let by_route = "requests_total{method=\"GET\",route=\"/airline/{carrier}\",status=\"404\"}";
+    check(&call(server.address, "GET /metrics", "").await, &[by_route]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -428,7 +438,7 @@ async fn who_asks_too_much_is_told_so_in_their_own_way_and_watchers_are_not() {
     let (person, program) =
         tokio::join!(refused("GET /airlines\nAccept: text/html\r\n"), refused(&program));
     check(&person, &["429 Too Many Requests", "text/html"]);
-    check(&program, &["429", "\"status\":\"ERROR\"", "please wait"]);
+    check(&program, &["429", "application/problem+json", "please wait"]);
     check(&call(server.address, "GET /healthz", "").await, &["200 OK"]);
 }
 

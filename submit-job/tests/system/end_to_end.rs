@@ -201,7 +201,12 @@ fn topics_exist(brokers: &str) -> bool {
 #[test]
 fn the_demo_answers_with_nothing_else_running() {
     let directory = tempfile::tempdir().unwrap();
-    for what in ["trained in", "nothing changed: using model"] {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut demo = submit_job(directory.path());
+    fails(demo.args(["demo", "--listen", &address]), &format!("cannot listen on {address}"));
+    assert!(!directory.path().join("flights").exists(), "it is said before anything is done");
+    for what in ["trained in", "11 of them had not changed"] {
         let output = submit_job(directory.path())
             .args(["demo", "--once", "--listen", "127.0.0.1:0"])
             .output()

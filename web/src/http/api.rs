@@ -137,13 +137,13 @@ fn parameter(name: &str, place: &str, is: Is) -> Value {
     json!({ "name": name, "in": place, "required": place == "path", "schema": schema })
 }
 
-/// Responses by status; errors are pages, except those of a route that answers with JSON.
+/// Responses by status; errors are pages, or problems (RFC 9457) for who asks for JSON.
 fn responses(kind: Kind, statuses: &[u16]) -> Map<String, Value> {
     let any = [400, 405, 414, 429];
     let response = |status: &u16| {
         let kinds: Vec<&str> = match status {
             200 => vec![kind.media_type()],
-            _ => vec!["text/html", "application/json", "text/plain"],
+            _ => vec!["text/html", "application/problem+json", "text/plain"],
         };
         let content = kinds.into_iter().map(|kind| (kind.to_owned(), json!({})));
         let description = axum::http::StatusCode::from_u16(*status)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use axum::http::{Method, StatusCode};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 /// Bounds of durations, in seconds.
@@ -19,8 +20,9 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Result<Self> {
         let registry = Registry::new_custom(Some("tarmac_web".into()), None)?;
-        let requests = Opts::new("requests_total", "Requests that were answered, by status.");
-        let requests = IntCounterVec::new(requests, &["status"])?;
+        let help = "Requests that were answered, by route, method and status.";
+        let requests = Opts::new("requests_total", help);
+        let requests = IntCounterVec::new(requests, &["route", "method", "status"])?;
         let help = "Time until a response began; event streams wait after that.";
         let seconds = HistogramOpts::new("request_seconds", help).buckets(SECONDS.to_vec());
         let seconds = Histogram::with_opts(seconds)?;
@@ -31,8 +33,17 @@ impl Metrics {
         Ok(Self { registry, requests, seconds, streams })
     }
 
-    pub(crate) fn answered(&self, status: u16, took: Duration) {
-        self.requests.with_label_values(&[status.to_string()]).inc();
+    pub(crate) fn answered(
+        &self,
+        route: &str,
+        method: &Method,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        // a client may make up methods
+        let is_known = [Method::GET, Method::HEAD, Method::POST].contains(method);
+        let method = if is_known { method.as_str() } else { "other" };
+        self.requests.with_label_values(&[route, method, status.as_str()]).inc();
         self.seconds.observe(took.as_secs_f64());
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
@@ -14,8 +14,8 @@ use axum::response::Response;
 
 use crate::app::App;
 use crate::http::clients::{Client, Full};
-use crate::http::responses::{Asker, busy, greedy, refuse};
-use crate::layout::page;
+use crate::http::responses::{Asker, busy, greedy, problem, refuse, wants_json};
+use crate::layout::page::{self, Said};
 
 /// How long a handler may take until its response begins; Kafka and the store give up sooner. The
 /// body of an event stream has a bound of its own.
@@ -48,8 +48,12 @@ pub(crate) async fn limit(
     let started = Instant::now();
     let client = Client::of(peer.ip(), request.headers(), &app.proxies);
     request.extensions_mut().insert(client);
+    // what has no route has no label of its own: there is no end of addresses
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let method = request.method().clone();
     let response = answer(&app, client, request, next).await;
-    app.metrics.answered(response.status().as_u16(), started.elapsed());
+    app.metrics.answered(route, &method, response.status(), started.elapsed());
     response
 }
 
@@ -125,8 +129,9 @@ fn check_host(request: &Request, hosts: &[String]) -> Result<(), (StatusCode, &'
 }
 
 /// Adds the security headers, keeps everything out of caches that does not ask to be kept, and puts
-/// what the router says of a request that it cannot read into a page.
+/// what the router says of a request that it cannot read into a page, or errors into JSON.
 pub(crate) async fn secure(request: Request, next: Next) -> Response {
+    let wants_json = wants_json(request.headers());
     let mut response = next.run(request).await;
     let status = response.status();
     let is_page = response
@@ -135,7 +140,18 @@ pub(crate) async fn secure(request: Request, next: Next) -> Response {
         .is_some_and(|kind| !kind.as_bytes().starts_with(b"text/plain"));
     if status.is_client_error() && !is_page {
         let text = "The request is not one that this address takes.";
+        let allowed = response.headers_mut().remove(header::ALLOW);
         response = page::notice(status, "This did not work", text);
+        response.headers_mut().extend(allowed.map(|methods| (header::ALLOW, methods)));
+    }
+    let said = response.extensions_mut().remove::<Said>();
+    if let (Some(Said(text)), true) = (said, wants_json) {
+        let page = response;
+        response = problem(status, &text, None);
+        for name in [header::ALLOW, header::RETRY_AFTER] {
+            let kept = page.headers().get(&name).cloned();
+            response.headers_mut().extend(kept.map(|value| (name, value)));
+        }
     }
     let headers = response.headers_mut();
     for (name, value) in [

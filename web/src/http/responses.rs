@@ -1,8 +1,8 @@
 //! Responses that several routes give, as a page or as JSON, by who asks.
 
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Json, Response};
-use serde_json::json;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
 
 use crate::layout::page;
 
@@ -22,12 +22,34 @@ impl Asker {
     }
 }
 
+/// How programs that ask for JSON are told of an error.
+const PROBLEM: &str = "application/problem+json";
+
+/// Whether who asks names JSON; programs that take anything get pages where there are pages.
+pub(crate) fn wants_json(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("json"))
+}
+
+/// An error as RFC 9457 has it; `errors` are those of single fields.
+pub(crate) fn problem(status: StatusCode, detail: &str, errors: Option<Value>) -> Response {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let mut problem = json!({
+        "type": "about:blank",
+        "title": title,
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    if let Some(errors) = errors {
+        problem["errors"] = errors;
+    }
+    (status, [(header::CONTENT_TYPE, PROBLEM)], problem.to_string()).into_response()
+}
+
 pub(crate) fn refuse(asker: Asker, status: StatusCode, reason: &str) -> Response {
     match asker {
         Asker::Person => page::notice(status, "This did not work", &format!("Sorry: {reason}.")),
-        Asker::Program => {
-            (status, Json(json!({ "status": "ERROR", "reason": reason }))).into_response()
-        }
+        Asker::Program => problem(status, reason, None),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What all pages share: the frame around them, notices, tables that scroll, links to entities, and
 //! how numbers read.
 
+use axum::Extension;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
@@ -80,8 +81,14 @@ pub(crate) fn notice(status: StatusCode, title: &str, text: &str) -> Response {
             p { a.button href=(paths::FORM) { "Ask about a flight" } }
         }
     };
-    (status, frame(title, html! {}, main)).into_response()
+    // for who wants no page
+    let said = Extension(Said(text.to_owned()));
+    (status, said, frame(title, html! {}, main)).into_response()
 }
+
+/// What a notice says, for programs.
+#[derive(Debug, Clone)]
+pub(crate) struct Said(pub(crate) String);
 
 /// Why a page cannot be shown; becomes a notice.
 #[derive(Debug)]

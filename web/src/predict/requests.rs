@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::http::cache;
 use crate::http::middleware;
-use crate::http::responses::{Asker, no_uuid, refuse};
+use crate::http::responses::{Asker, no_uuid, problem, refuse};
 use crate::layout::page;
 use crate::paths;
 use crate::predict::answers::{self, Found};
@@ -159,9 +159,7 @@ pub(crate) async fn invalid(
     let status = StatusCode::UNPROCESSABLE_ENTITY;
     match asker {
         Asker::Person => form_again(app, status, typed, errors, "", asked).await,
-        Asker::Program => {
-            (status, Json(json!({ "status": "INVALID", "errors": errors }))).into_response()
-        }
+        Asker::Program => problem(status, "some fields cannot be understood", Some(json!(errors))),
     }
 }
 
