@@ -166,13 +166,6 @@ impl Cli {
         let is_remote = matches!(self.session.master, Some(Master::Cluster(_)));
         let has_connection = is_of_cluster || has_session && is_remote;
         let has_mongo = is_set("mongo") || is_set("mongo_file");
-        let has_data = match &self.command {
-            Some(Command::Administration(Administration::Dlq(dlq))) => {
-                dlq.has_store() && !has_mongo
-            }
-            Some(Command::Service(Stream(StreamArgs::Instead(_)) | Service::Web(_))) => !has_mongo,
-            _ => !is_of_cluster,
-        };
         let is_offsets = matches!(service, Some(Stream(StreamArgs::Instead(_))));
         let no_command = "this command does not use it";
         let no_cluster = "the job runs in this process; --master names a cluster";
@@ -186,7 +179,7 @@ impl Cli {
             },
         );
         let uses = [
-            ("data", has_data, if has_mongo { "MongoDB keeps all it needs" } else { no_command }),
+            ("data", !is_of_cluster, no_command),
             ("master", has_session || self.resume.is_some(), no_command),
             ("conf", has_session, no_command),
             ("properties_file", has_session, no_command),
@@ -296,16 +289,12 @@ mod tests {
             (&format!("train {on_cluster} --codes-memory 9"), "--codes-memory"),
             ("publish --database x", "--database"),
             ("publish --mongo mongodb://h --database x", ""),
-            ("web --kafka h:1 --data x", ""),
-            ("web --kafka h:1 --mongo-file f --data x", "--data"),
-            ("stream --kafka h:1 --mongo-file f --data x", ""),
+            // the data root is that of an installation, and scripts name it to all that is not of a
+            // cluster
+            ("web --kafka h:1 --mongo-file f --data x", ""),
             ("stream --kafka h:1 --response-topic x", ""),
             ("stream offsets show --kafka h:1 --response-topic x", "--response-topic"),
-            ("stream offsets show --kafka h:1 --data x", ""),
-            ("stream offsets show --kafka h:1 --mongo mongodb://h --data x", "--data"),
-            ("dlq list --kafka h:1 --data x", "--data"),
-            ("dlq show --kafka h:1 --data x", "--data"),
-            ("dlq replay --kafka h:1 --data x", ""),
+            ("dlq list --kafka h:1 --data x", ""),
             ("executor --task-port 9 --heartbeat-seconds 2", ""),
             (&format!("executor --task-port 9 {tls}"), "--task-port"),
             (&format!("executor --heartbeat-seconds 2 {tls}"), "--heartbeat-seconds"),

@@ -62,11 +62,6 @@ impl Dlq {
         &self.which().kafka
     }
 
-    /// Whether it asks a store.
-    pub fn has_store(&self) -> bool {
-        matches!(self.action, Action::Replay { .. })
-    }
-
     fn which(&self) -> &Which {
         match &self.action {
             Action::List(which) | Action::Show(which) | Action::Replay { which, .. } => which,
