@@ -2,19 +2,25 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use rusqlite::types::Value as SqlValue;
-use rusqlite::{Connection, InterruptHandle, Transaction, TransactionBehavior, params_from_iter};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params_from_iter};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::{Lease, OnConflict, Order, Query, WRITTEN_AT, WriteError, document_id};
 
-/// How long a writer waits for another process that writes the same file.
-const BUSY_WAIT: Duration = Duration::from_secs(10);
+/// How long a writer waits for another one of the same file. An index over some millions of
+/// documents takes as long as half of it.
+const BUSY_WAIT: Duration = Duration::from_secs(30);
+
+/// Pause between two indexes. A writer that waits looks every 100 ms whether it may, and is served
+/// in no order.
+const PAUSE_FOR_OTHERS: Duration = Duration::from_millis(250);
 
 /// The time, as SQLite says it: milliseconds since 1970.
 const NOW_MS: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
@@ -24,6 +30,9 @@ const DELETED_AT_ONCE: usize = 5_000;
 
 /// Reads at the same time; more wait. Each has a connection and its cache.
 const READERS_MAX: usize = 16;
+
+/// Steps of SQLite's machine between two questions whether somebody still waits: some microseconds.
+const STEPS_UNTIL_ASKED: i32 = 1_000;
 
 /// Pages of the write-ahead log that are moved to the file together while a collection is made:
 /// 64 MiB of 4 KiB each. Moved more often, a page that is filled further is written each time.
@@ -46,16 +55,23 @@ pub struct Embedded {
 
 #[derive(Debug)]
 struct Readers {
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Reader>>,
     free: Arc<Semaphore>,
 }
 
-/// Ends what a connection is reading when it is dropped: with it the reader is gone.
-struct Interrupt(InterruptHandle);
+/// A connection that reads as long as somebody waits.
+#[derive(Debug)]
+struct Reader {
+    connection: Connection,
+    is_left: Arc<AtomicBool>,
+}
 
-impl Drop for Interrupt {
+/// Says that nobody waits any more when it is dropped: with it the caller is gone.
+struct Leave(Arc<AtomicBool>);
+
+impl Drop for Leave {
     fn drop(&mut self) {
-        self.0.interrupt();
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -221,23 +237,32 @@ impl Embedded {
         Ok(replaced.await?)
     }
 
-    /// Makes indexes, each in a transaction of its own: other writers wait for one at a time.
+    /// Makes indexes, each in a transaction of its own, with a pause in which others write.
     pub(crate) async fn index(&self, collection: &str, indexes: &[&[&str]]) -> Result<()> {
         for fields in indexes {
             let columns: Vec<String> = fields.iter().map(|field| column(field)).collect();
-            let create = format!(
-                "CREATE INDEX IF NOT EXISTS \"{collection}_by_{}\" ON \"{collection}\" ({})",
-                fields.join("_"),
-                columns.join(", ")
-            );
-            let create = move |connection: &mut Connection| connection.execute_batch(&create);
+            let (fields, columns) = (fields.join("_"), columns.join(", "));
+            let collection = collection.to_owned();
+            let create = move |connection: &mut Connection| {
+                // an index keeps its name when its table gets another, so no two have one
+                let nonce = "SELECT lower(hex(randomblob(8)))";
+                let nonce: String = connection.query_row(nonce, [], |row| row.get(0))?;
+                connection.execute_batch(&format!(
+                    "CREATE INDEX \"{collection}_{nonce}_by_{fields}\" \
+                     ON \"{collection}\" ({columns})"
+                ))
+            };
             self.run(&self.maker, create).await?;
+            tokio::time::sleep(PAUSE_FOR_OTHERS).await;
         }
-        // by how many rows the values of an index have, the best one of several is taken
+        Ok(())
+    }
+
+    /// Looks at how many rows the values of indexes have, so that the best one of several is taken.
+    pub(crate) async fn analyze(&self, collection: &str) -> Result<()> {
         let analyze = format!("PRAGMA analysis_limit = {ROWS_ANALYZED}; ANALYZE \"{collection}\"");
         let analyze = move |connection: &mut Connection| connection.execute_batch(&analyze);
-        self.run(&self.maker, analyze).await?;
-        Ok(())
+        Ok(self.run(&self.maker, analyze).await?)
     }
 
     pub(crate) async fn keep_for(&self, collection: &str, age: Option<Duration>) -> Result<()> {
@@ -279,20 +304,25 @@ impl Embedded {
         let permit = Arc::clone(&self.readers.free).acquire_owned().await?;
         let idle = self.readers.idle.lock().pop();
         let path = self.path.clone();
-        let connection = match idle {
-            Some(connection) => connection,
+        let reader = match idle {
+            Some(reader) => reader,
             None => tokio::task::spawn_blocking(move || open_reader(&path)).await??,
         };
-        let interrupt = Interrupt(connection.get_interrupt_handle());
+        reader.is_left.store(false, Ordering::Relaxed);
+        let leave = Leave(Arc::clone(&reader.is_left));
         let reading = tokio::task::spawn_blocking(move || {
-            let read = work(&connection);
+            let read = work(&reader.connection);
             // not before: a caller that has gone takes nothing back
             drop(permit);
-            (connection, read)
+            (reader, read)
         });
-        let (connection, read) = reading.await?;
-        drop(interrupt);
-        self.readers.idle.lock().push(connection);
+        let (reader, read) = reading.await?;
+        drop(leave);
+        let mut idle = self.readers.idle.lock();
+        if idle.len() < READERS_MAX {
+            idle.push(reader);
+        }
+        drop(idle);
         match read {
             Err(error) if error.to_string().starts_with("no such table") => Ok(T::default()),
             read => read.with_context(|| self.path.display().to_string()),
@@ -334,10 +364,14 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+fn open_reader(path: &Path) -> rusqlite::Result<Reader> {
     let connection = connect(path)?;
     connection.pragma_update(None, "query_only", true)?;
-    Ok(connection)
+    let is_left = Arc::new(AtomicBool::new(false));
+    // asked again and again, also by what has not begun when the caller leaves
+    let looked_at = Arc::clone(&is_left);
+    connection.progress_handler(STEPS_UNTIL_ASKED, Some(move || looked_at.load(Ordering::Relaxed)));
+    Ok(Reader { connection, is_left })
 }
 
 /// Rows to be inserted into the table of a collection.

@@ -73,6 +73,9 @@ pub struct Query {
     pub skip: u32,
     /// Documents to return, or to count, at most.
     pub limit: u32,
+    /// How long MongoDB may look; half a minute when nothing is said. SQLite stops as soon as
+    /// nobody waits any more.
+    pub patience: Option<Duration>,
 }
 
 /// The order of a field's values.
@@ -328,8 +331,9 @@ impl Replacement<'_> {
     pub async fn finish(self, indexes: &[&[&str]]) -> Result<u64> {
         let Self { store, collection, next, n_documents } = self;
         indexes.iter().copied().flatten().try_for_each(|field| check_name(field))?;
-        if let Store::Mongo(mongo) = store {
-            mongo.index(&next, indexes).await?;
+        match store {
+            Store::Mongo(mongo) => mongo.index(&next, indexes).await?,
+            Store::Embedded(embedded) => embedded.index(&next, indexes).await?,
         }
         let all = Query { limit: u32::MAX, ..Query::default() };
         let found = store.count(&next, &all).await?;
@@ -338,8 +342,8 @@ impl Replacement<'_> {
             Store::Mongo(mongo) => mongo.put_in_place(&next, collection).await?,
             Store::Embedded(embedded) => {
                 embedded.put_in_place(&next, collection).await?;
-                // an index keeps its name when its table gets another, so not before
-                embedded.index(collection, indexes).await?;
+                // what is known of a table is forgotten when it gets another name, so not before
+                embedded.analyze(collection).await?;
             }
         }
         Ok(n_documents)

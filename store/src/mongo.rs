@@ -310,7 +310,7 @@ impl Mongo {
         let documents = self.documents(collection);
         let found = documents.find(filter(query)?).sort(sort);
         let found = found.skip(u64::from(query.skip)).limit(i64::from(query.limit));
-        let found = found.max_time(READ_WAIT);
+        let found = found.max_time(query.patience.unwrap_or(READ_WAIT));
         self.read(collection, found).await
     }
 
@@ -343,7 +343,7 @@ impl Mongo {
         }
         let documents = self.documents(collection);
         let counting = documents.count_documents(filter(query)?).limit(u64::from(query.limit));
-        let counting = counting.max_time(READ_WAIT);
+        let counting = counting.max_time(query.patience.unwrap_or(READ_WAIT));
         let what = || format!("counting {collection} in MongoDB at {}", self.hosts);
         Ok(counting.await.map_err(|error| fault(what(), &error))?)
     }

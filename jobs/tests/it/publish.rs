@@ -32,6 +32,10 @@ async fn a_collection_is_made_again_when_flights_or_documents_have_changed() {
     assert_eq!(new(&publish(false).await), [events::AIRPORTS, events::MODELS]);
     assert!(store.get(events::AIRPORTS, "somebody else's").await.unwrap().is_none());
     assert_eq!(new(&publish(true).await).len(), first.len());
+    // one that was being made when its process ended
+    let begun = json!({ "_id": events::ROUTES, "MadeFrom": "", "Documents": 0 });
+    store.upsert(events::PUBLICATIONS, &[begun]).await.unwrap();
+    assert_eq!(new(&publish(false).await), [events::ROUTES, events::MODELS]);
     ingest_all(&lake, &[fixture("bts_new.csv")], "second").await;
     assert_eq!(new(&publish(false).await).len(), first.len(), "the files are others");
 }
