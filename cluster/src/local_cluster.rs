@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use clap::Args;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -203,9 +205,7 @@ impl Program {
 pub fn end_with_parent() {
     std::thread::spawn(|| {
         _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        _ = std::process::Command::new("kill")
-            .args(["-TERM", &std::process::id().to_string()])
-            .status();
+        _ = signal::raise(Signal::SIGTERM);
     });
 }
 
@@ -224,7 +224,7 @@ async fn wait_until_ready(address: &str, tls: &Tls, n_cores: usize) -> Result<()
 
 async fn end(name: &str, child: &mut Child) {
     let Some(pid) = child.id() else { return };
-    let sent = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await;
+    let sent = signal::kill(Pid::from_raw(pid as i32), Signal::SIGTERM);
     if sent.is_err() || tokio::time::timeout(END_PATIENCE, child.wait()).await.is_err() {
         tracing::warn!(name, pid, "is killed");
         _ = child.kill().await;
