@@ -25,6 +25,11 @@ pub fn signed(change: f64, n_decimals: usize) -> String {
     format!("{sign}{size}")
 }
 
+/// How many things there are: `1 flight`, `1,234 flights`.
+pub fn counted(n: u64, thing: &str) -> String {
+    format!("{} {thing}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
 /// A count with its thousands set apart.
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();

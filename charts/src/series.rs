@@ -9,11 +9,17 @@ use plotters::prelude::*;
 use crate::svg::{Area, FIRST, SECOND, WIDTH, style, svg};
 use crate::table::table;
 
-const HEIGHT: u32 = 250;
-/// Width of a letter, about.
-const LETTER: usize = 9;
+const HEIGHT: u32 = 270;
+/// Size of the text of labels: on a phone, where a drawing is 286 px wide, it is 12 px.
+const TEXT: f64 = 17.0;
+/// Width of a letter of that size, about.
+const LETTER: usize = 10;
+/// Height of the labels below, with what marks their places.
+const BELOW: u32 = 34;
 /// Height of a row of a chart of rows.
-const ROW: u32 = 26;
+const ROW: u32 = 30;
+/// A dash of the second line, and the gap after it.
+const DASH: (i32, i32) = (7, 5);
 
 /// What is drawn: for each of `names`, in order, a value in each of the series.
 pub struct Chart<'a> {
@@ -21,13 +27,13 @@ pub struct Chart<'a> {
     pub title: &'a str,
     /// What there is to see, a sentence.
     pub description: &'a str,
-    /// What the names are, along the horizontal axis.
+    /// What the names are.
     pub x_title: &'a str,
     /// What the values are, with their unit.
     pub y_title: &'a str,
     /// The names.
     pub names: Vec<String>,
-    /// Name and values of each series, two at most.
+    /// Name and values of each series, two at most. What is not known is NaN, and not drawn.
     pub series: Vec<(&'a str, Vec<f64>)>,
     /// How a value reads, along the axis and in the table.
     pub value: fn(f64) -> String,
@@ -39,24 +45,35 @@ impl Chart<'_> {
         let values = &self.series.first().context("a chart needs a series")?.1;
         let top = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         self.draw(0.0..top * 1.05, |chart| {
+            let known = values.iter().enumerate().filter(|(_, value)| value.is_finite());
             let bar = |(i, value): (usize, &f64)| {
                 let corners = [(i as f64 - 0.4, 0.0), (i as f64 + 0.4, *value)];
                 Rectangle::new(corners, FIRST.filled())
             };
-            chart.draw_series(values.iter().enumerate().map(bar))?;
+            chart.draw_series(known.map(bar))?;
             Ok(())
         })
     }
 
-    /// A line for each series.
+    /// A line for each series, the second one dashed; they end where a value is not known.
     pub fn lines(&self) -> Result<Markup> {
         let all = || self.series.iter().flat_map(|(_, values)| values).copied();
         let (bottom, top) = (all().fold(0.0, f64::min), all().fold(1.0, f64::max));
         let room = (top - bottom) * 0.05;
         self.draw(bottom - room..top + room, |chart| {
-            for ((_, values), paint) in self.series.iter().zip([FIRST, SECOND]) {
-                let points = values.iter().enumerate().map(|(i, value)| (i as f64, *value));
-                chart.draw_series(LineSeries::new(points, paint.stroke_width(2)))?;
+            for (n, (_, values)) in self.series.iter().enumerate() {
+                let points: Vec<_> =
+                    values.iter().enumerate().map(|(i, value)| (i as f64, *value)).collect();
+                for line in points.split(|(_, value)| !value.is_finite()) {
+                    let line = line.iter().copied();
+                    if n == 0 {
+                        chart.draw_series(LineSeries::new(line, FIRST.stroke_width(2)))?;
+                    } else {
+                        let (dash, gap) = DASH;
+                        let paint = SECOND.stroke_width(2);
+                        chart.draw_series(DashedLineSeries::new(line, dash, gap, paint))?;
+                    }
+                }
             }
             Ok(())
         })
@@ -68,20 +85,20 @@ impl Chart<'_> {
         let top = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         let (name, number) = (|y: &f64| self.name(*y), |x: &f64| (self.value)(*x));
         let longest = self.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-        let height = ROW * self.names.len() as u32 + 56;
+        let height = ROW * self.names.len() as u32 + BELOW + 16;
         let drawn = svg(self.title, self.description, height, |area| {
             let y = self.names.len() as f64 - 0.5..-0.5;
             let mut chart = ChartBuilder::on(area)
                 .margin(8)
-                .margin_right(20)
-                .x_label_area_size(42)
+                .margin_right((LETTER * self.longest(&[top]) / 2) as u32)
+                .x_label_area_size(BELOW)
                 .y_label_area_size(16 + (LETTER * longest) as u32)
                 .build_cartesian_2d(0.0..top * 1.05, y)?;
             let mut mesh = chart.configure_mesh();
-            style(&mut mesh);
-            mesh.disable_y_mesh().x_labels(4).y_labels(self.names.len() + 1);
+            style(&mut mesh, TEXT);
+            mesh.disable_y_mesh().x_labels(3).y_labels(self.names.len() + 1);
             mesh.x_label_formatter(&number);
-            mesh.y_label_formatter(&name).x_desc(self.y_title).draw()?;
+            mesh.y_label_formatter(&name).draw()?;
             drop(mesh);
             let bar = |(i, value): (usize, &f64)| {
                 let corners = [(0.0, i as f64 - 0.35), (*value, i as f64 + 0.35)];
@@ -90,7 +107,13 @@ impl Chart<'_> {
             chart.draw_series(values.iter().enumerate().map(bar))?;
             Ok(())
         })?;
-        Ok(self.figure(&drawn))
+        Ok(self.figure(&drawn, self.x_title, self.y_title))
+    }
+
+    /// Letters of the longest of some values.
+    fn longest(&self, values: &[f64]) -> usize {
+        let letters = |value: &f64| (self.value)(*value).chars().count();
+        values.iter().map(letters).max().unwrap_or(0)
     }
 
     fn draw(
@@ -100,25 +123,28 @@ impl Chart<'_> {
     ) -> Result<Markup> {
         let (name, number) = (|x: &f64| self.name(*x), |y: &f64| (self.value)(*y));
         let longest = self.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let left = 14 + LETTER * self.longest(&[y.start, (y.start + y.end) / 2.0, y.end]);
+        // the last name stands half beyond the last place
+        let right = 12.max(LETTER * longest / 2);
         // more names would run into each other
-        let n_names = (WIDTH as usize - 90) / (LETTER * (longest + 2));
+        let n_names = (WIDTH as usize - left - right) / (LETTER * (longest + 2)).max(1);
         let drawn = svg(self.title, self.description, HEIGHT, |area: &Area<'_>| {
             let x = -0.5..self.names.len() as f64 - 0.5;
             let mut chart = ChartBuilder::on(area)
                 .margin(8)
-                .margin_right(20)
-                .x_label_area_size(42)
-                .y_label_area_size(72)
+                .margin_right(right as u32)
+                .x_label_area_size(BELOW)
+                .y_label_area_size(left as u32)
                 .build_cartesian_2d(x, y)?;
             let mut mesh = chart.configure_mesh();
-            style(&mut mesh);
+            style(&mut mesh, TEXT);
             mesh.disable_x_mesh().x_labels(n_names.max(2)).y_labels(5);
             mesh.y_label_formatter(&number);
-            mesh.x_label_formatter(&name).x_desc(self.x_title).y_desc(self.y_title).draw()?;
+            mesh.x_label_formatter(&name).draw()?;
             drop(mesh);
             draw(&mut chart)
         })?;
-        Ok(self.figure(&drawn))
+        Ok(self.figure(&drawn, self.y_title, self.x_title))
     }
 
     /// The name at a place of the axis; none between two.
@@ -128,8 +154,9 @@ impl Chart<'_> {
         name.cloned().unwrap_or_default()
     }
 
-    /// The drawing with its heading, its key, and its numbers.
-    fn figure(&self, drawn: &Markup) -> Markup {
+    /// The drawing with its heading, its key, what stands `above` and `below` its axes, and its
+    /// numbers.
+    fn figure(&self, drawn: &Markup, above: &str, below: &str) -> Markup {
         let Self { title, description, x_title, names, series, value, .. } = self;
         let headers: Vec<&str> =
             std::iter::once(*x_title).chain(series.iter().map(|(name, _)| *name)).collect();
@@ -145,7 +172,9 @@ impl Chart<'_> {
                         li class={ "s" (i) } { (name) }
                     } }
                 }
+                p.axis { (above) }
                 (drawn)
+                p.axis.below { (below) }
                 details {
                     summary { "The numbers" }
                     (table(&format!("The numbers: {title}"), "", &headers, rows))
@@ -198,6 +227,18 @@ mod tests {
         let series = vec![("departure", vec![1.0, -2.0, 3.0]), ("arrival", vec![0.0, 0.0, 9.0])];
         let figure = example(&["a", "b", "c"], series).lines().unwrap().into_string();
         check(&figure, &["class=\"s0\">departure", "class=\"s1\">arrival", "<polyline"]);
+    }
+
+    #[test]
+    fn the_second_line_is_dashed_and_lines_end_where_nothing_is_known() {
+        let (first, second) = (vec![1.0, 2.0, f64::NAN, 3.0, 4.0], vec![1.0; 5]);
+        let figure = example(&["a", "b", "c", "d", "e"], vec![("x", first), ("y", second)]);
+        let figure = figure.lines().unwrap().into_string();
+        let first = figure.matches("stroke=\"var(--first, #3a86c0)\"").count();
+        let second = figure.matches("stroke=\"var(--second, #808b96)\"").count();
+        assert!(first == 2 && second > 5, "{first} {second} {figure}");
+        assert!(!figure.contains("NaN"), "{figure}");
+        assert!(figure.contains("<p class=\"axis\">flights</p>"), "{figure}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Width of a drawing in its own units: at 360 px of screen, text of 13 units is 12 px.
+/// Width of a drawing in its own units.
 pub const WIDTH: u32 = 400;
 /// Size of text.
 pub const TEXT: f64 = 13.0;
@@ -88,11 +88,14 @@ pub fn axis(area: &Area<'_>, x: i32, y: (i32, i32)) -> Result<()> {
     Ok(area.draw(&PathElement::new([(x, y.0), (x, y.1)], INK.mix(0.6)))?)
 }
 
-/// Gives the axes of a chart the colours and the type of the page.
-pub fn style(mesh: &mut MeshStyle<'_, '_, RangedCoordf64, RangedCoordf64, SVGBackend<'_>>) {
+/// Gives the axes of a chart the colours of the page, and their labels a size.
+pub fn style(
+    mesh: &mut MeshStyle<'_, '_, RangedCoordf64, RangedCoordf64, SVGBackend<'_>>,
+    size: f64,
+) {
     mesh.light_line_style(TRANSPARENT)
         .bold_line_style(INK.mix(0.14))
         .axis_style(INK.mix(0.6))
-        .label_style(text_style(TEXT))
-        .axis_desc_style(text_style(TEXT));
+        .label_style(text_style(size))
+        .axis_desc_style(text_style(size));
 }

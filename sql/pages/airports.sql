@@ -2,8 +2,8 @@
 -- makes: airports
 -- grain: one row per airport that is flown from or to
 --
--- Delays are those of departures from and of arrivals at the airport; see airlines.sql for what is
--- on time.
+-- Flights are those from and to the airport. Delays at departure are those of departures from it;
+-- see airlines.sql for what is on time.
 WITH visits AS (
   SELECT
     origin AS airport,
@@ -11,7 +11,7 @@ WITH visits AS (
     0 AS arrivals,
     cancelled,
     dep_delay_minutes,
-    CAST(NULL AS DOUBLE) AS arr_delay_minutes
+    arr_delay_minutes
   FROM flights
   UNION ALL
   SELECT

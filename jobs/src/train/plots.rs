@@ -32,7 +32,7 @@ pub fn calibration(evaluation: &Evaluation) -> Result<Markup> {
             .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
         let whole_percent = |share: &f64| format!("{:.0}%", share * 100.0);
         let mut mesh = chart.configure_mesh();
-        style(&mut mesh);
+        style(&mut mesh, TEXT);
         mesh.x_labels(6)
             .y_labels(6)
             .x_desc("mean confidence")
