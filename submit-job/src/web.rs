@@ -1,8 +1,9 @@
 //! `submit-job web`: serves the pages.
 
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
 use clap::Args;
 use cluster::settings::Setting;
@@ -33,12 +34,11 @@ pub struct Web {
     pub requests_per_second: u32,
     /// Proxy whose X-Forwarded-For says who asks: an address, or a network such as
     /// 10.0.0.0/8; may be repeated
-    #[arg(long, value_name = "NETWORK", env = "TARMAC_TRUSTED_PROXIES", value_delimiter = ',')]
-    #[arg(value_parser = network)]
-    pub trusted_proxy: Vec<IpNet>,
+    #[arg(long, value_name = "NETWORK", env = "TARMAC_TRUSTED_PROXIES")]
+    pub trusted_proxy: Vec<Networks>,
     /// Name that browsers reach the pages by, beside localhost and addresses; may be repeated
-    #[arg(long, value_name = "NAME", env = "TARMAC_HOSTS", value_delimiter = ',')]
-    pub host: Vec<String>,
+    #[arg(long, value_name = "NAME", env = "TARMAC_HOSTS")]
+    pub host: Vec<Hosts>,
 }
 
 impl Web {
@@ -49,11 +49,47 @@ impl Web {
     }
 }
 
-/// A network, or an address by itself.
-fn network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse::<IpAddr>().map(IpNet::from);
-    let network = text.parse::<IpNet>().or_else(|_| address());
-    network.map_err(|_| "neither an address nor a network such as 10.0.0.0/8".to_owned())
+/// What stands between commas; a variable of the environment that is empty names nothing.
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// Networks, or addresses by themselves.
+#[derive(Debug, Clone)]
+pub struct Networks(Vec<IpNet>);
+
+impl FromStr for Networks {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let network = |item: &str| {
+            let address = || item.parse::<IpAddr>().map(IpNet::from);
+            let network = item.parse::<IpNet>().or_else(|_| address());
+            network.with_context(|| format!("{item} is no address and no network like 10.0.0.0/8"))
+        };
+        Ok(Self(items(text).map(network).collect::<Result<_>>()?))
+    }
+}
+
+/// Names of hosts.
+#[derive(Debug, Clone)]
+pub struct Hosts(Vec<String>);
+
+impl FromStr for Hosts {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let host = |item: &str| {
+            let name = item.trim_end_matches('.').to_ascii_lowercase();
+            let is_of_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+            ensure!(
+                !name.is_empty() && name.bytes().all(is_of_name),
+                "{item} is no name of a host: it stands alone, without https:// and a port"
+            );
+            Ok(name)
+        };
+        Ok(Self(items(text).map(host).collect::<Result<_>>()?))
+    }
 }
 
 /// Requests a second that one client may make by default: many people may share an
@@ -82,9 +118,30 @@ pub async fn run_web(
         response_topic: args.kafka.response_topic.clone(),
         store,
         requests_per_second: args.requests_per_second,
-        proxies: args.trusted_proxy.clone(),
-        hosts: args.host.clone(),
+        proxies: args.trusted_proxy.iter().flat_map(|networks| networks.0.clone()).collect(),
+        hosts: args.host.iter().flat_map(|hosts| hosts.0.clone()).collect(),
         now,
     };
     ::web::serve(listener, config, shutdown).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_and_hosts_are_read_from_lists_and_what_is_none_is_refused() {
+        let networks = |text: &str| text.parse::<Networks>().map(|networks| networks.0.len());
+        for (text, n) in [("", 0), ("10.0.0.0/8", 1), (" 192.0.2.1, fd00::/8 ,", 2)] {
+            assert_eq!(networks(text).unwrap(), n, "{text:?}");
+        }
+        let hosts = |text: &str| text.parse::<Hosts>().map(|hosts| hosts.0);
+        assert_eq!(hosts("Flights.example., a-b.c").unwrap(), ["flights.example", "a-b.c"]);
+        assert!(hosts("").unwrap().is_empty());
+        for wrong in ["https://flights.example", "flights.example:5000", "a b", "*", "."] {
+            let error = hosts(wrong).unwrap_err().to_string();
+            assert!(error.contains(wrong), "{error}");
+        }
+        assert!(networks("10.0.0.0/99").unwrap_err().to_string().contains("10.0.0.0/99"));
+    }
 }

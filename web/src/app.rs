@@ -16,6 +16,7 @@ use crate::http::metrics::Metrics;
 use crate::http::rate_limit::RateLimits;
 use crate::predict::choices::KeptChoices;
 use crate::predict::night::Night;
+use crate::predict::recent::Recent;
 
 /// The last look at what is behind the server, and why it was not ready.
 pub(crate) type LastProbe = tokio::sync::Mutex<Option<(Instant, Option<&'static str>)>>;
@@ -41,6 +42,8 @@ pub(crate) struct App {
     pub(crate) streams: Arc<Shares>,
     /// Questions that clients have left today.
     pub(crate) night: Night,
+    /// Questions that were sent lately.
+    pub(crate) recent: Recent,
     /// Proxies that are believed when they say whom they ask for.
     pub(crate) proxies: Vec<IpNet>,
     /// Names that the server is reached by.

@@ -67,6 +67,7 @@ use crate::http::{middleware, responses};
 use crate::predict::answers;
 use crate::predict::choices::KeptChoices;
 use crate::predict::night::Night;
+use crate::predict::recent::Recent;
 
 /// Requests answered at the same time; more are turned away. Each holds a few store queries and at
 /// most one message, so that this bounds memory, not speed.
@@ -137,6 +138,7 @@ pub async fn serve(
         handlers: Shares::new(HANDLERS_MAX, HANDLERS_OF_CLIENT_MAX),
         streams: Shares::new(STREAMS_MAX, STREAMS_OF_CLIENT_MAX),
         night: Night::default(),
+        recent: Recent::default(),
         proxies: config.proxies.clone(),
         hosts: config.hosts,
         stopping: stopping.clone(),

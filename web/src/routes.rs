@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::Json;
 use axum::routing::{get, post};
 use maud::Markup;
@@ -164,8 +166,12 @@ async fn openapi() -> Json<Value> {
     api::document(all())
 }
 
-async fn human() -> Markup {
-    api::human(all())
+async fn human(headers: HeaderMap) -> Markup {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(HOST).unwrap_or("127.0.0.1:5000");
+    // a proxy may speak another protocol with browsers
+    let is_encrypted = text(HeaderName::from_static("x-forwarded-proto")) == Some("https");
+    api::human(all(), &format!("{}://{host}", if is_encrypted { "https" } else { "http" }))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
   const button = form.querySelector("button");
   let stream = null;
   let sending = false;
+  let shown = location.search;
 
   function reveal() {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -36,19 +37,23 @@
     own.addEventListener("late", show);
     own.addEventListener("error", () => {
       const turnedAway = own.readyState === EventSource.CLOSED;
-      if (turnedAway) setTimeout(() => stream === own && look(id), RECONNECT_MS);
+      if (turnedAway) setTimeout(() => stream === own && look(id, own), RECONNECT_MS);
     });
   }
 
   // the answer may be there although there is no room for a stream
-  async function look(id) {
+  async function look(id, own) {
+    let isThere = false;
     try {
       const response = await fetch(`${form.action}/response/${id}`);
-      if (response.ok && (await response.json()).status !== "WAIT") return location.reload();
+      isThere = response.ok && (await response.json()).status !== "WAIT";
     } catch {
       // the stream says when the server is back
     }
-    listen(id);
+    // another question may have been asked meanwhile
+    if (stream !== own) return;
+    if (isThere) location.reload();
+    else listen(id);
   }
 
   function say(element, text) {
@@ -71,7 +76,10 @@
   function showWaiting(id) {
     panel.replaceChildren(waiting.content.cloneNode(true));
     reveal();
-    history.pushState(null, "", `${form.dataset.page}?id=${id}`);
+    // the address holds the question, so that it is there again after a reload
+    const question = new URLSearchParams(new FormData(form));
+    history.pushState(null, "", `${form.dataset.page}?id=${id}&${question}`);
+    shown = location.search;
     listen(id);
   }
 
@@ -107,8 +115,9 @@
     }
   });
 
-  // the address names the question, so that going back shows the one before
-  addEventListener("popstate", () => location.reload());
+  // the address names the question, so that going back shows the one before; a link into the page
+  // leads to no other
+  addEventListener("popstate", () => location.search !== shown && location.reload());
 
   if (panel.dataset.waitingFor) listen(panel.dataset.waitingFor);
 })();

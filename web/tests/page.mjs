@@ -59,6 +59,7 @@ async function checkWithScript(page, base) {
   await page.click(".what-if button");
   await page.waitForURL((url) => url.searchParams.get("id") !== id);
   const again = await checkResult(page, "what if");
+  check(page.url().includes("DepDelay=-20"), "what if: the address holds the question");
   check(again !== id, "what if: the same flight is asked again with another delay");
   check((await page.inputValue("#DepDelay")) === "-20", "what if: the form shows the delay");
   return id;
@@ -71,6 +72,50 @@ async function checkWithoutScript(page, base) {
   await page.waitForURL(/predict_kafka\?id=/);
   check(true, "without script: the form redirects to the page of the question");
   await checkResult(page, "without script");
+}
+
+// What the script of the original system did: a library had parsed what said that it is JSON, and
+// the script parsed what it got once more; then it asked each second.
+async function checkOriginal(page, base) {
+  await page.goto(base + FORM);
+  const prediction = await page.evaluate(
+    async ([ask, values]) => {
+      const send = (method, url, body) =>
+        new Promise((resolve, reject) => {
+          const request = new XMLHttpRequest();
+          request.open(method, url);
+          request.setRequestHeader("X-Requested-With", "XMLHttpRequest");
+          if (body) request.setRequestHeader("Content-Type", "application/x-www-form-urlencoded");
+          request.onload = () => resolve(request);
+          request.onerror = reject;
+          request.send(body);
+        });
+      const posted = await send("POST", ask, new URLSearchParams(values).toString());
+      const isJson = posted.getResponseHeader("Content-Type").includes("json");
+      let state = JSON.parse(isJson ? JSON.parse(posted.responseText) : posted.responseText);
+      const { id } = state;
+      do {
+        await new Promise((done) => setTimeout(done, 1000));
+        state = JSON.parse((await send("GET", `${ask}/response/${id}`)).responseText);
+      } while (state.status === "WAIT");
+      return state.prediction.Prediction;
+    },
+    [ASK, { ...FLIGHT, FlightDate: "2016-12-25" }],
+  );
+  check([0, 1, 2, 3].includes(Number(prediction)), `the original's script gets ${prediction}`);
+}
+
+async function checkAddress(page, base) {
+  await page.goto(`${base}${FORM}?id=${randomUUID()}&Origin=LGA&Dest=BOS&DepDelay=7`);
+  for (const [name, value] of [["Origin", "LGA"], ["Dest", "BOS"], ["DepDelay", "7"]]) {
+    check((await page.inputValue(`#${name}`)) === value, `the form is the question: ${name}`);
+  }
+  let loads = 0;
+  page.on("load", () => (loads += 1));
+  await page.keyboard.press("Tab");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/#/);
+  check(loads === 0, "skipping to the content does not reload");
 }
 
 async function checkMessages(page, base, how) {
@@ -117,6 +162,8 @@ async function checkAll(browser, base, directory) {
   const id = await withPage(browser, {}, errors, expected, (page) => checkWithScript(page, base));
   const still = { javaScriptEnabled: false };
   await withPage(browser, still, errors, expected, (page) => checkWithoutScript(page, base));
+  await withPage(browser, {}, errors, expected, (page) => checkOriginal(page, base));
+  await withPage(browser, {}, errors, expected, (page) => checkAddress(page, base));
   await withPage(browser, {}, errors, expected, (page) => checkMessages(page, base, "with script"));
   for (const width of WIDTHS) {
     for (const colorScheme of SCHEMES) {

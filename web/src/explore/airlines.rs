@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use charts::numbers::{percent, thousands};
+use charts::numbers::{counted, percent, thousands};
 use events::{AIRLINE_PROFILES, AIRLINES, AIRPLANES_PER_CARRIER, AirlineProfile, CARRIER_ROUTES};
 use maud::{Markup, html};
 
@@ -26,9 +26,9 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Markup, Failure>
         @for airline in &airlines {
             tr {
                 th scope="row" { (page::airline(&airline.code)) " " (airline.name) }
+                (punctuality_cells(&airline.punctuality))
                 td.number { (thousands(airline.airplanes)) }
                 td.number { (thousands(airline.routes)) }
-                (punctuality_cells(&airline.punctuality))
             }
         }
     };
@@ -36,8 +36,9 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Markup, Failure>
         "Who flew, how much, and how often they came on time. Choose an airline to see its fleet \
          and its routes."
     };
-    let heads = [&[Text("Airline"), Number("Airplanes"), Number("Routes")], &PUNCTUALITY_HEADS[..]]
-        .concat();
+    let heads =
+        [&[Text("Airline")], &PUNCTUALITY_HEADS[..], &[Number("Airplanes"), Number("Routes")]]
+            .concat();
     let content = html! {
         @if airlines.is_empty() { (nothing_published()) }
         @else { (table("Airlines, those with the most flights first", &heads, rows)) }
@@ -62,8 +63,8 @@ pub(crate) async fn airline(
     let Some(airline) = airline else { return Err(UNKNOWN) };
     let tail_numbers = fleet.map(|fleet| fleet.tail_nums).unwrap_or_default();
     let intro = html! {
-        "Carrier " (airline.code) ": " (thousands(airline.punctuality.flights)) " flights on "
-        (thousands(airline.routes)) " routes with " (thousands(airline.airplanes)) " airplanes."
+        "Carrier " (airline.code) ": " (counted(airline.punctuality.flights, "flight")) " on "
+        (counted(airline.routes, "route")) " with " (counted(airline.airplanes, "airplane")) "."
     };
     let content = html! {
         @if let Some(profile) = &profile { (about(profile)) }
@@ -103,19 +104,19 @@ fn about(profile: &AirlineProfile) -> Markup {
 
 /// The columns of [`punctuality_cells`].
 pub(crate) const PUNCTUALITY_HEADS: [Head<'static>; 5] = [
-    Number("Flights"),
     Number("On time"),
     Number("Very late"),
+    Number("Flights"),
     Number("Cancelled"),
     Number("Mean delay at arrival"),
 ];
 
-/// Cells of a row: how many flights, and how punctual they were.
+/// Cells of a row: how punctual flights were, which a phone shows without scrolling, and how many.
 pub(crate) fn punctuality_cells(of: &Punctuality) -> Markup {
     html! {
-        td.number { (thousands(of.flights)) }
         td.number { (percent(of.on_time_share())) }
         td.number { (percent(of.very_late_share())) }
+        td.number { (thousands(of.flights)) }
         td.number { (percent(of.cancelled_share())) }
         td.number { (minutes(of.mean_arr_delay)) }
     }

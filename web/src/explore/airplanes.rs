@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::explore::airlines::nothing_published;
 use crate::explore::entities::{Airplane, Flight, Manufacturer, code, equal, find, get};
 use crate::explore::flights::{by_time, flight_table};
-use crate::explore::search::{pages, searching};
+use crate::explore::search::{SEARCH_WAIT_MAX, pages, searching, unknown_field};
 use crate::http::clients::Client;
 use crate::layout::page::Head::{Number, Text};
 use crate::layout::page::{self, Failure, facts, page, table, url_text};
@@ -112,10 +112,15 @@ pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Extension(client): Extension<Client>,
     Query(search): Query<Search>,
+    Query(given): Query<Vec<(String, String)>>,
 ) -> Result<Response, Failure> {
     let makers: Vec<Manufacturer> = manufacturers(&app).await?;
-    let (status, found) = match search.query() {
+    let known = search.fields().map(|(field, ..)| field);
+    let unknown = unknown_field(&given, &[&known[..], &["exact", "page"]].concat());
+    let query = || search.query().map_err(str::to_owned);
+    let (status, found) = match unknown.map_or_else(query, Err) {
         Ok(query) => {
+            let query = store::Query { patience: Some(SEARCH_WAIT_MAX), ..query };
             let reading = async {
                 let (page, n_found) =
                     pages(&app, AIRPLANES, &query, PAGE, PAGES_MAX, &search.page).await?;
@@ -251,7 +256,9 @@ pub(crate) async fn manufacturers_json(
             "Percentage": 100.0 * maker.share,
         })
     };
-    Ok(Json(makers.iter().map(maker).collect()))
+    // as the original's chart reads it
+    let makers: Vec<Value> = makers.iter().map(maker).collect();
+    Ok(Json(json!({ "data": makers })))
 }
 
 /// GET `/airplane/{tail}` and `/airplane/flights/{tail}`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use charts::numbers::thousands;
+use charts::numbers::{counted, thousands};
 use events::{AIRPORTS, ROUTES};
 use maud::{Markup, html};
 
@@ -29,16 +29,19 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Markup, Failure>
         @for airport in &airports {
             tr {
                 th scope="row" { (page::airport(&airport.code)) " " (airport.name) }
+                (punctuality_cells(&airport.punctuality))
                 td.number { (thousands(airport.departures)) }
                 td.number { (thousands(airport.arrivals)) }
-                (punctuality_cells(&airport.punctuality))
             }
         }
     };
     let heads =
-        [&[Text("Airport"), Number("Departures"), Number("Arrivals")], &PUNCTUALITY_HEADS[..]]
+        [&[Text("Airport")], &PUNCTUALITY_HEADS[..], &[Number("Departures"), Number("Arrivals")]]
             .concat();
-    let intro = html! { "Where flights went from and to. On time are arrivals at the airport." };
+    let intro = html! {
+       "Where flights went from and to. On time is of both: the flights from an airport, and those \
+        to it."
+    };
     let content = html! {
         @if airports.is_empty() { (nothing_published()) }
         @else { (table("The busiest airports", &heads, rows)) }
@@ -67,8 +70,8 @@ pub(crate) async fn airport(
         _ => html! { "not known" },
     };
     let intro = html! {
-        "Airport " (airport.code) ": " (thousands(airport.departures)) " departures and "
-        (thousands(airport.arrivals)) " arrivals."
+        "Airport " (airport.code) ": " (counted(airport.departures, "departure")) " and "
+        (counted(airport.arrivals, "arrival")) "."
     };
     let content = html! {
         article.card {
@@ -96,14 +99,14 @@ pub(crate) async fn top_routes(State(app): State<Arc<App>>) -> Result<Markup, Fa
 
 fn routes(caption: &str, routes: &[Route]) -> Markup {
     let heads =
-        [&[Text("Route"), Number("Miles"), Number("Airlines")], &PUNCTUALITY_HEADS[..]].concat();
+        [&[Text("Route")], &PUNCTUALITY_HEADS[..], &[Number("Miles"), Number("Airlines")]].concat();
     let rows = html! {
         @for route in routes {
             tr {
                 th scope="row" { (route_link(&route.origin, &route.dest)) }
+                (punctuality_cells(&route.punctuality))
                 td.number { @if let Some(miles) = route.distance { (thousands(miles as u64)) } }
                 td.number { (route.carriers) }
-                (punctuality_cells(&route.punctuality))
             }
         }
     };

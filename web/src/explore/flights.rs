@@ -15,7 +15,7 @@ use store::Order;
 
 use crate::app::App;
 use crate::explore::entities::{Flight, code, equal, find};
-use crate::explore::search::{pages, searching};
+use crate::explore::search::{SEARCH_WAIT_MAX, pages, searching, unknown_field};
 use crate::http::clients::Client;
 use crate::layout::page::Head::{Number, Text};
 use crate::layout::page::{self, Failure, facts, minutes, page, table, url_text};
@@ -93,8 +93,11 @@ pub(crate) async fn search(
     State(app): State<Arc<App>>,
     Extension(client): Extension<Client>,
     Query(search): Query<Search>,
+    Query(given): Query<Vec<(String, String)>>,
 ) -> Result<Response, Failure> {
-    let (status, found) = match search.query() {
+    let known = search.fields().map(|(field, ..)| field);
+    let unknown = unknown_field(&given, &[&known[..], &["page"]].concat());
+    let (status, found) = match unknown.map_or_else(|| search.query(), |wrong| Err(vec![wrong])) {
         Ok(query) => (StatusCode::OK, found(&app, client, &search, query).await?),
         Err(errors) => {
             let errors = html! {
@@ -137,6 +140,7 @@ async fn found(
     search: &Search,
     query: store::Query,
 ) -> Result<Markup, Failure> {
+    let query = store::Query { patience: Some(SEARCH_WAIT_MAX), ..query };
     let reading = async {
         let (page, n_found) =
             pages(app, ON_TIME_PERFORMANCE, &query, PAGE, PAGES_MAX, &search.page).await?;
@@ -320,26 +324,26 @@ pub(crate) fn flight_table(caption: &str, flights: &[Flight]) -> Markup {
         @for flight in flights {
             tr {
                 th scope="row" { a href=(path(flight)) { (flight.carrier) " " (number(flight)) } }
+                td { (outcome(flight)) }
                 td { (flight.flight_date) }
                 td { (page::airport(&flight.origin)) " → " (page::airport(&flight.dest)) }
                 td.number { (clock(&flight.crs_dep_time)) }
                 td.number { (clock(&flight.dep_time)) }
                 td.number { (clock(&flight.crs_arr_time)) }
                 td.number { (clock(&flight.arr_time)) }
-                td { (outcome(flight)) }
                 td { @if let Some(tail) = &flight.tail_num { (page::airplane(tail)) } }
             }
         }
     };
     let heads = [
         Text("Flight"),
+        Text("Outcome"),
         Text("Date"),
         Text("Route"),
         Number("Should leave"),
         Number("Left"),
         Number("Should arrive"),
         Number("Arrived"),
-        Text("Outcome"),
         Text("Airplane"),
     ];
     table(caption, &heads, rows)

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use charts::numbers::{percent, thousands};
+use charts::numbers::{counted, percent, thousands};
 use charts::series::Chart;
 use chrono::{DateTime, TimeDelta, Utc};
 use events::{CalibrationBin, DelayClass, MODELS, ModelCard, STREAM_STATUS, StreamStatus};
@@ -22,6 +22,8 @@ const SHOWN_MAX: u32 = 100;
 const STATUS_SECONDS_MAX: i64 = 30;
 /// Population stability index from which flights are others than those of the training.
 const DRIFT_LARGE: f64 = 0.25;
+/// Answers from which shares of values say something: a handful always differ from the training.
+const DRIFT_ANSWERS_MIN: u64 = 500;
 
 /// GET `/model`.
 pub(crate) async fn model(State(app): State<Arc<App>>) -> Result<Markup, Failure> {
@@ -79,8 +81,8 @@ fn evaluated(model: &ModelCard) -> anyhow::Result<Markup> {
         article.card {
             h2 { "Champion " (page::version(&model.version)) }
             p {
-                (thousands(model.trees)) " trees of depth " (model.depth) ", trained on "
-                (thousands(model.training_rows)) " flights and evaluated on "
+                (counted(model.trees, "tree")) " of depth " (model.depth) ", trained on "
+                (counted(model.training_rows, "flight")) " and evaluated on "
                 (thousands(model.holdout_rows)) " that it had not seen."
             }
             (facts(&[
@@ -159,6 +161,9 @@ fn live(streams: &[StreamStatus], now: DateTime<Utc>) -> Markup {
 
 /// The feature that has changed most since the training.
 fn drift(status: &StreamStatus) -> String {
+    if status.messages < DRIFT_ANSWERS_MIN {
+        return "too few answers".into();
+    }
     let most = status.drift.iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
     match most {
         None => "not known".into(),
@@ -215,6 +220,9 @@ mod tests {
         for want in ["tarmac-stream/0", "7.2", "12,345", "dep_delay has changed (0.50)"] {
             assert!(shown.contains(want), "{want:?} is not in {shown}");
         }
+        let few = StreamStatus { messages: 3, ..status.clone() };
+        let shown = live(&[few], at("2026-01-01T00:00:06Z")).into_string();
+        assert!(shown.contains("too few answers") && !shown.contains("0.50"), "{shown}");
         let shown = live(&[status], at("2026-01-01T00:01:00Z")).into_string();
         assert!(shown.contains("No stream is running"), "{shown}");
     }

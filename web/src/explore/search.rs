@@ -8,10 +8,20 @@ use crate::app::App;
 use crate::http::clients::Client;
 use crate::layout::page::Failure;
 
+/// Letters of a field's name that are shown.
+const FIELD_SHOWN: usize = 40;
 /// How long a search may read. One whose fields have an index takes milliseconds.
-const SEARCH_WAIT_MAX: Duration = Duration::from_secs(2);
+pub(crate) const SEARCH_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long a search waits for its turn: that of the others of a client, and one more.
 const TURN_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Of the fields of an address, the first that nothing is searched by, as a sentence: who asks for
+/// what is not there must not take all for the answer.
+pub(crate) fn unknown_field(given: &[(String, String)], known: &[&str]) -> Option<String> {
+    let (name, _) = given.iter().find(|(name, _)| !known.contains(&name.as_str()))?;
+    let name: String = name.chars().take(FIELD_SHOWN).collect();
+    Some(format!("There is no field {name} to search by; there are {}.", known.join(", ")))
+}
 
 /// Searches when it is this client's turn, and gives up what takes too long.
 pub(crate) async fn searching<T>(

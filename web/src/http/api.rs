@@ -139,7 +139,7 @@ fn parameter(name: &str, place: &str, is: Is) -> Value {
 
 /// Responses by status; errors are pages, or problems (RFC 9457) for who asks for JSON.
 fn responses(kind: Kind, statuses: &[u16]) -> Map<String, Value> {
-    let any = [400, 405, 414, 429];
+    let any = [400, 405, 408, 413, 414, 421, 429];
     let response = |status: &u16| {
         let kinds: Vec<&str> = match status {
             200 => vec![kind.media_type()],
@@ -156,8 +156,8 @@ fn responses(kind: Kind, statuses: &[u16]) -> Map<String, Value> {
     statuses.iter().chain(&any).map(response).collect()
 }
 
-/// The page that describes these routes.
-pub(crate) fn human<'a>(routes: impl Iterator<Item = &'a Route>) -> Markup {
+/// The page that describes these routes, served at `address`.
+pub(crate) fn human<'a>(routes: impl Iterator<Item = &'a Route>, address: &str) -> Markup {
     let rows = html! {
         @for route in routes {
             tr {
@@ -181,8 +181,8 @@ pub(crate) fn human<'a>(routes: impl Iterator<Item = &'a Route>) -> Markup {
             h2 { "Ask, and fetch the answer" }
             pre tabindex="0" { code {
                 "curl -d 'DepDelay=45&Carrier=UA&FlightDate=2013-12-25&Origin=EWR&Dest=IAH' \\\n  \
-                 http://127.0.0.1:5000" (paths::ASK) "\n"
-                "curl http://127.0.0.1:5000" (paths::ASK) "/response/ID"
+                 " (address) (paths::ASK) "\n"
+                "curl " (address) (paths::ASK) "/response/ID"
             } }
         }
         (table("Routes", &[Text("Route"), Text("What it shows"), Text("As")], rows))

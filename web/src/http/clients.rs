@@ -35,10 +35,16 @@ impl Client {
         }
         let lines = headers.get_all(FORWARDED_FOR).iter().rev();
         let addresses = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
-        // from the nearest on; the first that is none of our proxies said the rest itself
-        let asked_for = addresses.map(|text| address(text.trim()));
-        let asked_for = asked_for.take_while(Option::is_some).flatten();
-        asked_for.into_iter().find(|address| !is_in(proxies, *address)).unwrap_or(peer).into()
+        // from the nearest on; the first that is none of our proxies said the rest itself. Where
+        // all are of networks of ours, the farthest is the one who asks
+        let mut client = peer;
+        for address in addresses.map_while(|text| address(text.trim())) {
+            client = address;
+            if !is_in(proxies, address) {
+                break;
+            }
+        }
+        client.into()
     }
 }
 
@@ -149,7 +155,10 @@ mod tests {
             ("10.0.0.1", &["[2001:db8::7]"], "2001:db8::"),
             // what cannot be read, and all that stands before it, says nothing
             ("10.0.0.1", &["198.51.100.7, unknown"], "10.0.0.1"),
-            ("10.0.0.1", &["198.51.100.7, unknown, 10.0.0.2"], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.7, unknown, 10.0.0.2"], "10.0.0.2"),
+            // people within the network of the proxies
+            ("10.0.0.1", &["10.1.2.3"], "10.1.2.3"),
+            ("10.0.0.1", &["10.1.2.3, 10.0.0.2"], "10.1.2.3"),
         ] {
             let mut headers = HeaderMap::new();
             for line in lines {

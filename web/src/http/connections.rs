@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tower_layer::Layer;
 
 use crate::app::stopped;
@@ -25,6 +26,8 @@ const CONNECTIONS_OF_CLIENT_MAX: usize = 256;
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Largest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// How long a client may read nothing of what is sent to it.
+const UNREAD_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Pause after a connection could not be accepted, as when there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -59,8 +62,10 @@ pub(crate) async fn serve(
         let client = (!is_in(proxies, peer.ip())).then(|| Client::from(peer.ip()));
         let Ok(share) = connections.take(client) else { continue };
         let router = Extension(ConnectInfo::<SocketAddr>(peer)).layer(router.clone());
-        let connection =
-            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(UNREAD_WAIT_MAX));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = http.serve_connection(stream, TowerToHyperService::new(router));
         let stopping = stopping.clone();
         open.spawn(async move {
             let _share = share;

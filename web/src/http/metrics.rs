@@ -6,6 +6,8 @@ use anyhow::Result;
 use axum::http::{Method, StatusCode};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
+use crate::http::process::ProcessMetrics;
+
 /// Bounds of durations, in seconds.
 const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 30.0];
 
@@ -15,6 +17,17 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     seconds: Histogram,
     streams: IntGauge,
+    failures: IntCounterVec,
+    process: ProcessMetrics,
+}
+
+/// Put on a response by what could not do its work, for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// Kafka did not take a question.
+    Kafka,
+    /// The database could not be read or written.
+    Store,
 }
 
 impl Metrics {
@@ -30,7 +43,15 @@ impl Metrics {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(streams.clone()))?;
-        Ok(Self { registry, requests, seconds, streams })
+        let help = "Requests that failed by what is behind the server.";
+        let failures = IntCounterVec::new(Opts::new("failures_total", help), &["of"])?;
+        for of in [Failed::Kafka, Failed::Store] {
+            // none yet is a number too
+            failures.with_label_values(&[of.name()]);
+        }
+        registry.register(Box::new(failures.clone()))?;
+        let process = ProcessMetrics::new()?;
+        Ok(Self { registry, requests, seconds, streams, failures, process })
     }
 
     pub(crate) fn answered(
@@ -47,9 +68,23 @@ impl Metrics {
         self.seconds.observe(took.as_secs_f64());
     }
 
+    pub(crate) fn failed(&self, of: Failed) {
+        self.failures.with_label_values(&[of.name()]).inc();
+    }
+
     /// The metrics in the text format of Prometheus.
     pub(crate) fn to_text(&self, n_streams: usize) -> Result<String> {
         self.streams.set(n_streams as i64);
-        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+        let all = [self.registry.gather(), self.process.gather()?].concat();
+        Ok(TextEncoder::new().encode_to_string(&all)?)
+    }
+}
+
+impl Failed {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Store => "store",
+        }
     }
 }

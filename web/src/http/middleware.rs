@@ -14,6 +14,7 @@ use axum::response::Response;
 
 use crate::app::App;
 use crate::http::clients::{Client, Full};
+use crate::http::metrics::Failed;
 use crate::http::responses::{Asker, busy, greedy, problem, refuse, wants_json};
 use crate::layout::page::{self, Said};
 
@@ -54,6 +55,9 @@ pub(crate) async fn limit(
     let method = request.method().clone();
     let response = answer(&app, client, request, next).await;
     app.metrics.answered(route, &method, response.status(), started.elapsed());
+    if let Some(of) = response.extensions().get::<Failed>() {
+        app.metrics.failed(*of);
+    }
     response
 }
 

@@ -1,7 +1,7 @@
 //! Responses that several routes give, as a page or as JSON, by who asks.
 
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::{Value, json};
 
 use crate::layout::page;
@@ -53,8 +53,16 @@ pub(crate) fn refuse(asker: Asker, status: StatusCode, reason: &str) -> Response
     }
 }
 
-/// Everything that has no route.
-pub(crate) async fn not_found() -> Response {
+/// Everything that has no route. An address that ends with a slash more than a route has, as the
+/// original system's did, leads there.
+pub(crate) async fn not_found(uri: Uri) -> Response {
+    // another slash at the beginning would be the name of a host
+    if let Some(path) = uri.path().strip_suffix('/').filter(|path| !path.starts_with("//"))
+        && !path.is_empty()
+    {
+        let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+        return Redirect::permanent(&format!("{path}{query}")).into_response();
+    }
     let text = "There is nothing at this address. It may have been mistyped, or it has moved.";
     page::notice(StatusCode::NOT_FOUND, "This page does not exist", text)
 }

@@ -1,7 +1,7 @@
 //! The files that pages load.
 
 use axum::extract::{Path, Query};
-use axum::http::header;
+use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
@@ -15,9 +15,13 @@ pub(crate) struct Wanted {
 }
 
 /// GET `/static/{name}`.
-pub(crate) async fn asset(Path(name): Path<String>, Query(wanted): Query<Wanted>) -> Response {
+pub(crate) async fn asset(
+    uri: Uri,
+    Path(name): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Response {
     let Some(asset) = ASSETS.into_iter().find(|asset| asset.name == name) else {
-        return not_found().await;
+        return not_found(uri).await;
     };
     // while versions of the server are exchanged, one may be asked for the other's content
     let kept = if wanted.v == asset.version() {

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::http::metrics::Failed;
 use crate::layout::assets;
 use crate::paths;
 
@@ -115,7 +116,8 @@ impl IntoResponse for Failure {
             Self::Store(error) => {
                 tracing::error!("cannot read what the page is made of: {error:#}");
                 let text = "The database behind this page did not answer. Please try again.";
-                notice(StatusCode::SERVICE_UNAVAILABLE, "Not available", text)
+                let page = notice(StatusCode::SERVICE_UNAVAILABLE, "Not available", text);
+                (Extension(Failed::Store), page).into_response()
             }
             Self::Busy => {
                 let text = "Others, or you, are searching already. Please try again in a moment.";
@@ -146,7 +148,7 @@ pub(crate) fn table(caption: &str, heads: &[Head<'_>], rows: Markup) -> Markup {
         // reached by the keyboard, so that it can be scrolled by it
         div.table tabindex="0" role="region" aria-label=(caption) {
             table {
-                caption { (caption) }
+                caption { span { (caption) } }
                 thead { tr { @for head in heads {
                     @match head {
                         Head::Text(name) => th scope="col" { (name) },
@@ -187,7 +189,11 @@ pub(crate) fn version(version: &str) -> Markup {
 /// Minutes with one decimal, and a true minus sign; a dash for what cannot be said.
 pub(crate) fn minutes(minutes: Option<f64>) -> String {
     match minutes {
-        Some(m) if m.is_finite() => format!("{m:.1} min").replace('-', "−"),
+        Some(m) if m.is_finite() => {
+            // what rounds to zero has no sign
+            let text = format!("{m:.1} min");
+            if text == "-0.0 min" { "0.0 min".to_owned() } else { text.replace('-', "−") }
+        }
         _ => "–".into(),
     }
 }
@@ -207,5 +213,6 @@ mod tests {
     #[test]
     fn numbers_read_well() {
         assert_eq!([minutes(Some(-2.25)), minutes(None)], ["−2.2 min", "–"]);
+        assert_eq!([minutes(Some(-0.04)), minutes(Some(-0.06))], ["0.0 min", "−0.1 min"]);
     }
 }

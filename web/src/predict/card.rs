@@ -37,14 +37,19 @@ pub(crate) fn tomorrow() -> Markup {
     }
 }
 
-/// While the answer is not there.
-pub(crate) fn waiting() -> Markup {
+/// While the answer is not there, and whether it is known that the question was asked.
+pub(crate) fn waiting(is_known: bool) -> Markup {
     html! {
         article.card.quiet data-card="waiting" {
             h2 { span.spinner aria-hidden="true" {} "Waiting for the answer" }
             p {
-                "Kafka has your question. Questions are scored together, every few seconds; the \
-                 answer appears here by itself."
+                @if is_known {
+                    "Kafka has your question. Questions are scored together, every few seconds; \
+                     the answer appears here by itself."
+                } @else {
+                    "There is no answer to this question yet. If it was asked, the answer appears \
+                     here by itself; if the address was mistyped, none will come."
+                }
             }
         }
     }
@@ -203,6 +208,7 @@ fn unseen(field: &str, prediction: &Prediction) -> String {
         "Origin" => format!("{} is not an airport the model has seen as origin", p.origin),
         "Dest" => format!("{} is not an airport the model has seen as destination", p.dest),
         "Route" => format!("{} is not a route the model has seen", p.route),
+        "Distance" if p.distance.is_none() => format!("How far {} is is not known", p.route),
         _ => format!("{field} has a value the model has not seen"),
     };
     format!("{what}; the answer rests on what else is known about the flight.")

@@ -5,10 +5,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use events::{BadRequest, Prediction, PredictionRequest};
 use serde::Deserialize;
 use uuid::Uuid;
+
+use crate::layout::page::url_text;
+use crate::predict::choices::{Choice, Choices};
 
 /// Field → what is wrong with it, a sentence.
 pub(crate) type Errors = BTreeMap<&'static str, String>;
@@ -17,6 +20,15 @@ pub(crate) type Errors = BTreeMap<&'static str, String>;
 const EXAMPLE_DELAY: &str = "15";
 /// Fields that a person fills in, hence messages there can be at once.
 const N_FIELDS: usize = 7;
+/// Their names, as forms and addresses have them.
+const FIELDS: [&str; N_FIELDS] =
+    ["Origin", "Dest", "Carrier", "FlightDate", "DepDelay", "FlightNum", "Distance"];
+/// The year in which the records of flights begin.
+const FIRST_YEAR: i32 = 1987;
+/// Letters of an airport's code; carriers have two. What is longer is a name.
+const CODE_LETTERS: usize = 3;
+/// Letters from which a name is looked for by its beginning.
+const NAME_LETTERS_MIN: usize = 3;
 
 /// The fields as they were typed. A missing field is an empty one.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -58,6 +70,15 @@ impl FormInput {
         }
     }
 
+    /// The fields that are filled in, as an address has them.
+    pub(crate) fn query(&self) -> String {
+        let fields = FIELDS.iter().map(|field| (field, self.get(field)));
+        let fields = fields.filter(|(_, text)| !text.is_empty());
+        let fields: Vec<_> =
+            fields.map(|(field, text)| format!("{field}={}", url_text(text))).collect();
+        fields.join("&")
+    }
+
     /// The text of a field by its name; unknown names are empty.
     pub(crate) fn get(&self, field: &str) -> &str {
         match field {
@@ -73,28 +94,37 @@ impl FormInput {
     }
 }
 
-/// Reads the form. `uuid` names the request, `now` is when it was asked.
+/// Reads the form. `uuid` names the request, `now` is when it was asked; `choices` are the names
+/// that stand for codes.
 ///
 /// Errors hold a message for every field that is wrong, not only for the first.
 pub(crate) fn parse(
     typed: &FormInput,
+    choices: &Choices,
     now: DateTime<Utc>,
     uuid: Uuid,
 ) -> Result<PredictionRequest, Errors> {
     let mut errors = Errors::new();
+    let carrier = note(&mut errors, "Carrier", code(&typed.carrier, &choices.airlines));
+    let flight_num = given(&typed.flight_num)
+        .map(|text| note(&mut errors, "FlightNum", flight_number(text, &carrier)));
     let mut request = PredictionRequest {
         dep_delay: note(&mut errors, "DepDelay", number(&typed.dep_delay)),
-        carrier: note(&mut errors, "Carrier", code(&typed.carrier)),
-        flight_date: note(&mut errors, "FlightDate", date(&typed.flight_date)),
-        dest: note(&mut errors, "Dest", code(&typed.dest)),
-        origin: note(&mut errors, "Origin", code(&typed.origin)),
-        flight_num: given(&typed.flight_num).map(str::to_ascii_uppercase),
+        carrier,
+        flight_date: note(&mut errors, "FlightDate", date(&typed.flight_date, now)),
+        dest: note(&mut errors, "Dest", code(&typed.dest, &choices.airports)),
+        origin: note(&mut errors, "Origin", code(&typed.origin, &choices.airports)),
+        flight_num,
         distance: given(&typed.distance).map(|t| note(&mut errors, "Distance", number(t))),
         crs_dep_time: None,
         crs_arr_time: None,
         timestamp: Some(PredictionRequest::timestamp(now)),
         uuid,
     };
+    if !request.origin.is_empty() && request.origin == request.dest {
+        let wrong = "is the airport that the flight leaves from";
+        errors.insert("Dest", message("Dest", wrong));
+    }
     check(&mut request, &mut errors);
     if errors.is_empty() { Ok(request) } else { Err(errors) }
 }
@@ -119,9 +149,13 @@ fn check(request: &mut PredictionRequest, errors: &mut Errors) {
 }
 
 /// The value, or its default with the message noted; the default never leaves [`parse`].
-fn note<T: Default>(errors: &mut Errors, field: &'static str, value: Result<T, &'static str>) -> T {
+fn note<T: Default>(
+    errors: &mut Errors,
+    field: &'static str,
+    value: Result<T, impl AsRef<str>>,
+) -> T {
     value.unwrap_or_else(|wrong| {
-        errors.insert(field, message(field, wrong));
+        errors.insert(field, message(field, wrong.as_ref()));
         T::default()
     })
 }
@@ -144,8 +178,50 @@ fn given(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-fn code(text: &str) -> Result<String, &'static str> {
-    events::flight_code(text).map(Cow::into_owned).ok_or("is missing")
+/// The code that a text is, or that the list has for the name that it is.
+fn code(text: &str, list: &[Choice]) -> Result<String, Cow<'static, str>> {
+    let text = given(text).ok_or("is missing")?;
+    if let Some(choice) = list.iter().find(|choice| choice.code.eq_ignore_ascii_case(text)) {
+        return Ok(choice.code.clone());
+    }
+    let name = text.to_lowercase();
+    let n_letters = name.chars().count();
+    let named = |choice: &&Choice| choice.name.to_lowercase().starts_with(&name);
+    let named: Vec<&Choice> = match n_letters {
+        NAME_LETTERS_MIN.. => list.iter().filter(named).collect(),
+        _ => Vec::new(),
+    };
+    match named[..] {
+        [only] => Ok(only.code.clone()),
+        [first, second, ..] if n_letters > CODE_LETTERS => {
+            let (a, b) = (&first.code, &second.code);
+            Err(format!("can be {a} ({}), {b} ({}) or others", first.name, second.name).into())
+        }
+        [] if n_letters > CODE_LETTERS && !list.is_empty() && text.chars().all(is_of_name) => {
+            Err("is not a code or a name that is known here".into())
+        }
+        _ => Ok(events::flight_code(text).ok_or("is missing")?.into_owned()),
+    }
+}
+
+/// Whether names are written with it; other signs are told of otherwise.
+fn is_of_name(sign: char) -> bool {
+    sign.is_alphabetic() || matches!(sign, ' ' | '-' | '.' | '\'' | '’' | '/')
+}
+
+/// The number of a flight of `carrier`, without the carrier that tickets write before it.
+fn flight_number(text: &str, carrier: &str) -> Result<String, &'static str> {
+    let number: String = text.to_ascii_uppercase().split_whitespace().collect();
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match number.strip_prefix(carrier) {
+        Some(rest) if !carrier.is_empty() && is_digits(rest) => Ok(rest.to_owned()),
+        _ if number.starts_with(|c: char| c.is_ascii_alphabetic())
+            && number.get(2..).is_some_and(is_digits) =>
+        {
+            Err("begins with another carrier than the one above")
+        }
+        _ => Ok(number),
+    }
 }
 
 fn number(text: &str) -> Result<f64, &'static str> {
@@ -155,9 +231,15 @@ fn number(text: &str) -> Result<f64, &'static str> {
     if number.is_finite() { Ok(number) } else { Err("is not a number") }
 }
 
-fn date(text: &str) -> Result<NaiveDate, &'static str> {
+fn date(text: &str, now: DateTime<Utc>) -> Result<NaiveDate, &'static str> {
     let text = given(text).ok_or("is missing")?;
-    NaiveDate::parse_from_str(text, "%Y-%m-%d").map_err(|_| "is not a day of the calendar")
+    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d");
+    let date = date.map_err(|_| "is not a day of the calendar")?;
+    match date.year() {
+        ..FIRST_YEAR => Err("is before 1987, when the records of flights begin"),
+        year if year > now.year() + 1 => Err("is later than next year"),
+        _ => Ok(date),
+    }
 }
 
 #[cfg(test)]
@@ -169,7 +251,20 @@ mod tests {
     }
 
     fn read(typed: &FormInput) -> Result<PredictionRequest, Errors> {
-        parse(typed, DateTime::UNIX_EPOCH, Uuid::nil())
+        let choice = |(code, name): (&str, &str)| Choice { code: code.into(), name: name.into() };
+        let airports = [
+            ("EWR", "Newark Liberty Intl"),
+            ("IAH", "Houston Intercontinental"),
+            ("HOU", "Houston Hobby"),
+            ("ORD", "Chicago Ohare Intl"),
+        ];
+        let choices = Choices {
+            airlines: [("UA", "United Air Lines Inc."), ("AA", "American Airlines Inc.")]
+                .map(choice)
+                .to_vec(),
+            airports: airports.map(choice).to_vec(),
+        };
+        parse(typed, &choices, "2016-12-01T00:00:00Z".parse().unwrap(), Uuid::nil())
     }
 
     #[test]
@@ -179,7 +274,7 @@ mod tests {
         assert_eq!(request.flight_date.to_string(), "2016-12-25");
         assert_eq!(request.flight_num, None);
         assert_eq!(request.distance, None);
-        assert_eq!(request.timestamp.as_deref(), Some("1970-01-01T00:00:00.000Z"));
+        assert_eq!(request.timestamp.as_deref(), Some("2016-12-01T00:00:00.000Z"));
         assert_eq!(PredictionRequest::decode(&request.encode()).unwrap(), request);
     }
 
@@ -200,6 +295,38 @@ mod tests {
     }
 
     #[test]
+    fn names_of_places_and_numbers_as_on_tickets_are_understood() {
+        for (origin, dest, carrier, number, want) in [
+            ("Newark", "Houston Hob", "united air", "UA1545", ("EWR", "HOU", "UA", "1545")),
+            ("newark liberty intl", "ord", "American", "aa 7", ("EWR", "ORD", "AA", "7")),
+            // a code that is not in the list may be one of elsewhere
+            ("TXL", "IAH", "LH", "LH 402", ("TXL", "IAH", "LH", "402")),
+            ("EWR", "IAH", "9E", "9E3821", ("EWR", "IAH", "9E", "3821")),
+            ("EWR", "IAH", "UA", "1545P", ("EWR", "IAH", "UA", "1545P")),
+        ] {
+            let typed = FormInput {
+                origin: origin.into(),
+                dest: dest.into(),
+                carrier: carrier.into(),
+                flight_num: number.into(),
+                ..good()
+            };
+            let request = read(&typed).unwrap_or_else(|errors| panic!("{typed:?}: {errors:?}"));
+            let number = request.flight_num.as_deref().unwrap();
+            let found = (&*request.origin, &*request.dest, &*request.carrier, number);
+            assert_eq!(found, want);
+        }
+    }
+
+    #[test]
+    fn a_question_is_in_its_address() {
+        let typed = FormInput { flight_num: "a&b ?".into(), ..good() };
+        let query = "Origin=EWR&Dest=IAH&Carrier=UA&FlightDate=2016-12-25&DepDelay=15&FlightNum=";
+        assert!(typed.query().starts_with(query), "{}", typed.query());
+        assert!(!typed.query()[query.len()..].contains(['&', ' ', '?']), "{}", typed.query());
+    }
+
+    #[test]
     fn each_bad_field_has_a_message_of_its_own() {
         for (field, text, want) in [
             ("DepDelay", "", "Departure delay is missing"),
@@ -211,8 +338,15 @@ mod tests {
             ("FlightDate", "", "Date is missing"),
             ("FlightDate", "2015-02-29", "Date is not a day"),
             ("FlightDate", "25/12/2016", "Date is not a day"),
+            ("FlightDate", "1986-12-31", "Date is before 1987"),
+            ("FlightDate", "2018-01-01", "Date is later than next year"),
+            ("Dest", "ewr", "Destination is the airport that the flight leaves from"),
+            ("Dest", "Houston", "Destination can be IAH (Houston Intercontinental), HOU"),
+            ("Dest", "Springfield", "Destination is not a code or a name that is known"),
+            ("Carrier", "Pan American", "Carrier is not a code or a name that is known"),
+            ("FlightNum", "DL1545", "Flight number begins with another carrier"),
             ("Origin", "<script>", "Origin must be"),
-            ("Origin", "ABCDEFGHI", "Origin must be"),
+            ("Origin", "ABCDEFGH9", "Origin must be"),
             ("Dest", "$ne", "Destination must be"),
             ("Dest", "", "Destination is missing"),
             ("FlightNum", "15-45", "Flight number must be"),

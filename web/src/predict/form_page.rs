@@ -20,8 +20,9 @@ const REFRESH_SECONDS: u32 = 2;
 pub(crate) enum Asked {
     /// Nothing was asked.
     Nothing,
-    /// No answer yet; the page was reloaded so many times.
-    Waiting { id: uuid::Uuid, n_refreshes: u32 },
+    /// No answer yet; the page was reloaded so many times. Of what this process has sent it is
+    /// known that somebody asked.
+    Waiting { id: uuid::Uuid, n_refreshes: u32, is_known: bool },
     /// Nothing, and what is asked will be answered overnight.
     Overnight,
     /// The answer, and flights like the one it is about.
@@ -107,18 +108,18 @@ pub(crate) fn form_page(view: &View) -> Markup {
             @if answered { (answer_section(&view.asked)) (question(view)) }
             @else { (question(view)) (answer_section(&view.asked)) }
         }
-        template #waiting { (card::waiting()) }
+        template #waiting { (card::waiting(true)) }
     };
-    frame(title, refresh(&view.asked), main)
+    frame(title, refresh(view), main)
 }
 
 /// Without script a waiting page reloads itself, a bounded number of times.
-fn refresh(asked: &Asked) -> Markup {
-    match asked {
-        Asked::Waiting { id, n_refreshes } if *n_refreshes < REFRESHES_MAX => {
-            let next = n_refreshes + 1;
+fn refresh(view: &View) -> Markup {
+    match &view.asked {
+        Asked::Waiting { id, n_refreshes, .. } if *n_refreshes < REFRESHES_MAX => {
+            let (next, question) = (n_refreshes + 1, view.typed.query());
             let path = paths::FORM;
-            let content = format!("{REFRESH_SECONDS};url={path}?id={id}&refresh={next}");
+            let content = format!("{REFRESH_SECONDS};url={path}?id={id}&refresh={next}&{question}");
             html! { noscript { meta http-equiv="refresh" content=(content); } }
         }
         _ => html! {},
@@ -130,7 +131,7 @@ fn answer_section(asked: &Asked) -> Markup {
         Asked::Nothing => (None, card::invitation()),
         Asked::Overnight => (None, card::tomorrow()),
         Asked::Waiting { n_refreshes: REFRESHES_MAX.., .. } => (None, card::late()),
-        Asked::Waiting { id, .. } => (Some(id), card::waiting()),
+        Asked::Waiting { id, is_known, .. } => (Some(id), card::waiting(*is_known)),
         Asked::Answered(answer, similar) => (None, card::answer(answer, similar)),
     };
     html! {
@@ -230,10 +231,10 @@ mod tests {
     #[test]
     fn a_waiting_page_reloads_without_script_until_it_is_late() {
         let id = Uuid::from_u128(1);
-        let asked = |n_refreshes| Asked::Waiting { id, n_refreshes };
+        let asked = |n_refreshes| Asked::Waiting { id, n_refreshes, is_known: true };
         let page = render(&FormInput::default(), &Errors::new(), asked(0));
         assert!(page.contains(&format!("content=\"2;url=/flights/delays/predict_kafka?id={id}")));
-        assert!(page.contains("&amp;refresh=1\""));
+        assert!(page.contains("&amp;refresh=1&amp;"));
         assert!(page.contains(&format!("data-waiting-for=\"{id}\"")));
         let page = render(&FormInput::default(), &Errors::new(), asked(REFRESHES_MAX));
         assert!(!page.contains("http-equiv") && !page.contains("data-waiting-for"));

@@ -10,5 +10,6 @@ pub(crate) mod form;
 pub(crate) mod form_page;
 pub(crate) mod night;
 pub(crate) mod nightly;
+pub(crate) mod recent;
 pub(crate) mod requests;
 pub(crate) mod stream;

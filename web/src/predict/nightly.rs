@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{self, Form, Path, State};
+use axum::extract::{self, Path, Request, State};
+use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Redirect, Response};
-use charts::numbers::thousands;
+use charts::numbers::counted;
 use chrono::{DateTime, NaiveDate, Timelike, Utc};
 use events::{
     Answer, PREDICTION_RESULTS, PREDICTION_TASKS, PredictionRequest, parse_uuid, task_id, task_ids,
@@ -22,6 +21,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::http::clients::Client;
+use crate::http::metrics::Failed;
 use crate::http::responses::{Asker, refuse};
 use crate::layout::page::Head::{Number, Text};
 use crate::layout::page::{self, Failure, page, table};
@@ -54,16 +54,16 @@ pub(crate) async fn form(State(app): State<Arc<App>>) -> Markup {
 pub(crate) async fn ask(
     State(app): State<Arc<App>>,
     Extension(client): Extension<Client>,
-    headers: HeaderMap,
-    form: Result<Form<FormInput>, FormRejection>,
+    request: Request,
 ) -> Response {
-    let asker = Asker::of(&headers);
-    let typed = match question(&headers, form) {
+    let asker = Asker::of(request.headers());
+    let typed = match question(request).await {
         Ok(typed) => typed,
         Err((status, reason)) => return refuse(asker, status, reason),
     };
     let now = (app.now)();
-    let request = match form::parse(&typed, now, Uuid::new_v4()) {
+    let choices = app.choices.read(&app.store).await;
+    let request = match form::parse(&typed, &choices, now, Uuid::new_v4()) {
         Ok(request) => request,
         Err(errors) => return invalid(&app, asker, &typed, &errors, Asked::Overnight).await,
     };
@@ -88,7 +88,8 @@ pub(crate) async fn ask(
         Err(error) => {
             tracing::error!(id = %request.uuid, "cannot keep the request: {error:#}");
             let reason = "the question could not be kept; please try again";
-            refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
+            let refusal = refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason);
+            (Extension(Failed::Store), refusal).into_response()
         }
     }
 }
@@ -157,7 +158,7 @@ pub(crate) async fn results(
     let heads =
         [Text("Flight"), Text("Date"), Text("Route"), Number("Departure delay"), Text("Answer")];
     let intro = html! {
-        (thousands(n_tasks)) " questions were left on this day"
+        (counted(n_tasks, "question")) " left on this day"
         @if n_tasks > ids.len() as u64 { ", of which these are some" } "; "
         code { "submit-job predict" } " answers them."
     };

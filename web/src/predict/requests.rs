@@ -4,18 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use axum::Extension;
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Json, Redirect, Response};
+use axum::extract::{Form, FromRequest, Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Json, Redirect, Response};
 use events::{Answer, PredictionRequest};
+use multer::Multipart;
 use rdkafka::producer::FutureRecord;
 use serde::Deserialize;
+use serde::de::value::MapDeserializer;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::http::cache;
+use crate::http::metrics::Failed;
 use crate::http::middleware;
 use crate::http::responses::{Asker, no_uuid, problem, refuse};
 use crate::layout::page;
@@ -26,6 +30,9 @@ use crate::predict::form_page::{self, Asked, View};
 
 const UNAVAILABLE: &str =
     "Your question could not be sent: Kafka did not acknowledge it. Please try again.";
+
+/// Header by which scripts of older libraries say that they are scripts.
+const REQUESTED_WITH: &str = "x-requested-with";
 
 #[derive(Deserialize)]
 pub(crate) struct Shown {
@@ -54,7 +61,8 @@ pub(crate) async fn form_page(
         Some(Some(id)) => match answers::find(&app.store, id).await {
             Ok(None) => {
                 let n_refreshes = shown.refresh.parse().unwrap_or(0);
-                (example, Asked::Waiting { id, n_refreshes })
+                let is_known = app.recent.knows(id);
+                (example, Asked::Waiting { id, n_refreshes, is_known })
             }
             Ok(Some(Found { answer, .. })) => {
                 let typed = match &answer {
@@ -67,7 +75,8 @@ pub(crate) async fn form_page(
             Err(error) => {
                 tracing::error!(%id, "cannot read the answer: {error:#}");
                 let text = "The answers cannot be read at the moment. Please try again.";
-                return page::notice(StatusCode::SERVICE_UNAVAILABLE, "Not available", text);
+                let page = page::notice(StatusCode::SERVICE_UNAVAILABLE, "Not available", text);
+                return (Extension(Failed::Store), page).into_response();
             }
         },
     };
@@ -83,37 +92,58 @@ pub(crate) async fn form_page(
 pub(crate) async fn ask(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    form: Result<Form<FormInput>, FormRejection>,
+    request: Request,
 ) -> Response {
     let asker = Asker::of(&headers);
-    let typed = match question(&headers, form) {
+    let typed = match question(request).await {
         Ok(typed) => typed,
         Err((status, reason)) => return refuse(asker, status, reason),
     };
-    let request = match form::parse(&typed, (app.now)(), Uuid::new_v4()) {
+    let choices = app.choices.read(&app.store).await;
+    let request = match form::parse(&typed, &choices, (app.now)(), Uuid::new_v4()) {
         Ok(request) => request,
         Err(errors) => return invalid(&app, asker, &typed, &errors, Asked::Nothing).await,
     };
     match send(&app, &request).await {
-        Ok(()) => accepted(asker, request.uuid),
+        Ok(()) => {
+            app.recent.add(request.uuid);
+            accepted(asker, &headers, request.uuid, &typed)
+        }
         Err(error) => {
             tracing::error!(id = %request.uuid, "cannot send the request: {error:#}");
-            unavailable(&app, asker, &typed).await
+            (Extension(Failed::Kafka), unavailable(&app, asker, &typed).await).into_response()
         }
     }
 }
 
-/// What was typed, or why it is not taken.
-pub(crate) fn question(
-    headers: &HeaderMap,
-    form: Result<Form<FormInput>, FormRejection>,
-) -> Result<FormInput, (StatusCode, &'static str)> {
-    if middleware::cross_site(headers) {
+/// What was typed, or why it is not taken: a form as browsers send it, or in parts, as `curl -F`
+/// does.
+pub(crate) async fn question(request: Request) -> Result<FormInput, (StatusCode, &'static str)> {
+    const INVALID: &str = "the body is no valid form";
+    if middleware::cross_site(request.headers()) {
         return Err((StatusCode::FORBIDDEN, "questions are not taken from other sites"));
     }
-    let Form(typed) =
-        form.map_err(|rejection| (rejection.status(), "the body is no valid form"))?;
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if let Ok(boundary) = multer::parse_boundary(kind.unwrap_or_default()) {
+        let read = parts(request, boundary).await;
+        return read.map_err(|_| (StatusCode::BAD_REQUEST, INVALID));
+    }
+    let Form(typed) = Form::from_request(request, &())
+        .await
+        .map_err(|rejection: FormRejection| (rejection.status(), INVALID))?;
     Ok(typed)
+}
+
+/// A form in parts; its body is in memory already.
+async fn parts(request: Request, boundary: String) -> Result<FormInput> {
+    let mut parts = Multipart::new(request.into_body().into_data_stream(), boundary);
+    let mut fields = Vec::new();
+    while let Some(part) = parts.next_field().await? {
+        let name = part.name().context("a part without a name")?.to_owned();
+        fields.push((name, part.text().await?));
+    }
+    let fields = MapDeserializer::<_, serde::de::value::Error>::new(fields.into_iter());
+    Ok(FormInput::deserialize(fields)?)
 }
 
 /// GET `/flights/delays/predict/classify_realtime/response/{id}`.
@@ -126,7 +156,8 @@ pub(crate) async fn response(State(app): State<Arc<App>>, Path(id): Path<String>
         Err(error) => {
             tracing::error!(%id, "cannot read the answer: {error:#}");
             let reason = "the answers cannot be read at the moment";
-            refuse(Asker::Program, StatusCode::SERVICE_UNAVAILABLE, reason)
+            let refusal = refuse(Asker::Program, StatusCode::SERVICE_UNAVAILABLE, reason);
+            (Extension(Failed::Store), refusal).into_response()
         }
     }
 }
@@ -142,10 +173,18 @@ async fn send(app: &App, request: &PredictionRequest) -> Result<()> {
     Ok(())
 }
 
-fn accepted(asker: Asker, id: Uuid) -> Response {
+/// Says the id. The script of the original system parses what it gets a second time, so what says
+/// that it is such a script gets it as the text that it got there.
+fn accepted(asker: Asker, headers: &HeaderMap, id: Uuid, typed: &FormInput) -> Response {
+    let is_script = headers.get(REQUESTED_WITH).is_some_and(|by| by == "XMLHttpRequest");
+    let said = json!({ "status": "OK", "id": id });
     match asker {
-        Asker::Person => Redirect::to(&format!("{}?id={id}", paths::FORM)).into_response(),
-        Asker::Program => Json(json!({ "status": "OK", "id": id })).into_response(),
+        Asker::Person => {
+            let page = format!("{}?id={id}&{}", paths::FORM, typed.query());
+            Redirect::to(&page).into_response()
+        }
+        Asker::Program if is_script => Html(said.to_string()).into_response(),
+        Asker::Program => Json(said).into_response(),
     }
 }
 
