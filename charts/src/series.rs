@@ -14,6 +14,8 @@ const HEIGHT: u32 = 270;
 const TEXT: f64 = 17.0;
 /// Width of a letter of that size, about.
 const LETTER: usize = 10;
+/// Width of a capital letter: the names of makers have no other.
+const CAPITAL: usize = 12;
 /// Height of the labels below, with what marks their places.
 const BELOW: u32 = 34;
 /// Height of a row of a chart of rows.
@@ -92,7 +94,7 @@ impl Chart<'_> {
                 .margin(8)
                 .margin_right((LETTER * self.longest(&[top]) / 2) as u32)
                 .x_label_area_size(BELOW)
-                .y_label_area_size(16 + (LETTER * longest) as u32)
+                .y_label_area_size(16 + (CAPITAL * longest) as u32)
                 .build_cartesian_2d(0.0..top * 1.05, y)?;
             let mut mesh = chart.configure_mesh();
             style(&mut mesh, TEXT);

@@ -5,17 +5,19 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Counter, IntGauge, Registry};
 use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessesToUpdate, System};
 
+/// What is read of a process; none where the system does not say.
+type Reading = fn(&Process) -> Option<u64>;
+
 /// The metrics of this process.
 pub(crate) struct ProcessMetrics {
     registry: Registry,
     cpu_seconds: Counter,
-    gauges: Vec<(IntGauge, fn(&Process) -> Option<u64>)>,
+    gauges: Vec<(IntGauge, Reading)>,
 }
 
 impl ProcessMetrics {
     pub(crate) fn new() -> Result<Self> {
-        type Measure = (&'static str, &'static str, fn(&Process) -> Option<u64>);
-        const MEASURES: [Measure; 5] = [
+        const READINGS: [(&str, &str, Reading); 5] = [
             ("resident_memory_bytes", "Memory in use.", |p| Some(p.memory())),
             ("virtual_memory_bytes", "Memory that is mapped.", |p| Some(p.virtual_memory())),
             ("open_fds", "Open files.", |p| p.open_files().map(|n| n as u64)),
@@ -26,10 +28,10 @@ impl ProcessMetrics {
         let cpu_seconds = Counter::new("cpu_seconds_total", "Time of cores, of all threads.")?;
         registry.register(Box::new(cpu_seconds.clone()))?;
         let mut gauges = Vec::new();
-        for (name, help, measure) in MEASURES {
+        for (name, help, read) in READINGS {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
-            gauges.push((gauge, measure));
+            gauges.push((gauge, read));
         }
         Ok(Self { registry, cpu_seconds, gauges })
     }
@@ -43,8 +45,8 @@ impl ProcessMetrics {
         let seconds = process.accumulated_cpu_time() as f64 / 1000.0;
         // a scrape beside another may have counted further
         self.cpu_seconds.inc_by((seconds - self.cpu_seconds.get()).max(0.0));
-        for (gauge, measure) in &self.gauges {
-            gauge.set(measure(process).unwrap_or_default() as i64);
+        for (gauge, read) in &self.gauges {
+            gauge.set(read(process).unwrap_or_default() as i64);
         }
         Ok(self.registry.gather())
     }
