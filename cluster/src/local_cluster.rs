@@ -79,17 +79,12 @@ pub async fn run(
     for pair in ports[1..].chunks_exact(2) {
         let (listen, task_port) = (format!("127.0.0.1:{}", pair[0]), pair[1].to_string());
         let (cores, memory) = (cores.to_string(), memory_mib.to_string());
-        let arguments = [
-            ("--scheduler", &address),
-            ("--listen", &listen),
-            ("--cores", &cores),
-            ("--executor-memory", &memory),
-            ("--task-port", &task_port),
-        ];
+        let mut arguments = vec!["--scheduler", &address, "--listen", &listen];
+        arguments.extend(["--cores", &cores, "--executor-memory", &memory]);
         // with certificates an executor asks for its tasks
-        let n_used = arguments.len() - usize::from(loaded.is_on());
-        let arguments: Vec<&str> =
-            arguments[..n_used].iter().flat_map(|(flag, value)| [*flag, value.as_str()]).collect();
+        if !loaded.is_on() {
+            arguments.extend(["--task-port", &task_port]);
+        }
         programs.push(Program::new("executor", &arguments, tls));
     }
     let (phase, seen) = watch::channel(Phase::Starting);

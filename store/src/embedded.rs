@@ -212,8 +212,7 @@ impl Embedded {
 
     pub(crate) async fn begin_replacement(&self, next: &str) -> Result<()> {
         let create = format!("DROP TABLE IF EXISTS \"{next}\"; {}", create_table(next));
-        let create = move |connection: &mut Connection| connection.execute_batch(&create);
-        Ok(self.run(&self.maker, create).await?)
+        Ok(self.execute(&self.maker, create).await?)
     }
 
     /// Inserts what is new; returns how many that were.
@@ -261,8 +260,7 @@ impl Embedded {
     /// Looks at how many rows the values of indexes have, so that the best one of several is taken.
     pub(crate) async fn analyze(&self, collection: &str) -> Result<()> {
         let analyze = format!("PRAGMA analysis_limit = {ROWS_ANALYZED}; ANALYZE \"{collection}\"");
-        let analyze = move |connection: &mut Connection| connection.execute_batch(&analyze);
-        Ok(self.run(&self.maker, analyze).await?)
+        Ok(self.execute(&self.maker, analyze).await?)
     }
 
     pub(crate) async fn keep_for(&self, collection: &str, age: Option<Duration>) -> Result<()> {
@@ -270,8 +268,7 @@ impl Embedded {
         let index = format!("\"{collection}_by_age\"");
         let Some(age) = age else {
             let forget = format!("DROP INDEX IF EXISTS {index}");
-            let forget = move |connection: &mut Connection| connection.execute_batch(&forget);
-            return Ok(self.run(&self.writer, forget).await?);
+            return Ok(self.execute(&self.writer, forget).await?);
         };
         let prepare = format!(
             "{create}; CREATE INDEX IF NOT EXISTS {index} ON \"{collection}\" ({written_at}); \
@@ -279,8 +276,7 @@ impl Embedded {
              SET document = json_set(document, '$.{WRITTEN_AT}', {NOW_MS}) \
              WHERE {written_at} IS NULL"
         );
-        let prepare = move |connection: &mut Connection| connection.execute_batch(&prepare);
-        self.run(&self.writer, prepare).await?;
+        self.execute(&self.writer, prepare).await?;
         let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         let delete = format!(
             "DELETE FROM \"{collection}\" WHERE _id IN (SELECT _id FROM \"{collection}\" \
@@ -327,6 +323,15 @@ impl Embedded {
             Err(error) if error.to_string().starts_with("no such table") => Ok(T::default()),
             read => read.with_context(|| self.path.display().to_string()),
         }
+    }
+
+    /// Runs statements on one of the connections that write.
+    async fn execute(
+        &self,
+        connection: &Arc<Mutex<Connection>>,
+        sql: String,
+    ) -> Result<(), WriteError> {
+        self.run(connection, move |connection| connection.execute_batch(&sql)).await
     }
 
     /// Runs `work` where blocking is allowed, on one of the connections that write.

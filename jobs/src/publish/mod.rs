@@ -116,12 +116,15 @@ pub async fn publish(
     let made_from = made_from(lake).await?;
     let mut published = Vec::new();
     for collection in &COLLECTIONS {
-        let known = unchanged(store, collection.name, &made_from).await?;
-        let n_documents = match known.filter(|_| !again) {
+        let known = match again {
+            true => None,
+            false => unchanged(store, collection.name, &made_from).await?,
+        };
+        let n_documents = match known {
             Some(n_documents) => n_documents,
             None => make(ctx, store, collection, &made_from).await?,
         };
-        let is_new = again || known.is_none();
+        let is_new = known.is_none();
         published.push(Published { collection: collection.name, n_documents, is_new });
         on_progress(Progress::Published { collection: collection.name, n_documents });
     }

@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::explore::airlines::nothing_published;
 use crate::explore::entities::{Airplane, Flight, Manufacturer, code, equal, find, get};
 use crate::explore::flights::{by_time, flight_table};
-use crate::explore::search::{SEARCH_WAIT_MAX, pages, searching, unknown_field};
+use crate::explore::search::{searched, unknown_field};
 use crate::http::clients::Client;
 use crate::layout::page::Head::{Number, Text};
 use crate::layout::page::{self, Failure, facts, page, table, url_text};
@@ -120,15 +120,9 @@ pub(crate) async fn list(
     let query = || search.query().map_err(str::to_owned);
     let (status, found) = match unknown.map_or_else(query, Err) {
         Ok(query) => {
-            let query = store::Query { patience: Some(SEARCH_WAIT_MAX), ..query };
-            let reading = async {
-                let (page, n_found) =
-                    pages(&app, AIRPLANES, &query, PAGE, PAGES_MAX, &search.page).await?;
-                let query = store::Query { skip: (page - 1) * PAGE, limit: PAGE, ..query };
-                let airplanes: Vec<Airplane> = find(&app.store, AIRPLANES, &query).await?;
-                Ok((page, n_found, airplanes))
-            };
-            let (page, n_found, airplanes) = searching(&app, client, reading).await?;
+            let bounds = (PAGE, PAGES_MAX);
+            let (page, n_found, airplanes): (_, _, Vec<Airplane>) =
+                searched(&app, client, AIRPLANES, query, bounds, &search.page).await?;
             let found = html! {
                 (airplane_table(&airplanes))
                 (turn(&search, page, n_found))

@@ -15,7 +15,7 @@ use store::Order;
 
 use crate::app::App;
 use crate::explore::entities::{Flight, code, equal, find};
-use crate::explore::search::{SEARCH_WAIT_MAX, pages, searching, unknown_field};
+use crate::explore::search::{searched, unknown_field};
 use crate::http::clients::Client;
 use crate::layout::page::Head::{Number, Text};
 use crate::layout::page::{self, Failure, facts, minutes, page, table, url_text};
@@ -140,23 +140,14 @@ async fn found(
     search: &Search,
     query: store::Query,
 ) -> Result<Markup, Failure> {
-    let query = store::Query { patience: Some(SEARCH_WAIT_MAX), ..query };
-    let reading = async {
-        let (page, n_found) =
-            pages(app, ON_TIME_PERFORMANCE, &query, PAGE, PAGES_MAX, &search.page).await?;
-        if n_found == 0 {
-            return Ok((page, n_found, Vec::new()));
-        }
-        let query = by_time(store::Query { skip: (page - 1) * PAGE, limit: PAGE, ..query });
-        let flights: Vec<Flight> = find(&app.store, ON_TIME_PERFORMANCE, &query).await?;
-        Ok((page, n_found, flights))
-    };
-    let (page, n_found, flights) = searching(app, client, reading).await?;
+    let (query, bounds) = (by_time(query), (PAGE, PAGES_MAX));
+    let (page, n_found, flights): (_, _, Vec<Flight>) =
+        searched(app, client, ON_TIME_PERFORMANCE, query, bounds, &search.page).await?;
     let fields = search.fields();
     let fields: Vec<(&str, &str)> = fields.iter().map(|(field, _, text)| (*field, *text)).collect();
     Ok(html! {
         (flight_table("Flights by date and time", &flights))
-        (turn("/flights/search", &fields, "flights", page, n_found, (PAGE, PAGES_MAX)))
+        (turn("/flights/search", &fields, "flights", page, n_found, bounds))
     })
 }
 

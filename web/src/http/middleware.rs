@@ -13,9 +13,9 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::app::App;
-use crate::http::clients::{Client, Full};
+use crate::http::clients::Client;
 use crate::http::metrics::Failed;
-use crate::http::responses::{Asker, busy, greedy, problem, refuse, wants_json};
+use crate::http::responses::{Asker, full, problem, refuse, wants_json};
 use crate::layout::page::{self, Said};
 
 /// How long a handler may take until its response begins; Kafka and the store give up sooner. The
@@ -93,8 +93,7 @@ async fn answer(app: &App, client: Client, request: Request, next: Next) -> Resp
     let request = Request::from_parts(parts, body);
     let _share = match app.handlers.take(Some(client)) {
         Ok(share) => share,
-        Err(Full::Own) => return greedy(asker),
-        Err(Full::All) => return busy(asker),
+        Err(why) => return full(asker, why),
     };
     let path = request.uri().path().to_owned();
     match tokio::time::timeout(HANDLER_WAIT_MAX, next.run(request)).await {

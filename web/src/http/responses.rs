@@ -4,6 +4,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::{Value, json};
 
+use crate::http::clients::Full;
 use crate::layout::page;
 
 /// Who asks decides how we answer.
@@ -72,17 +73,19 @@ pub(crate) fn no_uuid() -> Response {
     refuse(Asker::Program, StatusCode::BAD_REQUEST, "the id is not a UUID")
 }
 
-/// The answer to a client that holds all that one may.
-pub(crate) fn greedy(asker: Asker) -> Response {
-    let reason = "your last requests are still being answered; please wait a moment";
-    refuse(asker, StatusCode::TOO_MANY_REQUESTS, reason)
-}
-
-/// The answer when a bound on concurrency is reached.
-pub(crate) fn busy(asker: Asker) -> Response {
-    let reason =
-        "more people ask than this server can answer at once; please try again in a moment";
-    refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
+/// The answer when there is no share for a client.
+pub(crate) fn full(asker: Asker, why: Full) -> Response {
+    match why {
+        Full::Own => {
+            let reason = "your last requests are still being answered; please wait a moment";
+            refuse(asker, StatusCode::TOO_MANY_REQUESTS, reason)
+        }
+        Full::All => {
+            let reason = "more people ask than this server can answer at once; please try again \
+                          in a moment";
+            refuse(asker, StatusCode::SERVICE_UNAVAILABLE, reason)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::app::{App, stopped};
-use crate::http::clients::{Client, Full};
-use crate::http::responses::{Asker, busy, greedy, no_uuid};
+use crate::http::clients::Client;
+use crate::http::responses::{Asker, full, no_uuid};
 use crate::predict::answers::{self, Found};
 use crate::predict::card;
 
@@ -50,8 +50,7 @@ pub(crate) async fn events(
     };
     let share = match app.streams.take(Some(client)) {
         Ok(share) => share,
-        Err(Full::Own) => return greedy(Asker::Program),
-        Err(Full::All) => return busy(Asker::Program),
+        Err(why) => return full(Asker::Program, why),
     };
     let event = async move {
         let _share = share;
