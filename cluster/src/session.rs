@@ -62,6 +62,9 @@ pub fn config_producer(tls: &Tls) -> ConfigProducer {
 /// options of this program's environment. Secrets stay in it: they never travel with a query.
 pub fn stores(options: &[Setting]) -> Arc<dyn ObjectStoreRegistry> {
     let opened = DefaultObjectStoreRegistry::default();
+    if let Ok(local) = Url::parse("file://") {
+        opened.register_store(&local, lake::local_store());
+    }
     Arc::new(Stores { options: options.to_vec(), opened })
 }
 

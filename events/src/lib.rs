@@ -27,7 +27,7 @@ pub use answer::{Answer, Contribution, DelayClass, N_CLASSES, Prediction, Refusa
 pub use model::{AirlineProfile, CalibrationBin, Importance, ModelCard, StreamStatus};
 pub use request::{
     BadRequest, PredictionRequest, REASON_BYTES_MAX, REQUEST_BYTES_MAX, clock_minutes, flight_code,
-    parse_uuid,
+    is_code, parse_uuid,
 };
 pub use sender::request_uuid;
 

@@ -41,6 +41,19 @@ pub fn flight_code(text: &str) -> Option<Cow<'_, str>> {
     }
 }
 
+/// Whether a text is what a carrier, an airport, an airplane or a flight can be called: 1 to 8
+/// letters, digits and hyphens, and then maybe a number in parentheses, by which BTS tells apart
+/// carriers that had one code after the other, such as `PA (1)`. What is none cannot be asked for.
+pub fn is_code(text: &str) -> bool {
+    let name = text.strip_suffix(')').and_then(|text| text.rsplit_once('('));
+    let name = name.map_or(text, |(name, number)| {
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number { name.strip_suffix(' ').unwrap_or(name) } else { "" }
+    });
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    text.len() <= CODE_BYTES_MAX && !name.is_empty() && name.bytes().all(is_plain)
+}
+
 /// Minutes since midnight of a local clock time as `HHMM`; 2400 is midnight, too. `None` for what
 /// is no time of day. The one reading of raw files and of requests.
 pub fn clock_minutes(hhmm: i32) -> Option<i32> {
@@ -318,9 +331,7 @@ fn scalar_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Stri
 }
 
 fn check_code(field: &'static str, code: &str) -> Result<(), BadRequest> {
-    let valid = (1..=CODE_BYTES_MAX).contains(&code.len())
-        && code.bytes().all(|b| b.is_ascii_alphanumeric());
-    if valid {
+    if is_code(code) {
         return Ok(());
     }
     let reason = format!("must be 1 to {CODE_BYTES_MAX} letters or digits");
@@ -347,6 +358,18 @@ fn check_clock(field: &'static str, hhmm: Option<i32>) -> Result<(), BadRequest>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_are_letters_digits_and_maybe_a_number_behind() {
+        for code in ["UA", "9E", "PA (1)", "PA(1)", "EI-DUB", "10397", "N14228", "1545"] {
+            assert!(is_code(code), "{code}");
+        }
+        for code in
+            ["", "U A", "(1)", " (1)", "PA ()", "PA (x)", "PA (1", "$ne", "South West", "É1"]
+        {
+            assert!(!is_code(code), "{code}");
+        }
+    }
 
     const GOOD: &str = r#"{"DepDelay":290.0,"Carrier":"aa","FlightDate":"2016-12-25",
         "Dest":"SFO","FlightNum":"1024","Origin":"ATL","Distance":2139.0,"DayOfYear":360,

@@ -5,19 +5,29 @@
 //!   what names a flight. It decides, without any order of rows, which flights are held out and
 //!   which trees see a flight. Never changes: a model's bytes depend on it.
 //! - `clock_minutes(hhmm)`: minutes of the day, null for what is no time of day.
-//! - `flight_code(text)`: a code as it is kept, null where nothing is left of it.
+//! - `flight_code(text)`: a code as it is kept, null where nothing is left of it; `is_code(text)`:
+//!   whether it is one that can be asked for.
+//! - `written_day(text, utc)`, `written_time(text)`, `written_hhmm(text, utc)`: what a text that a
+//!   program wrote says: the day, the point in time, the clock time as `HHMM`; see
+//!   [`crate::clock`].
+//!   With `utc` an instant is read by its UTC clock, otherwise as it stands there.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, AsArray, Int32Array, Int64Array, StringViewArray};
+use datafusion::arrow::array::{
+    Array, AsArray, BooleanArray, Date32Array, Int32Array, Int64Array, StringViewArray,
+    TimestampMicrosecondArray,
+};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Int32Type};
+use datafusion::arrow::datatypes::{DataType, Int32Type, TimeUnit};
 use datafusion::common::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, create_udf,
 };
-use events::{clock_minutes, flight_code};
+use events::{clock_minutes, flight_code, is_code};
 use udf::train::sampling::{GOLDEN, mix};
+
+use crate::clock::{Written, hhmm};
 
 /// The functions, for registration in a session.
 pub fn scalar_functions() -> Vec<ScalarUDF> {
@@ -31,12 +41,51 @@ pub fn scalar_functions() -> Vec<ScalarUDF> {
         let codes = text.as_string_view().iter().map(|text| text.and_then(flight_code));
         Ok(ColumnarValue::Array(Arc::new(codes.collect::<StringViewArray>())))
     };
+    let asked_for = |args: &[ColumnarValue]| {
+        let [text] = ColumnarValue::values_to_arrays(args)?.try_into().expect("one argument");
+        let are_codes = text.as_string_view().iter().map(|text| text.map(is_code));
+        Ok(ColumnarValue::Array(Arc::new(are_codes.collect::<BooleanArray>())))
+    };
+    // null where the text is null or says no such thing
+    let day = |args: &[ColumnarValue]| {
+        let [text, utc] = ColumnarValue::values_to_arrays(args)?.try_into().expect("two arguments");
+        let days =
+            text.as_string_view().iter().zip(utc.as_boolean()).map(|(text, utc)| {
+                Written::parse(text?).map(|written| written.day(utc == Some(true)))
+            });
+        Ok(ColumnarValue::Array(Arc::new(days.collect::<Date32Array>())))
+    };
+    let time = |args: &[ColumnarValue]| {
+        let [text] = ColumnarValue::values_to_arrays(args)?.try_into().expect("one argument");
+        let times = text.as_string_view().iter();
+        let times =
+            times.map(|text| Some(Written::parse(text?)?.utc().and_utc().timestamp_micros()));
+        Ok(ColumnarValue::Array(Arc::new(times.collect::<TimestampMicrosecondArray>())))
+    };
+    let clock = |args: &[ColumnarValue]| {
+        let [text, utc] = ColumnarValue::values_to_arrays(args)?.try_into().expect("two arguments");
+        let times = text.as_string_view().iter().zip(utc.as_boolean());
+        let times = times.map(|(text, utc)| hhmm(text?, utc == Some(true)));
+        Ok(ColumnarValue::Array(Arc::new(times.collect::<Int32Array>())))
+    };
     let (int, text) = (DataType::Int32, DataType::Utf8View);
+    let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
+    let text_and_utc = || vec![DataType::Utf8View, DataType::Boolean];
     let immutable = Volatility::Immutable;
     vec![
         FlightId::default().into(),
         create_udf("clock_minutes", vec![int.clone()], int, immutable, Arc::new(minutes)),
-        create_udf("flight_code", vec![text.clone()], text, immutable, Arc::new(code)),
+        create_udf("flight_code", vec![text.clone()], text.clone(), immutable, Arc::new(code)),
+        create_udf(
+            "is_code",
+            vec![text.clone()],
+            DataType::Boolean,
+            immutable,
+            Arc::new(asked_for),
+        ),
+        create_udf("written_day", text_and_utc(), DataType::Date32, immutable, Arc::new(day)),
+        create_udf("written_time", vec![text], timestamp, immutable, Arc::new(time)),
+        create_udf("written_hhmm", text_and_utc(), DataType::Int32, immutable, Arc::new(clock)),
     ]
 }
 

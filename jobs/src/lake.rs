@@ -12,7 +12,7 @@
 //! staging/<run>/                        what a run is writing; gone when it ends
 //! ```
 
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, Utc};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
-use datafusion::datasource::listing::ListingOptions;
+use datafusion::datasource::listing::{ListingOptions, ListingTableUrl};
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -30,8 +30,11 @@ use object_store::{
     BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
     PutOptions, PutPayload, RetryConfig, UpdateVersion,
 };
+use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 use url::Url;
+
+use crate::visible::Visible;
 
 /// How requests to an object store are repeated: long enough for one that restarts, short enough
 /// for a person who mistyped its address.
@@ -45,6 +48,69 @@ const RETRY: RetryConfig = RetryConfig {
     retry_timeout: Duration::from_secs(60),
 };
 
+/// The places of a data root that hold what jobs make.
+pub const PLACES: [&str; 8] =
+    ["flights", "distances", "rejects", "models", "predictions", "jobs", "training", "staging"];
+
+/// The local file system.
+pub fn local_store() -> Arc<dyn ObjectStore> {
+    Arc::new(Visible(Arc::new(LocalFileSystem::new().with_automatic_cleanup(true))))
+}
+
+/// The scheme of what may be a URL: two letters at least, a colon and a slash.
+fn scheme_of(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.split_once(':')?;
+    let is_scheme = scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (is_scheme && rest.starts_with('/')).then_some(scheme)
+}
+
+/// The path that a `file:` URL names, percent-decoded, or the text itself: `file:/x`, `file:///x`
+/// and `file://localhost/x` are `/x`, `file:x` is `x`.
+pub fn local_path(text: &str) -> PathBuf {
+    let Some(rest) = strip_file_scheme(text) else { return text.into() };
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    let path = path.strip_prefix("localhost").filter(|p| p.starts_with('/')).unwrap_or(path);
+    PathBuf::from(percent_decode_str(path).decode_utf8_lossy().into_owned())
+}
+
+/// Whether a text is a URL of a local file.
+pub fn is_file_url(text: &str) -> bool {
+    strip_file_scheme(text).is_some()
+}
+
+/// A text behind `file:`, in any case.
+fn strip_file_scheme(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.split_at_checked("file:".len())?;
+    scheme.eq_ignore_ascii_case("file:").then_some(rest)
+}
+
+/// An absolute path without links and dots, whether or not something is there.
+fn resolved(path: &FilePath) -> Result<PathBuf> {
+    let mut there = std::path::absolute(path)?;
+    let mut below = Vec::new();
+    loop {
+        match there.canonicalize() {
+            Ok(mut resolved) => {
+                for name in below.into_iter().rev() {
+                    // a parent of what is not there yet
+                    if name == FilePath::new("..") {
+                        resolved.pop();
+                    } else {
+                        resolved.push(name);
+                    }
+                }
+                return Ok(resolved);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let last = there.components().next_back().map(|c| PathBuf::from(c.as_os_str()));
+                below.push(last.context("no such path")?);
+                there.pop();
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Opens the object store that `url` is in, and the path of `url` in it. `options` hold what its
 /// driver knows, named as the usual variables of the environment in lower case.
 ///
@@ -54,7 +120,7 @@ pub fn open_store(url: &Url, options: &[(String, String)]) -> Result<(Arc<dyn Ob
     let plain = options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     if scheme != ObjectStoreScheme::AmazonS3 {
         let (store, path) = object_store::parse_url_opts(url, plain)?;
-        return Ok((store.into(), path));
+        return Ok((Arc::new(Visible(store.into())), path));
     }
     let mut builder = AmazonS3Builder::new().with_url(url.as_str()).with_retry(RETRY);
     for (key, value) in plain {
@@ -74,7 +140,7 @@ pub fn open_store(url: &Url, options: &[(String, String)]) -> Result<(Arc<dyn Ob
             "{endpoint} is not encrypted; AWS_ALLOW_HTTP=true allows it"
         );
     }
-    Ok((Arc::new(builder.build()?), path))
+    Ok((Arc::new(Visible(Arc::new(builder.build()?))), path))
 }
 
 fn is_on_this_machine(endpoint: &str) -> Result<bool> {
@@ -107,23 +173,44 @@ pub struct Lake {
 }
 
 impl Lake {
-    /// Opens `root`: a path, which is created, or an object store's URL such as
-    /// `s3://bucket/prefix`, for which `options` hold what its driver knows (`aws_region`, …).
+    /// Opens `root`: a path, or an object store's URL such as `s3://bucket/prefix`, for which
+    /// `options` hold what its driver knows (`aws_region`, …). Makes nothing: a directory comes to
+    /// be with the first thing in it, or by [`create`](Self::create).
     pub fn open(root: &str, options: &[(String, String)]) -> Result<Self> {
         let open = || -> Result<Self> {
-            if root.contains("://") && !root.starts_with("file://") {
+            let scheme = scheme_of(root);
+            let is_there = FilePath::new(root).is_dir();
+            if let Some(scheme) =
+                scheme.filter(|scheme| !scheme.eq_ignore_ascii_case("file") && !is_there)
+            {
+                ensure!(
+                    root[scheme.len()..].starts_with("://"),
+                    "it is neither a directory nor a URL, such as {scheme}://bucket/prefix"
+                );
                 let url = Url::parse(&format!("{}/", root.trim_end_matches('/')))?;
                 let (store, prefix) = open_store(&url, options)?;
                 return Ok(Self { root: url, store, prefix });
             }
-            let directory = FilePath::new(root.trim_start_matches("file://"));
-            std::fs::create_dir_all(directory)?;
-            let directory = directory.canonicalize()?;
+            let path = if is_there { FilePath::new(root).to_owned() } else { local_path(root) };
+            let directory = resolved(&path)?;
+            ensure!(directory.is_dir() || !directory.exists(), "it is not a directory");
             let Ok(url) = Url::from_directory_path(&directory) else { bail!("no absolute path") };
-            let store = Arc::new(LocalFileSystem::new().with_automatic_cleanup(true));
+            let store = local_store();
             Ok(Self { root: url, store, prefix: Path::from_absolute_path(directory)? })
         };
         open().with_context(|| format!("cannot open the data root {root}"))
+    }
+
+    /// Makes the directory of a local root.
+    pub fn create(&self) -> Result<()> {
+        let Some(directory) = self.local_path("") else { return Ok(()) };
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make the data root {}", directory.display()))
+    }
+
+    /// Whether a local root's directory is there; an object store has none to be there.
+    pub fn exists(&self) -> bool {
+        self.local_path("").is_none_or(|directory| directory.is_dir())
     }
 
     /// Makes the data root readable and writable for queries of `ctx`.
@@ -144,6 +231,37 @@ impl Lake {
     /// The local path of something in the root, when the root is local.
     pub fn local_path(&self, relative: &str) -> Option<std::path::PathBuf> {
         Some(self.root.to_file_path().ok()?.join(relative))
+    }
+
+    /// Whether a path or URL is in one of the root's own [`PLACES`], as queries understand it.
+    pub fn owns(&self, target: &str) -> Result<bool> {
+        let target = ListingTableUrl::parse(target)?;
+        let store = target.object_store();
+        let (target, root) = match (Url::parse(target.as_str())?, self.local_path("")) {
+            (url, Some(root)) if url.scheme() == "file" => {
+                let Ok(path) = url.to_file_path() else { bail!("{url} is no path") };
+                (resolved(&path)?.display().to_string(), root.display().to_string())
+            }
+            (_, None) => {
+                // s3 and s3a are two names of one thing
+                let bucket = |url: &Url| url.host_str().unwrap_or_default().to_owned();
+                let target =
+                    format!("{}/{}", bucket(&Url::parse(store.as_str())?), target.prefix());
+                (target, format!("{}/{}", bucket(&self.root), self.prefix))
+            }
+            _ => return Ok(false),
+        };
+        let parts = |text: &str| -> Vec<String> {
+            text.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        };
+        let (target, root) = (parts(&target), parts(&root));
+        let is_own = |place: &String| PLACES.contains(&place.as_str());
+        Ok(target.starts_with(&root) && target.get(root.len()).is_some_and(is_own))
+    }
+
+    /// Whether there are Parquet files below `relative`.
+    pub async fn holds_table(&self, relative: &str) -> Result<bool> {
+        Ok(self.list(relative).await?.iter().any(|name| name.ends_with(".parquet")))
     }
 
     fn path(&self, relative: &str) -> Result<Path> {
@@ -284,7 +402,7 @@ impl Lake {
         partitions: &[&str],
     ) -> Result<()> {
         ensure!(
-            !self.list(relative).await?.is_empty(),
+            self.holds_table(relative).await?,
             "there are no {name} under {}; `submit-job ingest` makes them",
             self.url(relative)
         );

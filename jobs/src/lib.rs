@@ -3,7 +3,7 @@
 //! What a job does never knows where it runs: the context is given, in process or a cluster's. A
 //! folder is a stage, in the order of the data: [`ingest`] → [`train`] → [`predict`], or
 //! [`stream`]; [`publish`] makes what pages show. Stages share the ground floor ([`lake`], where
-//! data at rest lives, [`sql`], the steps, [`functions`] and [`features`],
+//! data at rest lives, [`sql`], the steps, [`functions`], [`clock`] and [`features`],
 //! [`write`](mod@write), [`history`], [`progress`]) and [`models`], and do not know each other;
 //! only `predict` uses what `train` and `stream` make of rows.
 //!
@@ -27,6 +27,7 @@
 //! # anyhow::Ok(())
 //! ```
 
+pub mod clock;
 pub mod features;
 pub mod functions;
 pub mod gc;
@@ -40,6 +41,7 @@ pub mod publish;
 pub mod sql;
 pub mod stream;
 pub mod train;
+pub mod visible;
 pub mod write;
 
 const _: () = assert!(udf::N_CLASSES == events::N_CLASSES, "one list of classes");

@@ -1,8 +1,10 @@
 //! The progress that a job reports. Jobs print nothing; the caller shows this.
 
 /// A step forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
+    /// Something that a person must know.
+    Notice(String),
     /// A stage began.
     Stage(&'static str),
     /// Bytes of the input that were read.

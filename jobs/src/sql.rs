@@ -27,6 +27,12 @@ macro_rules! steps {
 steps! {
     /// Raw rows to typed flights.
     FLIGHTS = "sql/10_flights.sql";
+    /// What is wrong with raw rows.
+    REJECT_KINDS = "sql/11_reject_kinds.sql";
+    /// Flights that arrive twice.
+    REPEATS = "sql/12_repeats.sql";
+    /// Each of them once.
+    DISTINCT = "sql/13_distinct.sql";
     /// Mean distance per pair of airports.
     DISTANCES = "sql/20_distances.sql";
     /// The only definition of every feature.

@@ -3,12 +3,15 @@
 //! On a cluster a task that died is run again, and what its first run had written stays. So what is
 //! there is counted against what the query says that it wrote, and written again when they differ.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int64Type, UInt64Type};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::{DataFrame, SessionContext, lit};
 
 use crate::lake::Lake;
@@ -55,11 +58,21 @@ pub async fn write(
         let n_written: u64 = written.iter().flatten().map(rows_said).sum();
         let n_there = rows_there(ctx, lake, place).await?;
         if n_written == n_there {
+            if let (0, true, Some(frame)) = (n_there, partitions.is_empty(), frames.first()) {
+                put_empty(lake, directory, frame).await?;
+            }
             return Ok(n_there);
         }
         tracing::warn!(url, n_written, n_there, attempt, "rows are there twice, written again");
     }
     bail!("{url} does not hold what was written, {ATTEMPTS_MAX} times in a row")
+}
+
+/// Writes a file without rows: a table that nobody wrote a row of has columns all the same.
+async fn put_empty(lake: &Lake, directory: &str, frame: &DataFrame) -> Result<()> {
+    let schema = Arc::clone(frame.schema().inner());
+    let writer = ArrowWriter::try_new(Vec::new(), schema, None)?;
+    lake.put(&format!("{directory}empty.parquet"), writer.into_inner()?).await
 }
 
 fn rows_said(batch: &RecordBatch) -> u64 {

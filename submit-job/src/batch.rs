@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::cli::{Batch, Cli, Command};
 use crate::config::{Environment, now};
 use crate::context::{self, JobContext, Master, run_name};
-use crate::driver::{self, Drive, JobOutcome, lacks_secrets, without_secrets};
+use crate::driver::{self, Drive, JobOutcome, what_lacks, without_secrets};
 use crate::enrich::run_enrich;
 use crate::ingest::run_ingest;
 use crate::predict::run_predict;
@@ -92,10 +92,9 @@ pub async fn resume(
     let state = record.state_at(now());
     ensure!(state != State::Running, "{id} is running; its driver sent a heartbeat");
     ensure!(state != State::Succeeded, "{id} has succeeded already");
-    ensure!(
-        !lacks_secrets(&record.arguments),
-        "{id} was started with secrets, which its record does not hold; start it again"
-    );
+    if let Some(what) = what_lacks(&record.arguments) {
+        bail!("{id} was started with {what}; start it again");
+    }
     let line = ["submit-job"].into_iter().chain(record.arguments.iter().map(String::as_str));
     let mut earlier = Cli::try_parse_from(line).with_context(|| format!("arguments of {id}"))?;
     earlier.session.data.clone_from(&cli.session.data);
@@ -127,21 +126,59 @@ async fn drive(
     let id = record.id.clone();
     let opened =
         context::open(&cli.session, master, &record.name, &id, &around.store_options).await?;
-    let JobContext { lake, remote, shown, .. } = &opened;
-    let (lake, remote, shown) = (lake.clone(), remote.clone(), Arc::clone(shown));
-    let drive = Drive { lake, remote, shown, now };
+    let JobContext { remote, shown, .. } = &opened;
+    let lake = opened.lake.clone();
+    let drive = Drive {
+        lake: lake.clone(),
+        remote: remote.clone(),
+        shown: Arc::clone(shown),
+        now,
+        keeps_record: keeps_record(job, &lake, &record).await?,
+    };
     let ended = drive.run(record, work(job, around, &opened), shutdown).await?;
     match ended {
         JobOutcome::Succeeded => Ok(SUCCEEDED),
         JobOutcome::Cancelled => {
-            say(&format!("cancelled; `submit-job --resume {id}` goes on"));
+            say("cancelled");
+            advise(&lake, &id).await;
             Ok(CANCELLED)
         }
         JobOutcome::Failed(error) => {
             say(&format!("error: {error:#}"));
-            say(&format!("`submit-job --resume {id}` tries again from where it was"));
+            advise(&lake, &id).await;
             Ok(FAILED)
         }
+    }
+}
+
+/// Whether a job leaves a record. What makes a data root does in any case, and what only reads
+/// where it can.
+///
+/// Errors when the data root that a job needs is not there.
+async fn keeps_record(job: &Batch, lake: &Lake, record: &Record) -> Result<bool> {
+    match job {
+        Batch::Ingest(_) | Batch::Enrich(_) => lake.create()?,
+        Batch::Sql(_) if !lake.exists() => return Ok(false),
+        Batch::Sql(_) => {
+            if let Err(error) = record.put(lake).await {
+                say(&format!("this job leaves no record: {error:#}"));
+                return Ok(false);
+            }
+        }
+        _ => ensure!(
+            lake.exists(),
+            "there is no data root {}; `submit-job ingest` makes it",
+            lake.root()
+        ),
+    }
+    Ok(true)
+}
+
+/// Says that a job can go on where it was, if it has left something to go on from.
+async fn advise(lake: &Lake, id: &str) {
+    let left = lake.list(&format!("training/{id}/")).await;
+    if left.is_ok_and(|left| !left.is_empty()) {
+        say(&format!("`submit-job --resume {id}` goes on from where it was"));
     }
 }
 
@@ -149,7 +186,7 @@ async fn drive(
 async fn work(job: &Batch, around: &Environment, opened: &JobContext) -> Result<Value> {
     let lake = &opened.lake;
     match job {
-        Batch::Ingest(args) => run_ingest(opened, args).await,
+        Batch::Ingest(args) => run_ingest(opened, args, &around.store_options).await,
         Batch::Train(args) => run_train_command(opened, args).await,
         Batch::Evaluate(args) => run_evaluate(opened, args).await,
         Batch::Score(args) => run_score(opened, args).await,
@@ -168,37 +205,37 @@ async fn work(job: &Batch, around: &Environment, opened: &JobContext) -> Result<
 /// Starts this program again, for the job alone, prints the job's id, and leaves it.
 async fn leave_alone(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
     let lake = Lake::open(&cli.session.data, &around.store_options)?;
-    let log = lake.local_path(&history::path(id, "log")?);
-    // what it prints, such as rows, and what it says
-    let (printed, said) = match &log {
-        Some(path) => {
-            path.parent().map(std::fs::create_dir_all).transpose()?;
-            let file = std::fs::File::create(path).with_context(|| path.display().to_string())?;
-            (Stdio::from(file.try_clone()?), Stdio::from(file))
-        }
-        None => (Stdio::null(), Stdio::null()),
+    // what it prints, such as rows, and what it says; on this machine also for an object store
+    let log = match lake.local_path(&history::path(id, "log")?) {
+        Some(path) => path,
+        None => std::env::temp_dir().join(format!("submit-job-{id}.log")),
     };
+    log.parent().map(std::fs::create_dir_all).transpose()?;
+    let file = std::fs::File::create(&log).with_context(|| log.display().to_string())?;
+    let log = log.display();
     let program = std::env::current_exe().context("this program's file")?;
     let mut child = tokio::process::Command::new(program)
         .args(around.arguments.iter().filter(|argument| *argument != "--no-wait"))
         .args(["--job-id", id])
         .stdin(Stdio::null())
-        .stdout(printed)
-        .stderr(said)
+        .stdout(file.try_clone()?)
+        .stderr(file)
         // Ctrl-C in this terminal is not for it
         .process_group(0)
         .spawn()
         .context("cannot start a process for the job")?;
     let started = tokio::time::Instant::now();
     while history::get(&lake, id).await?.is_none() {
-        let log = log.as_ref().map_or(String::new(), |path| format!("; see {}", path.display()));
         if let Some(status) = child.try_wait()? {
-            bail!("the job's process has ended: {status}{log}");
+            // a job that leaves no record is over, too
+            ensure!(status.success(), "the job's process has ended: {status}; see {log}");
+            break;
         }
-        ensure!(started.elapsed() < BEGIN_PATIENCE, "the job's process does not begin{log}");
+        ensure!(started.elapsed() < BEGIN_PATIENCE, "the job's process does not begin; see {log}");
         tokio::time::sleep(POLL).await;
     }
-    print(id);
+    say(&format!("what it prints goes to {log}"));
+    print(id)?;
     Ok(SUCCEEDED)
 }
 
@@ -207,7 +244,7 @@ pub async fn status(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
     let lake = Lake::open(&cli.session.data, &around.store_options)?;
     let Some(mut record) = history::get(&lake, id).await? else { return no_such_job(&lake, id) };
     record.state = record.state_at(now());
-    print(&serde_json::to_string_pretty(&record)?);
+    print(&serde_json::to_string_pretty(&record)?)?;
     Ok(exit_code(record.state))
 }
 
@@ -229,7 +266,7 @@ pub async fn list(cli: &Cli, around: &Environment) -> Result<u8> {
     print(&format!(
         "{:<28} {:<12} {:<10} {:<20} {:>8}  {}",
         "id", "name", "state", "started", "seconds", "master"
-    ));
+    ))?;
     for record in history::list(&lake).await? {
         let until = record.ended.unwrap_or(record.alive);
         let seconds = (until - record.started).as_seconds_f64();
@@ -240,7 +277,7 @@ pub async fn list(cli: &Cli, around: &Environment) -> Result<u8> {
             record.state_at(now()).to_string(),
             record.started.format("%Y-%m-%d %H:%M:%S"),
             record.master
-        ));
+        ))?;
     }
     Ok(SUCCEEDED)
 }

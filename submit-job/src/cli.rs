@@ -11,7 +11,7 @@ use crate::context::{Master, SessionArgs};
 use crate::demo::Demo;
 use crate::dlq::Dlq;
 use crate::enrich::Enrich;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Rejects};
 use crate::models::Models;
 use crate::predict::Predict;
 use crate::publish::Publish;
@@ -126,6 +126,8 @@ pub enum Service {
 pub enum Administration {
     /// Look at the messages that could not be read, and send them again
     Dlq(Dlq),
+    /// Look at the rows that an ingestion rejected, and why
+    Rejects(Rejects),
     /// Look at models, promote one, go back to the one before
     Models(Models),
     /// Delete what has outlived its use under the data root: records of jobs, models

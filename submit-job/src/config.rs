@@ -1,6 +1,7 @@
 //! What programs read of their surroundings, once, at their start: arguments, environment, clock,
 //! signals, and where log lines go.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ const KAFKA_PREFIX: &str = "TARMAC_KAFKA_CONF_";
 #[derive(Clone)]
 pub struct Environment {
     /// The command line, without the program.
-    pub arguments: Vec<String>,
+    pub arguments: Vec<OsString>,
     /// Who started it.
     pub user: String,
     /// What object stores need, named in lower case: `AWS_REGION` becomes `aws_region`.
@@ -33,15 +34,22 @@ impl Environment {
     /// Reads them.
     #[expect(clippy::disallowed_methods, reason = "a program reads its surroundings here, once")]
     pub fn read() -> Self {
+        // what is not UTF-8 is none of ours
+        let variables = || {
+            let pairs = std::env::vars_os();
+            pairs.filter_map(|(name, value)| {
+                Some((name.into_string().ok()?, value.into_string().ok()?))
+            })
+        };
         let is_for_stores = |name: &str| STORE_VARIABLES.iter().any(|s| name.starts_with(s));
         Self {
-            arguments: std::env::args().skip(1).collect(),
+            arguments: std::env::args_os().skip(1).collect(),
             user: std::env::var("USER").unwrap_or_else(|_| "unknown".into()),
-            store_options: std::env::vars()
+            store_options: variables()
                 .filter(|(name, _)| is_for_stores(name))
                 .map(|(name, value)| (name.to_ascii_lowercase(), value))
                 .collect(),
-            kafka_properties: std::env::vars()
+            kafka_properties: variables()
                 .filter_map(|(name, value)| {
                     let name = name.strip_prefix(KAFKA_PREFIX)?.to_ascii_lowercase();
                     Some((name.replace('_', "."), value))

@@ -65,6 +65,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let root = opened.lake.local_path("").context("the demo needs a local data root")?;
+    opened.lake.create()?;
     let listener = listen(args.listen).await?;
     let address = listener.local_addr()?;
     let path = opened.lake.local_path("store.sqlite").context("the demo's root is local")?;
@@ -147,7 +148,7 @@ async fn prepare(opened: &JobContext, root: &Path) -> Result<()> {
     if known == Some(made().await?.into_bytes()) {
         say("nothing changed");
     } else {
-        run_ingest(opened, &Ingest { files, rejects_max: 0.01 }).await?;
+        run_ingest(opened, &Ingest::of(files), &[]).await?;
         lake.put(INGESTED, made().await?.into_bytes()).await?;
     }
     say("\n2  training a random forest as query plans");

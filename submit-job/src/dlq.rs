@@ -83,20 +83,20 @@ pub async fn run_dlq(
         _ => None,
     };
     if let Action::List(_) = &args.action {
-        print("LETTER       WRITTEN                   FROM         BYTES  REASON");
+        print("LETTER       WRITTEN                   FROM         BYTES  REASON")?;
     }
     let (mut n_letters, mut sum) = (0, Replayed::default());
     scan(properties, &topics, which.condition.as_deref(), async |letters: Vec<Letter>| {
         n_letters += letters.len();
         match (&args.action, &store) {
-            (Action::List(_), _) => letters.iter().for_each(|letter| print(&line(letter))),
+            (Action::List(_), _) => letters.iter().try_for_each(|letter| print(&line(letter)))?,
             (Action::Replay { again, .. }, Some(store)) => {
                 let replayed = replay(properties, &topics, store, &letters, *again).await?;
                 sum.n_sent += replayed.n_sent;
                 sum.n_known += replayed.n_known;
                 sum.n_stubs += replayed.n_stubs;
             }
-            _ => letters.iter().for_each(|letter| print(&whole(letter))),
+            _ => letters.iter().try_for_each(|letter| print(&whole(letter)))?,
         }
         Ok(())
     })

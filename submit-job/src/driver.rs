@@ -1,6 +1,7 @@
 //! Drives one job: writes its record and heartbeats, shows how far it is, and ends it when
 //! somebody asks.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct Drive {
     pub shown: Arc<Shown>,
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
+    /// Whether the job leaves a record: one that only reads may run where nothing can be written.
+    pub keeps_record: bool,
 }
 
 /// How a job ended.
@@ -56,9 +59,11 @@ impl Drive {
         work: impl Future<Output = Result<Value>>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<JobOutcome> {
-        record.put(&self.lake).await?;
-        // it may have been asked to end in an earlier life
-        history::take_request_to_end(&self.lake, &record.id).await?;
+        if self.keeps_record {
+            record.put(&self.lake).await?;
+            // it may have been asked to end in an earlier life
+            history::take_request_to_end(&self.lake, &record.id).await?;
+        }
         // tasks of their own: work that computes for seconds must not silence them
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().keep_alive(record.clone()));
@@ -97,12 +102,17 @@ impl Drive {
             JobOutcome::Failed(error) => (State::Failed, Some(format!("{error:#}"))),
             JobOutcome::Cancelled => (State::Cancelled, None),
         };
-        record.put(&self.lake).await?;
+        if self.keeps_record {
+            record.put(&self.lake).await?;
+        }
         Ok(ended)
     }
 
     /// Writes heartbeats; done when somebody asks to end it.
     async fn keep_alive(self, mut record: Record) {
+        if !self.keeps_record {
+            return std::future::pending().await;
+        }
         let mut beats = tokio::time::interval(HEARTBEAT);
         loop {
             beats.tick().await;
@@ -184,24 +194,30 @@ pub async fn kill(
 
 /// A command line without its secrets: URLs lose their user and password, what is given for
 /// `--mongo` and statements that hold a secret are struck out.
-pub fn without_secrets(arguments: &[String]) -> Vec<String> {
+pub fn without_secrets(arguments: &[OsString]) -> Vec<String> {
     let mut hides_next = false;
-    let strike = |argument: &String| {
+    let strike = |argument: &OsString| {
+        let argument = argument.to_string_lossy();
         let hidden = std::mem::replace(&mut hides_next, argument == "--mongo");
-        if hidden || argument.starts_with("--mongo=") || is_secret(argument) {
+        if hidden || argument.starts_with("--mongo=") || is_secret(&argument) {
             return STRUCK_OUT.to_owned();
         }
         match argument.split_once("://").and_then(|(s, rest)| Some((s, rest.split_once('@')?))) {
             Some((scheme, (_, rest))) => format!("{scheme}://{STRUCK_OUT}@{rest}"),
-            None => argument.clone(),
+            None => argument.into_owned(),
         }
     };
     arguments.iter().map(strike).collect()
 }
 
-/// Whether something was struck out of a command line, so that it cannot be run again.
-pub fn lacks_secrets(arguments: &[String]) -> bool {
-    arguments.iter().any(|argument| argument.contains(STRUCK_OUT))
+/// Why a command line of a record cannot be run again.
+pub fn what_lacks(arguments: &[String]) -> Option<&'static str> {
+    let has = |text: &str| arguments.iter().any(|argument| argument.contains(text));
+    if has(STRUCK_OUT) {
+        return Some("secrets, which its record does not hold");
+    }
+    let is_lossy = has(char::REPLACEMENT_CHARACTER.encode_utf8(&mut [0; 4]));
+    is_lossy.then_some("a name that is not UTF-8, which its record does not hold")
 }
 
 #[cfg(test)]
@@ -221,7 +237,7 @@ mod tests {
             "--mongo=mongodb://u:p@h",
             "train",
         ];
-        let line: Vec<String> = line.map(str::to_owned).to_vec();
+        let line = line.map(OsString::from);
         let kept = without_secrets(&line);
         assert_eq!(
             kept,
@@ -237,6 +253,14 @@ mod tests {
                 "train"
             ]
         );
-        assert!(lacks_secrets(&kept));
+        assert!(what_lacks(&kept).unwrap().starts_with("secrets"));
+    }
+
+    #[test]
+    fn a_record_with_a_name_that_is_not_utf_8_is_not_run_again() {
+        use std::os::unix::ffi::OsStringExt;
+        let line = [OsString::from("ingest"), OsString::from_vec(b"caf\xe9.csv".to_vec())];
+        assert!(what_lacks(&without_secrets(&line)).unwrap().contains("UTF-8"));
+        assert_eq!(what_lacks(&without_secrets(&line[..1])), None);
     }
 }

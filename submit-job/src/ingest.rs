@@ -1,42 +1,106 @@
-//! `submit-job ingest`: raw files to flights.
+//! `submit-job ingest`: raw files to flights; `submit-job rejects`: what was wrong with them.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use jobs::ingest::ingest;
+use datafusion::prelude::SessionContext;
+use jobs::history;
+use jobs::ingest::columns::Names;
+use jobs::ingest::options::{IngestOptions, Months};
+use jobs::ingest::rejects::{reject_kinds, rejects, rejects_of};
+use jobs::ingest::{Ingested, ingest};
+use jobs::lake::Lake;
 use jobs::progress::Progress;
 use serde_json::{Value, json};
 
 use crate::context::JobContext;
-use crate::progress::say;
+use crate::progress::{print, say};
+
+/// Files that are named when they were passed over; the others are counted.
+const PASSED_OVER_SHOWN: usize = 10;
+/// Kinds of bad rows that are shown at the end of an ingestion.
+const KINDS_SHOWN: usize = 3;
 
 /// Arguments of `ingest`.
 #[derive(Debug, Args)]
 pub struct Ingest {
-    /// Files or directories: .csv, .parquet, .jsonl, and .gz, .bz2, .zip of them
+    /// Files, directories, patterns, and URLs of object stores: CSV and other tables of text,
+    /// Parquet, JSON Lines and arrays, and .gz, .bz2, .zip of them
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Share of bad rows above which nothing is replaced and the job fails
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
     pub rejects_max: f64,
+    /// Share of flights that are there more than once above which nothing is replaced
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
+    pub repeats_max: f64,
+    /// Keep one of flights that are there more than once
+    #[arg(long)]
+    pub distinct: bool,
+    /// Add to the months that are there instead of replacing them
+    #[arg(long, conflicts_with = "replace")]
+    pub append: bool,
+    /// Replace months even by much fewer flights
+    #[arg(long)]
+    pub replace: bool,
+    /// What the files call their columns, where they are not known: carrier=AIRLINE,dest=TO
+    #[arg(long, value_name = "COLUMN=NAME,…", default_value = "", hide_default_value = true)]
+    pub columns: String,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "not a share between 0 and 1".to_owned())
+}
+
+impl Ingest {
+    /// Of these files, the rest as usual.
+    pub fn of(files: Vec<PathBuf>) -> Self {
+        let IngestOptions { rejects_max, repeats_max, .. } = IngestOptions::default();
+        let (distinct, append, replace, columns) = (false, false, false, String::new());
+        Self { files, rejects_max, repeats_max, distinct, append, replace, columns }
+    }
+
+    fn options(&self, store_options: &[(String, String)]) -> Result<IngestOptions> {
+        Ok(IngestOptions {
+            rejects_max: self.rejects_max,
+            repeats_max: self.repeats_max,
+            distinct: self.distinct,
+            months: match self.append {
+                true => Months::Append,
+                false => Months::Replace { shrinking: self.replace },
+            },
+            names: self.columns.parse::<Names>().context("--columns")?,
+            store_options: store_options.to_vec(),
+        })
+    }
 }
 
 /// Ingests files.
-pub async fn run_ingest(opened: &JobContext, args: &Ingest) -> Result<Value> {
+pub async fn run_ingest(
+    opened: &JobContext,
+    args: &Ingest,
+    store_options: &[(String, String)],
+) -> Result<Value> {
     let started = Instant::now();
     let JobContext { ctx, lake, id, shown, .. } = opened;
     let show = |progress: Progress| shown.show(progress);
-    let ingested = ingest(ctx, lake, &args.files, id, args.rejects_max, &show).await;
+    let ingested = ingest(ctx, lake, &args.files, id, &args.options(store_options)?, &show).await;
     shown.clear();
     let ingested = ingested?;
-    let (first, last) = (ingested.months.first(), ingested.months.last());
-    let months = match (first, last) {
+    tell(&ingested, args.distinct);
+    let kinds = match ingested.rejects {
+        Some(_) => reject_kinds(ctx, lake, id, KINDS_SHOWN).await?,
+        None => Vec::new(),
+    };
+    let months = match (ingested.months.first(), ingested.months.last()) {
         (Some(first), Some(last)) => {
             format!(
-                "{} months from {}-{:02} to {}-{:02}",
+                "{} {} from {}-{:02} to {}-{:02}",
                 ingested.months.len(),
+                if ingested.months.len() == 1 { "month" } else { "months" },
                 first.0,
                 first.1,
                 last.0,
@@ -50,13 +114,73 @@ pub async fn run_ingest(opened: &JobContext, args: &Ingest) -> Result<Value> {
         ingested.n_flights,
         started.elapsed().as_secs_f64(),
         ingested.n_rejects,
-        ingested.rejects.as_ref().map_or(String::new(), |url| format!(", see {url}"))
+        match &ingested.rejects {
+            Some(_) => format!(", see submit-job rejects {id}:"),
+            None => String::new(),
+        }
     ));
+    kinds.iter().for_each(|kind| say(&format!("  {kind}")));
     Ok(json!({
         "flights": ingested.n_flights,
         "rejects": ingested.n_rejects,
+        "repeats": ingested.n_repeats,
+        "odd_times": ingested.n_odd_times,
+        "odd_tails": ingested.n_odd_tails,
+        "passed_over": ingested.passed_over.len(),
         "months": ingested.months.len(),
     }))
+}
+
+/// Says what was not taken as it came.
+fn tell(ingested: &Ingested, distinct: bool) {
+    let passed_over = &ingested.passed_over;
+    for file in passed_over.iter().take(PASSED_OVER_SHOWN) {
+        say(&format!("passed over {}: {}", file.name, file.reason));
+    }
+    if let more @ 1.. = passed_over.len().saturating_sub(PASSED_OVER_SHOWN) {
+        say(&format!("passed over {more} more files"));
+    }
+    if distinct && ingested.n_repeats > 0 {
+        say(&format!("left out {} flights that were there already", ingested.n_repeats));
+    }
+    if ingested.n_odd_times > 0 {
+        say(&format!("left out {} clock times past 24:00", ingested.n_odd_times));
+    }
+    if ingested.n_odd_tails > 0 {
+        say(&format!("left out {} tail numbers that are none", ingested.n_odd_tails));
+    }
+}
+
+/// Arguments of `rejects`.
+#[derive(Debug, Args)]
+pub struct Rejects {
+    /// The job that rejected rows, as --list shows it; the last one by default
+    pub job: Option<String>,
+    /// Rows that are printed at most
+    #[arg(long, default_value_t = 100)]
+    pub limit: usize,
+}
+
+/// Prints what was wrong with the rows that a job rejected: how many of each kind, then the rows.
+pub async fn run_rejects(lake: &Lake, args: &Rejects) -> Result<()> {
+    let runs = lake.list("rejects/").await?;
+    let runs = runs.iter().filter_map(|name| name.strip_prefix("rejects/")?.split('/').next());
+    let Some(job) = args.job.as_deref().or(runs.max()) else {
+        say(&format!("no row was rejected under {}", lake.root()));
+        return Ok(());
+    };
+    history::path(job, "json")?;
+    if !lake.holds_table(&rejects_of(job)).await? {
+        bail!("{job} rejected no row, or its rejects were deleted");
+    }
+    let ctx = SessionContext::new();
+    let kinds = reject_kinds(&ctx, lake, job, usize::MAX).await?;
+    say(&format!("{} rows were rejected by {job}:", kinds.iter().map(|k| k.n_rows).sum::<u64>()));
+    kinds.iter().for_each(|kind| say(&format!("  {kind}")));
+    for row in rejects(&ctx, lake, job, args.limit).await? {
+        print(&row.to_string())?;
+    }
+    Ok(())
 }
 
 /// The file with the shipped flights, written into the data root.

@@ -11,6 +11,7 @@ use submit_job::cli::{Administration, Batch, Cli, Command, Service};
 use submit_job::config::{Environment, log, now, signal};
 use submit_job::context::{self, JobContext};
 use submit_job::dlq::run_dlq;
+use submit_job::ingest::run_rejects;
 use submit_job::models::run_models;
 use submit_job::offsets::run_offsets;
 use submit_job::progress::{print, say};
@@ -79,6 +80,9 @@ async fn run(cli: Cli, around: Environment) -> Result<u8> {
             let lake = Lake::open(&cli.session.data, &around.store_options)?;
             run_dlq(&lake, args, &args.kafka().properties(&around)?, &around).await?;
         }
+        Command::Administration(Administration::Rejects(args)) => {
+            run_rejects(&Lake::open(&cli.session.data, &around.store_options)?, args).await?;
+        }
         Command::Administration(Administration::Models(args)) => {
             run_models(&Lake::open(&cli.session.data, &around.store_options)?, args).await?;
         }
@@ -133,7 +137,8 @@ async fn serve(cli: &Cli, service: &Service, around: &Environment) -> Result<()>
         Service::Cluster(args) => {
             let on_ready = |cluster: &str, address: &str| {
                 say(cluster);
-                print(address);
+                // the address is told in any case
+                print(address).unwrap_or_else(|error| say(&format!("{error:#}: {address}")));
             };
             local_cluster::run(args, tls, on_ready, signal()).await
         }

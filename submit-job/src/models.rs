@@ -52,7 +52,7 @@ pub async fn run_models(lake: &Lake, args: &Models) -> Result<()> {
         Action::List => list(lake).await,
         Action::Show { model } => {
             let (version, model) = open(lake, model.as_deref()).await?;
-            print(&serde_json::to_string_pretty(&summary(&version, &model))?);
+            print(&serde_json::to_string_pretty(&summary(&version, &model))?)?;
             Ok(())
         }
         Action::Promote { model } => {
@@ -74,7 +74,7 @@ pub async fn run_models(lake: &Lake, args: &Models) -> Result<()> {
             let (left, right) = (summary(&version, &model), summary(&other_version, &other));
             let mut lines = Vec::new();
             differences("", &left, &right, &mut lines);
-            lines.iter().for_each(|line| print(line));
+            lines.iter().try_for_each(|line| print(line))?;
             Ok(())
         }
     }
@@ -99,7 +99,7 @@ async fn list(lake: &Lake) -> Result<()> {
     let mut versions = registry::list(lake).await?;
     let rank = |version: &String| champions.iter().position(|champion| champion == version);
     versions.sort_by_key(|version| rank(version).unwrap_or(usize::MAX));
-    print("MODEL         ROLE      TREES  DEPTH  FEATURES  ROWS       ACCURACY  LOG LOSS");
+    print("MODEL         ROLE      TREES  DEPTH  FEATURES  ROWS       ACCURACY  LOG LOSS")?;
     for version in versions {
         let shown = &version[..VERSION_SHOWN];
         let role = match rank(&version) {
@@ -118,9 +118,9 @@ async fn list(lake: &Lake) -> Result<()> {
                     rows.training,
                     holdout.accuracy,
                     holdout.log_loss
-                ));
+                ))?;
             }
-            Err(error) => print(&format!("{shown}  {role:8}  cannot be read: {error:#}")),
+            Err(error) => print(&format!("{shown}  {role:8}  cannot be read: {error:#}"))?,
         }
     }
     Ok(())

@@ -66,9 +66,9 @@ pub async fn run_offsets(store: &Store, args: &Offsets, properties: &[Setting]) 
     let topic = &kafka.request_topic;
     match &args.action {
         OffsetsAction::Show(_) => {
-            print("PARTITION       NEXT  PUBLISHED      BEGIN        END        LAG  LOG");
+            print("PARTITION       NEXT  PUBLISHED      BEGIN        END        LAG  LOG")?;
             for offsets in show(properties, store, group, topic).await? {
-                print(&line(&offsets));
+                print(&line(&offsets))?;
             }
         }
         OffsetsAction::Reset { to, partition, .. } => {

@@ -1,7 +1,8 @@
 //! Progress on a terminal as a bar, elsewhere as plain lines.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
+use anyhow::{Context, Result};
 use cluster::remote::Tasks;
 use indicatif::{ProgressBar, ProgressStyle};
 use jobs::progress::Progress;
@@ -29,6 +30,8 @@ impl Shown {
     /// Shows a step.
     pub fn show(&self, progress: Progress) {
         match (&self.bar, progress) {
+            (Some(bar), Progress::Notice(text)) => bar.println(format!("  {text}")),
+            (None, Progress::Notice(text)) => self.line(text),
             (Some(bar), Progress::Stage(stage)) => {
                 bar.println(format!("  {stage}"));
                 // how far the stage before was says nothing about this one
@@ -93,8 +96,17 @@ pub fn say(text: &str) {
     eprintln!("{text}");
 }
 
-/// Prints a result, for people or for a pipe.
-pub fn print(text: &str) {
-    // a reader that has seen enough closes its end; that is no error of ours
-    _ = writeln!(std::io::stdout(), "{text}");
+/// Prints a result, for people or for a pipe; errors when it is lost, on a full disk.
+pub fn print(text: &str) -> Result<()> {
+    written(&format!("{text}\n")).map(|_| ())
+}
+
+/// Prints text as it is; whether somebody reads on.
+pub fn written(text: &str) -> Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // a reader that has seen enough closes its end; that is no error of ours
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).context("cannot write the output"),
+    }
 }

@@ -188,7 +188,7 @@ pub async fn run_gc(lake: &Lake, args: &Gc, now: DateTime<Utc>) -> Result<()> {
         n_bytes += garbage.n_bytes();
         let written = garbage.written().map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
         let written = written.unwrap_or_default();
-        print(&format!("{written}  {:>12} bytes  {}", garbage.n_bytes(), garbage.what));
+        print(&format!("{written}  {:>12} bytes  {}", garbage.n_bytes(), garbage.what))?;
     }
     let done = if args.dry_run { "would be deleted" } else { "deleted" };
     say(&format!("{done}: {n}, {n_bytes} bytes; {}", lake.root()));

@@ -33,7 +33,7 @@ pub async fn run_evaluate(opened: &JobContext, args: &ModelArgs) -> Result<Value
         "metrics": evaluation.metrics,
         "confusion": evaluation.confusion,
     });
-    print(&serde_json::to_string_pretty(&result)?);
+    print(&serde_json::to_string_pretty(&result)?)?;
     Ok(result)
 }
 

@@ -70,9 +70,11 @@ impl StoreArgs {
             let path = lake
                 .local_path("store.sqlite")
                 .context("the embedded store needs a local data root; give --mongo for this one")?;
+            lake.create()?;
             return Store::embedded(&path);
         };
-        let is_seen = around.arguments.iter().any(|argument| argument.contains(&url));
+        let mut arguments = around.arguments.iter().map(|argument| argument.to_string_lossy());
+        let is_seen = arguments.any(|argument| argument.contains(&url));
         ensure!(
             !(is_seen && has_password(&url)),
             "a password on the command line is seen by others on this machine: give the URL in \
@@ -155,7 +157,7 @@ mod tests {
 
     fn around(arguments: &[&str]) -> Environment {
         Environment {
-            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            arguments: arguments.iter().map(Into::into).collect(),
             user: "somebody".into(),
             store_options: Vec::new(),
             kafka_properties: vec![("sasl.password".into(), "hunter2".into())],

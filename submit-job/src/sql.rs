@@ -6,15 +6,21 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use cluster::client::sentence;
 use cluster::settings::is_secret;
-use datafusion::common::DataFusionError;
+use datafusion::catalog::default_table_source::source_as_provider;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, plan_err};
+use datafusion::datasource::MemTable;
+use datafusion::datasource::listing::ListingTable;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParser, Statement};
 use futures::TryStreamExt;
 use jobs::features;
+use jobs::lake::Lake;
 use jobs::models::registry;
 use jobs::train::training::register_training;
 use rustyline::DefaultEditor;
@@ -26,8 +32,8 @@ use udf::model::artefact::ForestParams;
 
 use crate::context::JobContext;
 use crate::driver::keep_lease;
-use crate::progress::say;
-use crate::table::{Table, written};
+use crate::progress::{say, written};
+use crate::table::Table;
 
 /// Largest statement, in bytes.
 const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
@@ -55,9 +61,9 @@ pub async fn run(opened: &JobContext, args: &Sql) -> Result<Value> {
     prepare(opened).await?;
     if let Some(path) = &args.file {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        return execute(&opened.ctx, &text).await.with_context(|| path.display().to_string());
+        return execute(opened, &text).await.with_context(|| path.display().to_string());
     }
-    execute(&opened.ctx, args.command.as_deref().unwrap_or_default()).await
+    execute(opened, args.command.as_deref().unwrap_or_default()).await
 }
 
 /// Reads statements, each ended by a semicolon, from the terminal, or from a pipe.
@@ -114,7 +120,7 @@ pub async fn interact(opened: &JobContext, history: Option<PathBuf>) -> Result<(
 /// Runs statements until they end or Ctrl-C cancels them, on the cluster too.
 async fn run_interruptibly(opened: &JobContext, statements: &str) {
     let ended = tokio::select! {
-        ended = execute(&opened.ctx, statements) => ended,
+        ended = execute(opened, statements) => ended,
         _ = tokio::signal::ctrl_c() => match &opened.remote {
             Some(remote) => remote.cancel().await.and_then(|_| bail!("cancelled")),
             None => Err(anyhow::anyhow!("cancelled")),
@@ -146,10 +152,12 @@ async fn prepare(opened: &JobContext) -> Result<()> {
 
 /// Runs statements that semicolons separate, and prints what each gives as it comes. Ends early
 /// when nobody reads on.
-async fn execute(ctx: &SessionContext, text: &str) -> Result<Value> {
+async fn execute(opened: &JobContext, text: &str) -> Result<Value> {
+    let JobContext { ctx, lake, .. } = opened;
     let mut n_rows = 0;
     for statement in parse(ctx, text)? {
         let planned = ctx.state().statement_to_plan(statement).await.map_err(refusal)?;
+        check_targets(lake, &planned)?;
         // not collected: a result may be larger than memory
         let made = ctx.execute_logical_plan(planned).await.map_err(refusal)?;
         let mut batches = made.execute_stream().await.map_err(refusal)?;
@@ -165,6 +173,36 @@ async fn execute(ctx: &SessionContext, text: &str) -> Result<Value> {
         }
     }
     Ok(json!({ "rows": n_rows }))
+}
+
+/// Refuses a statement that writes where jobs keep what they have made: training would take it.
+fn check_targets(lake: &Lake, plan: &LogicalPlan) -> Result<()> {
+    let mut targets = Vec::new();
+    plan.apply(|node| {
+        match node {
+            LogicalPlan::Copy(copy) => targets.push(copy.output_url.clone()),
+            LogicalPlan::Dml(statement) => {
+                let table = source_as_provider(&statement.target)?;
+                if let Some(files) = table.downcast_ref::<ListingTable>() {
+                    targets.extend(files.table_paths().iter().map(|path| path.to_string()));
+                } else if !table.is::<MemTable>() {
+                    let name = statement.table_name.to_string();
+                    return plan_err!("{name} is neither in memory nor files: it is only read");
+                }
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(refusal)?;
+    for target in targets {
+        ensure!(
+            !lake.owns(&target)?,
+            "{target} is a part of the data root, which statements only read; write elsewhere, and \
+             `submit-job ingest` what is to become flights"
+        );
+    }
+    Ok(())
 }
 
 fn refusal(error: DataFusionError) -> anyhow::Error {

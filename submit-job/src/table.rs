@@ -1,7 +1,5 @@
 //! Rows as a table of text, printed as they come.
 
-use std::io::{ErrorKind, Write};
-
 use anyhow::Result;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -83,16 +81,6 @@ fn lines(batch: &RecordBatch, border: &str) -> Result<String> {
         }
     }
     Ok(text)
-}
-
-/// Prints text; returns whether somebody still reads.
-pub fn written(text: &str) -> Result<bool> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // a reader that has seen enough closes its end; that is no error of ours
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        written => Ok(written.map(|()| true)?),
-    }
 }
 
 #[cfg(test)]

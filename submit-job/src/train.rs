@@ -104,9 +104,9 @@ pub async fn run_train_command(opened: &JobContext, args: &Train) -> Result<Valu
     let report = run_train(opened, &args.options()?).await?;
     let result = train_json(&report);
     if args.json {
-        print(&result.to_string());
+        print(&result.to_string())?;
     } else {
-        print(&report.to_text());
+        print(&report.to_text())?;
         let url = opened.lake.url(&registry::report_of(&report.version));
         say(&format!("champion is now {}; report with plots: {url}", report.version));
     }

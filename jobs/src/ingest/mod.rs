@@ -1,23 +1,40 @@
 //! Raw files → `flights`, partitioned by year and month, and `distances`.
 //!
 //! Reads the files as text into a staging table, types the rows by `sql/10_flights.sql`, keeps the
-//! refused ones under `rejects/`, and replaces the months that were read when all of them are
-//! written; other months are not touched.
+//! refused ones under `rejects/`, and replaces the months that were read, or adds to them, when all
+//! is written and nothing speaks against it; other months are not touched.
 
-pub mod layouts;
-pub mod raw;
+pub mod columns;
+mod files;
+mod json;
+mod lines;
+pub mod months;
+pub mod options;
+mod parquet;
+mod raw;
+pub mod rejects;
+mod rows;
+mod table;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int32Type, Int64Type};
-use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::functions_aggregate::expr_fn::{count, sum};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::{DataFrame, SessionContext, col, lit};
 use tokio::sync::mpsc;
 
+use crate::ingest::columns::Names;
+pub use crate::ingest::files::PassedOver;
+use crate::ingest::files::RawFile;
+use crate::ingest::months::Month;
+use crate::ingest::options::{IngestOptions, Job, Months};
+use crate::ingest::raw::Reading;
+use crate::ingest::rejects::{reject_kinds, rejects_of};
+use crate::ingest::rows::Unfit;
 use crate::lake::Lake;
 use crate::progress::{OnProgress, Progress};
 use crate::sql;
@@ -25,156 +42,273 @@ use crate::write::{Place, parquet, write};
 
 /// Rows of a staged file: enough for several files, so that all cores read them.
 const STAGED_ROWS: usize = 128 * 1024;
+/// Bytes of a staged file before it is written.
+const STAGED_BYTES: usize = 64 * 1024 * 1024;
 /// Batches that may wait between reading and writing.
 const QUEUED_BATCHES: usize = 8;
-/// Files that one run reads at most.
-const FILES_MAX: usize = 100_000;
+/// Reasons that a message holds at most, and characters of each file's.
+const REASONS_SHOWN: usize = 10;
+/// Kinds of bad rows that are told.
+const KINDS_SHOWN: usize = 3;
+
+/// What flights can lack as a whole, and what it is called: they are kept, but it is said.
+const MAY_LACK: [(&str, &str); 6] = [
+    ("flight_number", "number"),
+    ("crs_dep_minutes", "scheduled departure"),
+    ("crs_arr_minutes", "scheduled arrival"),
+    ("dep_delay_minutes", "departure delay"),
+    ("arr_delay_minutes", "arrival delay"),
+    ("distance_miles", "distance"),
+];
 
 /// What was ingested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ingested {
     /// Files read.
     pub n_files: usize,
+    /// Files that were found and not read, or read and no flights.
+    pub passed_over: Vec<PassedOver>,
     /// Flights written.
     pub n_flights: u64,
     /// Rows refused.
     pub n_rejects: u64,
-    /// The months that were replaced, as (year, month).
-    pub months: BTreeSet<(i32, i32)>,
+    /// Clock times past midnight, such as 2410, that were left out.
+    pub n_odd_times: u64,
+    /// Tail numbers that are none, and were left out.
+    pub n_odd_tails: u64,
+    /// Flights that are there more than once, or were until one of each was kept.
+    pub n_repeats: u64,
+    /// What not one of the flights has.
+    pub lacking: Vec<&'static str>,
+    /// The months that were written, as (year, month).
+    pub months: Vec<Month>,
     /// Where the refused rows are, when there are any.
     pub rejects: Option<String>,
 }
 
-/// Ingests files, and all readable files of directories. `run` names the run's own directories;
-/// `rejects_max` is the share of bad rows above which nothing is replaced and the job fails.
+/// Ingests files, directories, patterns and objects. `run` names the run's own directories.
+///
+/// Errors when nothing fits, when too many rows are bad or repeated, and when a month would shrink;
+/// then no month was touched.
 pub async fn ingest(
     ctx: &SessionContext,
     lake: &Lake,
     inputs: &[PathBuf],
     run: &str,
-    rejects_max: f64,
+    options: &IngestOptions,
     on_progress: OnProgress<'_>,
 ) -> Result<Ingested> {
     lake.register(ctx);
-    let files = files_of(inputs)?;
-    let staging = format!("staging/{run}/");
-    let ingested = ingest_files(ctx, lake, &files, run, rejects_max, on_progress).await;
-    lake.delete_below(&staging).await?;
-    ingested
+    let found = files::find(inputs, lake, &options.store_options).await?;
+    let job = Job { ctx, lake, run, options, on_progress };
+    let ingested = job.run(found.files, found.passed_over).await;
+    let deleted = lake.delete_below(&format!("staging/{run}/")).await;
+    // what went wrong first is what is told
+    let ingested = ingested?;
+    deleted?;
+    Ok(ingested)
 }
 
-async fn ingest_files(
-    ctx: &SessionContext,
-    lake: &Lake,
-    files: &[PathBuf],
-    run: &str,
-    rejects_max: f64,
-    on_progress: OnProgress<'_>,
-) -> Result<Ingested> {
-    stage(lake, files, &format!("staging/{run}/raw/"), on_progress).await?;
-    on_progress(Progress::Stage("typing rows by sql/10_flights.sql"));
-    let raw = format!("staging/{run}/raw/");
-    lake.register_table(ctx, "raw_flights", &raw, &[]).await?;
-    let typed = sql::plan(ctx, sql::FLIGHTS, &[]).await?;
-    let is_reject = col("reject_reason").is_not_null();
+/// What typing the rows says.
+#[derive(Default)]
+struct Counted {
+    months: BTreeMap<Month, u64>,
+    n_flights: u64,
+    n_rejects: u64,
+    n_odd_times: u64,
+    n_odd_tails: u64,
+    /// Flights that have each of [`MAY_LACK`].
+    n_known: [u64; MAY_LACK.len()],
+}
 
-    let (months, n_flights, n_rejects) = count_rows(&typed).await?;
-    let rejects = format!("rejects/{run}/");
-    if n_rejects > 0 {
-        let rows = sql::plan(ctx, sql::FLIGHTS, &[]).await?.filter(is_reject.clone())?;
-        let rows = rows.select_columns(&["file", "line", "reject_reason"])?;
-        let place = Place { directory: &rejects, partitions: &[] };
-        write(ctx, lake, &[rows], place, &parquet()).await?;
+impl Counted {
+    fn lacking(&self) -> Vec<&'static str> {
+        let lacking = MAY_LACK.iter().zip(self.n_known).filter(|(_, n)| *n == 0);
+        lacking.map(|((_, title), _)| *title).collect()
     }
-    let share = n_rejects as f64 / (n_flights + n_rejects).max(1) as f64;
-    ensure!(
-        share <= rejects_max,
-        "{n_rejects} of {} rows are bad ({:.2} %), more than the {:.2} % allowed; \
-         nothing was replaced; see {}",
-        n_flights + n_rejects,
-        share * 100.0,
-        rejects_max * 100.0,
-        lake.url(&rejects)
-    );
-
-    on_progress(Progress::Stage("writing flights"));
-    let flights = typed.filter(is_reject.is_false())?;
-    let flights = flights.drop_columns(&["file", "line", "reject_reason"])?;
-    let staged = format!("staging/{run}/flights/");
-    let place = Place { directory: &staged, partitions: &["year", "month"] };
-    write(ctx, lake, &[flights], place, &parquet()).await?;
-    replace_months(lake, &staged, run, &months).await?;
-
-    on_progress(Progress::Stage("making distances by sql/20_distances.sql"));
-    lake.register_table(ctx, "flights", "flights/", &["year", "month"]).await?;
-    write_distances(ctx, lake, run).await?;
-    let rejects = (n_rejects > 0).then(|| lake.url(&rejects));
-    Ok(Ingested { n_files: files.len(), n_flights, n_rejects, months, rejects })
 }
 
-/// The files to read: those named, and of a directory those with a known ending.
-fn files_of(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for input in inputs {
-        if input.is_dir() {
-            let entries = std::fs::read_dir(input).with_context(|| input.display().to_string())?;
-            for entry in entries.take(FILES_MAX) {
-                let path = entry?.path();
-                if path.is_file() && raw::is_readable(&path) {
-                    files.push(path);
+impl Job<'_> {
+    async fn run(&self, files: Vec<RawFile>, passed_over: Vec<PassedOver>) -> Result<Ingested> {
+        let (n_files, unfit) = self.stage(files).await?;
+        let passed_over = [passed_over, unfit].concat();
+
+        (self.on_progress)(Progress::Stage("typing rows by sql/10_flights.sql"));
+        let raw = format!("staging/{}/raw/", self.run);
+        self.lake.register_table(self.ctx, "raw_flights", &raw, &[]).await?;
+        let typed = sql::plan(self.ctx, sql::FLIGHTS, &[]).await?;
+        let counted = count_rows(&typed).await?;
+        let Counted { n_flights, n_rejects, n_odd_times, n_odd_tails, .. } = counted;
+        ensure!(n_flights + n_rejects > 0, nothing_read(&passed_over));
+        let not_found = self.options.names.not_found();
+        ensure!(not_found.is_empty(), "no file has a column {}", not_found.join(" or "));
+        let rejects = self.keep_rejects(n_rejects).await?;
+        self.check_rejects(&counted).await?;
+
+        let lacking = counted.lacking();
+        if !lacking.is_empty() {
+            let text = format!("not one of the flights has: {}", lacking.join(", "));
+            (self.on_progress)(Progress::Notice(text));
+        }
+        let months = &self.options.months;
+        if *months == Months::Append {
+            months::take_back(self.lake, self.run, &counted.months).await?;
+        }
+        let there = months::there(self.ctx, self.lake, &counted.months).await?;
+        months::check(*months, &there, &counted.months)?;
+        (self.on_progress)(Progress::Stage("writing flights"));
+        let flights = typed.filter(col("reject_reason").is_null())?;
+        let flights =
+            flights.drop_columns(&["file", "line", "odd_times", "odd_tails", "reject_reason"])?;
+        let staged = format!("staging/{}/flights/", self.run);
+        let place = Place { directory: &staged, partitions: &["year", "month"] };
+        write(self.ctx, self.lake, &[flights], place, &parquet()).await?;
+        let n_repeats = months::repeats(self, &staged, &counted.months).await?;
+        let written = months::put(self, &staged, &counted.months, &there).await?;
+
+        (self.on_progress)(Progress::Stage("making distances by sql/20_distances.sql"));
+        self.lake.register_table(self.ctx, "flights", "flights/", &["year", "month"]).await?;
+        self.write_distances().await?;
+        Ok(Ingested {
+            n_files,
+            passed_over,
+            n_flights: written,
+            n_rejects,
+            n_odd_times,
+            n_odd_tails,
+            n_repeats,
+            lacking,
+            months: counted.months.keys().copied().collect(),
+            rejects,
+        })
+    }
+
+    /// Reads files into Parquet files of text; returns how many held rows, and what was passed
+    /// over.
+    async fn stage(&self, files: Vec<RawFile>) -> Result<(usize, Vec<PassedOver>)> {
+        let staging = format!("staging/{}/raw/", self.run);
+        let total = files.iter().map(|file| file.n_bytes).sum();
+        (self.on_progress)(Progress::Bytes { done: 0, total });
+        let (batches, mut received) = mpsc::channel::<(RecordBatch, u64)>(QUEUED_BATCHES);
+        let reading = read_all(files, self.options.names.clone(), batches);
+        // it takes the receiver with it when it fails, so that reading ends too
+        let writing = async move {
+            let (mut staged, mut n_rows, mut n_bytes, mut n_files) = (Vec::new(), 0, 0, 0);
+            while let Some((batch, done)) = received.recv().await {
+                (self.on_progress)(Progress::Bytes { done, total });
+                n_rows += batch.num_rows();
+                n_bytes += batch.get_array_memory_size();
+                staged.push(batch);
+                if n_rows >= STAGED_ROWS || n_bytes >= STAGED_BYTES {
+                    put_staged(self.lake, &staging, n_files, std::mem::take(&mut staged)).await?;
+                    (n_rows, n_bytes, n_files) = (0, 0, n_files + 1);
                 }
             }
-        } else {
-            ensure!(input.is_file(), "{}: there is no such file", input.display());
-            files.push(input.clone());
-        }
+            // written even when empty: the table must have a schema
+            put_staged(self.lake, &staging, n_files, staged).await
+        };
+        let (read, written) = tokio::join!(reading, writing);
+        written?;
+        (self.on_progress)(Progress::Bytes { done: total, total });
+        read
     }
-    ensure!(!files.is_empty(), "there are no .csv, .parquet or .jsonl files to ingest");
-    ensure!(files.len() <= FILES_MAX, "{} files exceed {FILES_MAX}", files.len());
-    files.sort();
-    Ok(files)
+
+    /// Keeps bad rows where a person finds them.
+    async fn keep_rejects(&self, n_rejects: u64) -> Result<Option<String>> {
+        if n_rejects == 0 {
+            return Ok(None);
+        }
+        let directory = rejects_of(self.run);
+        let rows = sql::plan(self.ctx, sql::FLIGHTS, &[]).await?;
+        let rows = rows.filter(col("reject_reason").is_not_null())?;
+        let rows = rows.select_columns(&["file", "line", "reject_reason"])?;
+        let place = Place { directory: &directory, partitions: &[] };
+        write(self.ctx, self.lake, &[rows], place, &parquet()).await?;
+        Ok(Some(self.lake.url(&directory)))
+    }
+
+    async fn check_rejects(&self, counted: &Counted) -> Result<()> {
+        let Counted { n_flights, n_rejects, .. } = counted;
+        let kinds = match n_rejects {
+            0 => Vec::new(),
+            _ => reject_kinds(self.ctx, self.lake, self.run, KINDS_SHOWN).await?,
+        };
+        let kinds: Vec<_> = kinds.iter().map(ToString::to_string).collect();
+        ensure!(*n_flights > 0, "not one of {n_rejects} rows is a flight: {}", kinds.join("; "));
+        let share = *n_rejects as f64 / (n_flights + n_rejects).max(1) as f64;
+        if share <= self.options.rejects_max {
+            return Ok(());
+        }
+        bail!(
+            "{n_rejects} of {} rows are bad ({:.2} %), more than the {:.2} % allowed; \
+             nothing was replaced: {}; all of them are in {}",
+            n_flights + n_rejects,
+            share * 100.0,
+            self.options.rejects_max * 100.0,
+            kinds.join("; "),
+            self.lake.url(&rejects_of(self.run))
+        )
+    }
+
+    async fn write_distances(&self) -> Result<()> {
+        let rows = sql::plan(self.ctx, sql::DISTANCES, &[]).await?;
+        let staged = format!("staging/{}/distances/", self.run);
+        let place = Place { directory: &staged, partitions: &[] };
+        write(self.ctx, self.lake, &[rows], place, &parquet()).await?;
+        months::replace(self.lake, &staged, "distances/", self.run).await
+    }
 }
 
-/// Reads files into Parquet files of text under `staging`.
-async fn stage(
-    lake: &Lake,
-    files: &[PathBuf],
-    staging: &str,
-    on_progress: OnProgress<'_>,
-) -> Result<()> {
-    let n_bytes = files.iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum();
-    on_progress(Progress::Bytes { done: 0, total: n_bytes });
-    let (batches, mut received) = mpsc::channel::<(RecordBatch, u64)>(QUEUED_BATCHES);
-    let files = files.to_vec();
-    let reading = tokio::task::spawn_blocking(move || read_all(&files, &batches));
-    let mut staged: Vec<RecordBatch> = Vec::new();
-    let mut n_rows = 0;
-    let mut n_files = 0;
-    while let Some((batch, done)) = received.recv().await {
-        on_progress(Progress::Bytes { done, total: n_bytes });
-        n_rows += batch.num_rows();
-        staged.push(batch);
-        if n_rows >= STAGED_ROWS {
-            put_staged(lake, staging, n_files, std::mem::take(&mut staged)).await?;
-            n_files += 1;
-            n_rows = 0;
-        }
+/// What to say when there is no row at all.
+fn nothing_read(passed_over: &[PassedOver]) -> String {
+    let shown = passed_over.iter().take(REASONS_SHOWN);
+    let shown: Vec<_> = shown.map(|file| format!("{}: {}", file.name, file.reason)).collect();
+    let more = passed_over.len().saturating_sub(REASONS_SHOWN);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    match passed_over.len() {
+        1 => shown.concat(),
+        _ => format!("no file holds flights: {}{more}", shown.join("; ")),
     }
-    reading.await??;
-    // written even when empty: the table must have a schema
-    put_staged(lake, staging, n_files, staged).await?;
-    on_progress(Progress::Bytes { done: n_bytes, total: n_bytes });
-    Ok(())
 }
 
-fn read_all(files: &[PathBuf], batches: &mpsc::Sender<(RecordBatch, u64)>) -> Result<()> {
-    let done = std::cell::Cell::new(0);
+/// Reads files one after the other; returns how many held rows, and what was passed over.
+async fn read_all(
+    files: Vec<RawFile>,
+    names: Names,
+    batches: mpsc::Sender<(RecordBatch, u64)>,
+) -> Result<(usize, Vec<PassedOver>)> {
+    let (mut before, mut n_read, mut passed_over) = (0, 0, Vec::new());
     for file in files {
-        raw::read(file, &mut |n| done.set(done.get() + n), &mut |batch| {
-            batches.blocking_send((batch, done.get())).context("ingestion was stopped")
-        })?;
+        let local = file.fetch().await.with_context(|| file.name.clone())?;
+        let (names, batches, n_bytes) = (names.clone(), batches.clone(), file.n_bytes);
+        let reading = move || -> Result<(bool, Vec<PassedOver>)> {
+            let mut unfit = Vec::new();
+            let done = std::cell::Cell::new(before);
+            let mut reading = Reading {
+                known: &names,
+                constants: &file.constants(),
+                pass_over: &mut |name, reason| unfit.push(PassedOver { name, reason }),
+                sink: &mut |batch| {
+                    batches.blocking_send((batch, done.get())).context("ingestion was stopped")
+                },
+            };
+            let mut on_bytes = |n| done.set(done.get() + n);
+            let read = raw::read(local.path(), &file.name, &mut on_bytes, &mut reading);
+            let is_read = match read {
+                Err(error) if error.is::<Unfit>() => {
+                    unfit.push(PassedOver { name: file.name, reason: format!("{error:#}") });
+                    false
+                }
+                read => read.with_context(|| file.name.clone())? > 0,
+            };
+            Ok((is_read, unfit))
+        };
+        let (is_read, unfit) = tokio::task::spawn_blocking(reading).await??;
+        n_read += usize::from(is_read);
+        passed_over.extend(unfit);
+        before += n_bytes;
     }
-    Ok(())
+    Ok((n_read, passed_over))
 }
 
 async fn put_staged(
@@ -184,7 +318,7 @@ async fn put_staged(
     batches: Vec<RecordBatch>,
 ) -> Result<()> {
     let encode = move || -> Result<Vec<u8>> {
-        let mut writer = ArrowWriter::try_new(Vec::new(), raw::raw_schema(), None)?;
+        let mut writer = ArrowWriter::try_new(Vec::new(), rows::raw_schema(), None)?;
         for batch in &batches {
             writer.write(batch)?;
         }
@@ -194,64 +328,35 @@ async fn put_staged(
     lake.put(&format!("{staging}{number:06}.parquet"), bytes).await
 }
 
-/// Months with flights, number of flights, number of rejects.
-async fn count_rows(typed: &DataFrame) -> Result<(BTreeSet<(i32, i32)>, u64, u64)> {
+async fn count_rows(typed: &DataFrame) -> Result<Counted> {
     let keys = vec![col("year"), col("month"), col("reject_reason").is_not_null().alias("bad")];
-    let counted = typed.clone().aggregate(keys, vec![count(lit(1)).alias("n_rows")])?;
-    let (mut months, mut n_flights, mut n_rejects) = (BTreeSet::new(), 0, 0);
+    let mut sums =
+        vec![count(lit(1)).alias("n_rows"), sum(col("odd_times")), sum(col("odd_tails"))];
+    sums.extend(MAY_LACK.iter().map(|(name, _)| count(col(*name))));
+    let counted = typed.clone().aggregate(keys, sums)?;
+    let mut all = Counted::default();
     for batch in counted.collect().await? {
         let years = batch.column(0).as_primitive::<Int32Type>();
         let numbers = batch.column(1).as_primitive::<Int32Type>();
         let bad = batch.column(2).as_boolean();
         let n_rows = batch.column(3).as_primitive::<Int64Type>();
+        let n_odd = batch.column(4).as_primitive::<Int64Type>();
+        let n_odd_tails = batch.column(5).as_primitive::<Int64Type>();
         for row in 0..batch.num_rows() {
             let n_rows = n_rows.value(row).unsigned_abs();
             if bad.value(row) {
-                n_rejects += n_rows;
+                all.n_rejects += n_rows;
             } else {
-                n_flights += n_rows;
-                months.insert((years.value(row), numbers.value(row)));
+                all.n_flights += n_rows;
+                all.n_odd_times += n_odd.value(row).unsigned_abs();
+                all.n_odd_tails += n_odd_tails.value(row).unsigned_abs();
+                for (i, n) in all.n_known.iter_mut().enumerate() {
+                    let known = batch.column(6 + i).as_primitive::<Int64Type>();
+                    *n += known.value(row).unsigned_abs();
+                }
+                *all.months.entry((years.value(row), numbers.value(row))).or_default() += n_rows;
             }
         }
     }
-    Ok((months, n_flights, n_rejects))
-}
-
-/// Puts the staged files of each month in the place of those that are there. A reader that lists
-/// a month in between may see both; a run that dies in between is repaired by running it again.
-async fn replace_months(
-    lake: &Lake,
-    staged: &str,
-    run: &str,
-    months: &BTreeSet<(i32, i32)>,
-) -> Result<()> {
-    for (year, month) in months {
-        let directory = format!("year={year}/month={month}/");
-        replace(lake, &format!("{staged}{directory}"), &format!("flights/{directory}"), run)
-            .await?;
-    }
-    Ok(())
-}
-
-/// Moves all of `staged` to `directory`, then deletes what else is there.
-async fn replace(lake: &Lake, staged: &str, directory: &str, run: &str) -> Result<()> {
-    let mut old = lake.list(directory).await?;
-    for (i, name) in lake.list(staged).await?.iter().enumerate() {
-        let new = format!("{directory}{run}-{i}.parquet");
-        lake.rename(name, &new).await?;
-        // a run that is repeated under its name has just replaced this one
-        old.retain(|name| *name != new);
-    }
-    for name in old {
-        lake.delete(&name).await?;
-    }
-    Ok(())
-}
-
-async fn write_distances(ctx: &SessionContext, lake: &Lake, run: &str) -> Result<()> {
-    let rows = sql::plan(ctx, sql::DISTANCES, &[]).await?;
-    let staged = format!("staging/{run}/distances/");
-    let place = Place { directory: &staged, partitions: &[] };
-    write(ctx, lake, &[rows], place, &parquet()).await?;
-    replace(lake, &staged, "distances/", run).await
+    Ok(all)
 }

@@ -1,301 +1,272 @@
-//! Raw files to rows of text: decompresses, reads CSV, Parquet or JSON Lines, and says for each
-//! row which file and line it comes from. What cannot be read as a row is a row too, with the
+//! A raw file to rows of text: what it is shows in its first bytes, not in its name; people rename
+//! files, and programs unpack them on the way. What cannot be read as a row is a row too, with the
 //! reason in `malformed`; nothing is decided here beyond that.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, copy};
 use std::path::Path;
-use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, RecordBatch, StringBuilder, UInt64Builder,
-};
-use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::parquet::arrow::ProjectionMask;
-use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use anyhow::{Context, Result, ensure};
+use percent_encoding::percent_decode_str;
 
-use crate::ingest::layouts::{Layout, RAW_COLUMNS, detect};
+use crate::ingest::columns::Names;
+use crate::ingest::json::read_json;
+use crate::ingest::parquet::read_parquet;
+use crate::ingest::rows::{Rows, Sink, Unfit};
+use crate::ingest::table::read_table;
+use crate::visible::is_hidden;
 
-/// Rows of a batch.
-const BATCH_ROWS: usize = 8192;
-/// Longest line of JSON, and longest CSV record, in bytes. A BTS record has about 500.
-const LINE_BYTES_MAX: usize = 64 * 1024;
-/// Layouts that tables can have, and layouts that objects can have.
-const TABLES: &[&str] = &["bts", "nycflights13"];
-const OBJECTS: &[&str] = &["features"];
+/// Archives in archives that are opened at most, one in the other.
+const DEPTH_MAX: usize = 4;
+/// Files of an archive at most.
+const MEMBERS_MAX: usize = 10_000;
+/// Bytes that are looked at to tell what a file is.
+const HEAD_BYTES: usize = 64 * 1024;
 
-/// The schema of the relation `raw_flights`.
-pub fn raw_schema() -> SchemaRef {
-    let mut fields = vec![
-        Field::new("layout", DataType::Utf8, false),
-        Field::new("file", DataType::Utf8, false),
-        Field::new("line", DataType::UInt64, false),
-        Field::new("malformed", DataType::Utf8, true),
-    ];
-    fields.extend(RAW_COLUMNS.iter().map(|name| Field::new(*name, DataType::Utf8, true)));
-    Arc::new(Schema::new(fields))
+/// What stands for a missing value in the name of a directory.
+const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+
+const GZIP: &[u8] = b"\x1f\x8b";
+const BZIP2: &[u8] = b"BZh";
+const ZIP: &[u8] = b"PK\x03\x04";
+const EMPTY_ZIP: &[u8] = b"PK\x05\x06";
+const PARQUET: &[u8] = b"PAR1";
+/// What else people have, by its first bytes, and what to do about it.
+const OTHERS: [(&[u8], &str); 8] = [
+    (b"\xff\xfe", "its text is UTF-16; write it as UTF-8 (iconv -f UTF-16 -t UTF-8)"),
+    (b"\xfe\xff", "its text is UTF-16; write it as UTF-8 (iconv -f UTF-16 -t UTF-8)"),
+    (b"\x28\xb5\x2f\xfd", "it is compressed by zstd; unpack it first (zstd -d)"),
+    (b"\xfd7zXZ\0", "it is compressed by xz; unpack it first (xz -d)"),
+    (b"7z\xbc\xaf\x27\x1c", "it is an archive of 7-Zip; unpack it first"),
+    (b"Rar!", "it is an archive of RAR; unpack it first"),
+    (b"ARROW1", "it is an Arrow file; write it as Parquet"),
+    (b"\xd0\xcf\x11\xe0", "it is a workbook of Excel; save its sheet as CSV"),
+];
+
+/// How files are read: what their columns are called, and which values stand in their path.
+pub struct Reading<'a> {
+    /// What files call the columns.
+    pub known: &'a Names,
+    /// Columns whose value is the same in the whole file.
+    pub constants: &'a [(String, String)],
+    /// Told of a file of an archive that was not read, and why.
+    pub pass_over: &'a mut dyn FnMut(String, String),
+    /// Where rows go.
+    pub sink: Sink<'a>,
 }
 
-/// Takes batches of `raw_flights`.
-pub type Sink<'a> = &'a mut dyn FnMut(RecordBatch) -> Result<()>;
-
-/// Reads a file; `on_bytes` gets the number of bytes read so far.
+/// Reads a local file that people call `name`; `on_bytes` gets the number of bytes that were read.
+/// Returns the number of rows.
 ///
-/// Errors when the file cannot be read or fits no layout; the message names it.
-pub fn read(path: &Path, on_bytes: &mut dyn FnMut(u64), sink: Sink<'_>) -> Result<()> {
-    let mut read = || -> Result<()> {
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let file = File::open(path)?;
-        if name.ends_with(".parquet") {
+/// Errors when the file cannot be read, and with [`Unfit`] when it holds no flights.
+pub fn read(
+    path: &Path,
+    name: &str,
+    on_bytes: &mut dyn FnMut(u64),
+    reading: &mut Reading<'_>,
+) -> Result<u64> {
+    let file = File::open(path)?;
+    reading.read_file(file, name, 0, on_bytes)
+}
+
+impl Reading<'_> {
+    fn read_file(
+        &mut self,
+        mut file: File,
+        name: &str,
+        depth: usize,
+        on_bytes: &mut dyn FnMut(u64),
+    ) -> Result<u64> {
+        ensure!(depth <= DEPTH_MAX, "{DEPTH_MAX} archives one in the other are too many");
+        let mut head = [0; 8];
+        let n = read_some(&mut file, &mut head)?;
+        file.rewind()?;
+        if head[..n].starts_with(PARQUET) {
             let n_bytes = file.metadata()?.len();
-            read_parquet(path, file, sink)?;
+            let mut rows = Rows::new(name, &mut *self.sink);
+            read_parquet(file, self.known, self.constants, &mut rows)?;
             on_bytes(n_bytes);
-            return Ok(());
+            return rows.some(" in this file");
         }
-        let counted = Counted { file, on_bytes };
-        if let Some(name) = name.strip_suffix(".gz") {
-            read_text(path, name, flate2::read::MultiGzDecoder::new(counted), sink)
-        } else if let Some(name) = name.strip_suffix(".bz2") {
-            read_text(path, name, bzip2::read::MultiBzDecoder::new(counted), sink)
-        } else if name.ends_with(".zip") {
-            read_zip(path, counted, sink)
-        } else {
-            read_text(path, name, counted, sink)
+        if head[..n].starts_with(ZIP) || head[..n].starts_with(EMPTY_ZIP) {
+            let n_bytes = file.metadata()?.len();
+            let n_rows = self.read_zip(file, name, depth)?;
+            on_bytes(n_bytes);
+            return Ok(n_rows);
         }
-    };
-    read().with_context(|| path.display().to_string())
-}
-
-/// Whether a file's name says that it may hold flights.
-pub fn is_readable(path: &Path) -> bool {
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    let plain = [".gz", ".bz2", ".zip"].iter().find_map(|end| name.strip_suffix(end));
-    let known = [".csv", ".jsonl", ".json"].iter().any(|end| plain.unwrap_or(name).ends_with(end));
-    known || name.ends_with(".parquet") || name.ends_with(".zip")
-}
-
-fn read_zip(path: &Path, counted: Counted<'_>, sink: Sink<'_>) -> Result<()> {
-    let n_bytes = counted.file.metadata()?.len();
-    let mut archive = zip::ZipArchive::new(counted.file)?;
-    for i in 0..archive.len() {
-        let entry = archive.by_index(i)?;
-        let name = entry.name().to_owned();
-        // BTS puts a readme beside the table
-        if name.ends_with(".csv") || name.ends_with(".jsonl") || name.ends_with(".json") {
-            read_text(path, &name, entry, sink)?;
-        }
+        self.read_stream(Counted { file, on_bytes }, name, depth)
     }
-    (counted.on_bytes)(n_bytes);
-    Ok(())
-}
 
-fn read_text(path: &Path, name: &str, bytes: impl Read, sink: Sink<'_>) -> Result<()> {
-    let file = path.display().to_string();
-    if name.ends_with(".csv") {
-        read_csv(file, bytes, sink)
-    } else if name.ends_with(".jsonl") || name.ends_with(".json") {
-        read_json_lines(file, BufReader::new(bytes), sink)
-    } else {
-        bail!("not a .csv, .parquet, .jsonl or .json file (or one of them as .gz, .bz2, .zip)")
+    /// Reads what comes as a stream: a file that is unpacked on the way.
+    fn read_stream(&mut self, bytes: impl Read, name: &str, depth: usize) -> Result<u64> {
+        let mut bytes = BufReader::with_capacity(HEAD_BYTES, bytes);
+        let head = bytes.fill_buf()?;
+        if head.starts_with(GZIP) {
+            ensure!(depth <= DEPTH_MAX, "it is compressed more than {DEPTH_MAX} times");
+            let bytes: Box<dyn Read + '_> = Box::new(flate2::read::MultiGzDecoder::new(bytes));
+            return self.read_stream(bytes, name, depth + 1);
+        }
+        if head.starts_with(BZIP2) {
+            ensure!(depth <= DEPTH_MAX, "it is compressed more than {DEPTH_MAX} times");
+            let bytes: Box<dyn Read + '_> = Box::new(bzip2::read::MultiBzDecoder::new(bytes));
+            return self.read_stream(bytes, name, depth + 1);
+        }
+        if head.starts_with(PARQUET) || head.starts_with(ZIP) || head.starts_with(EMPTY_ZIP) {
+            // these begin with their end
+            let mut file = tempfile::tempfile()?;
+            copy(&mut bytes, &mut file).context("cannot unpack it")?;
+            file.rewind()?;
+            return self.read_file(file, name, depth + 1, &mut |_| ());
+        }
+        self.read_text(bytes, name)
     }
-}
 
-fn read_csv(file: String, bytes: impl Read, sink: Sink<'_>) -> Result<()> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
-    let header: Vec<String> = reader.headers()?.iter().map(|name| name.trim().to_owned()).collect();
-    let layout = detect(&header, TABLES)?;
-    let positions = layout.positions(&header);
-    let mut rows = Rows::new(layout, file);
-    let mut record = csv::ByteRecord::new();
-    while reader.read_byte_record(&mut record)? {
-        let line = record.position().map_or(0, csv::Position::line);
-        let text = std::str::from_utf8(record.as_slice());
-        let malformed = if record.len() != header.len() {
-            Some(format!("{} fields instead of {}", record.len(), header.len()))
-        } else if record.as_slice().len() > LINE_BYTES_MAX {
-            Some(format!("record of {} bytes exceeds {LINE_BYTES_MAX}", record.as_slice().len()))
-        } else {
-            text.err().map(|e| format!("not UTF-8: {e}"))
-        };
-        match malformed {
-            Some(reason) => rows.push_malformed(line, &reason),
-            None => rows.push(line, |i| {
-                let field = record.get(positions[i]?)?;
-                std::str::from_utf8(field).ok()
-            }),
+    fn read_text(&mut self, mut bytes: impl BufRead, name: &str) -> Result<u64> {
+        let mut head = bytes.fill_buf()?;
+        if head.starts_with(b"\xef\xbb\xbf") {
+            bytes.consume(3);
+            head = bytes.fill_buf()?;
         }
-        rows.give_when_full(sink)?;
+        if head.is_empty() {
+            return Err(Unfit("the file is empty".to_owned()).into());
+        }
+        if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
+            return Err(Unfit((*what).to_owned()).into());
+        }
+        let n_nul = head.iter().filter(|byte| **byte == 0).count();
+        if n_nul > 0 {
+            let is_wide = 3 * n_nul > head.len();
+            let what = if is_wide { OTHERS[0].1 } else { "it is neither a table nor text" };
+            return Err(Unfit(what.to_owned()).into());
+        }
+        let mut seen = head.iter().filter(|byte| !byte.is_ascii_whitespace()).copied();
+        let (first, second) = (seen.next(), seen.next());
+        let mut rows = Rows::new(name, &mut *self.sink);
+        match first {
+            Some(b'<') => {
+                let what = "it is a page of the web (HTML or XML), not a table: the download \
+                            failed, or it is a form";
+                return Err(Unfit(what.to_owned()).into());
+            }
+            // names of columns may stand in brackets, too
+            Some(b'[') if matches!(second, Some(b'{' | b'[' | b']')) => {
+                read_json(bytes, true, self.known, self.constants, &mut rows)?;
+            }
+            Some(b'{') => read_json(bytes, false, self.known, self.constants, &mut rows)?,
+            _ => read_table(bytes, self.known, self.constants, &mut rows)?,
+        }
+        rows.some(" in this file")
     }
-    rows.give(sink)
-}
 
-fn read_json_lines(file: String, mut bytes: impl BufRead, sink: Sink<'_>) -> Result<()> {
-    let mut rows: Option<Rows> = None;
-    // until the first good line shows the layout
-    let mut early: Vec<(u64, String)> = Vec::new();
-    let mut line = Vec::new();
-    for line_number in 1.. {
-        line.clear();
-        if bytes.by_ref().take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line)? == 0 {
-            break;
+    fn read_zip(&mut self, file: File, name: &str, depth: usize) -> Result<u64> {
+        let mut archive = zip::ZipArchive::new(file).context("cannot open the archive")?;
+        ensure!(
+            archive.len() <= MEMBERS_MAX,
+            "{} files in one archive exceed {MEMBERS_MAX}",
+            archive.len()
+        );
+        let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+        if names.iter().any(|name| name == "xl/workbook.xml") {
+            return Err(Unfit("it is a workbook of Excel; save its sheet as CSV".to_owned()).into());
         }
-        if line.len() > LINE_BYTES_MAX && !line.ends_with(b"\n") {
-            bytes.skip_until(b'\n')?;
-        }
-        let object = match parse_object(&line) {
-            Ok(Some(object)) => object,
-            Ok(None) => continue,
-            Err(reason) => {
-                match &mut rows {
-                    Some(rows) => rows.push_malformed(line_number, &reason),
-                    None if early.len() < BATCH_ROWS => early.push((line_number, reason)),
-                    None => bail!("no line of the first {BATCH_ROWS} is a JSON object"),
-                }
+        let (mut n_rows, mut n_read) = (0, 0);
+        for i in 0..archive.len() {
+            let entry = archive.by_index(i).with_context(|| format!("file {i} of the archive"))?;
+            let member = entry.name().to_owned();
+            let shown = format!("{name}/{member}");
+            if entry.is_dir() || is_hidden(&member) && !is_said(&member) {
                 continue;
             }
-        };
-        let rows = match &mut rows {
-            Some(rows) => rows,
-            None => {
-                let header: Vec<String> = object.keys().cloned().collect();
-                let layout = detect(&header, OBJECTS)?;
-                rows.insert(Rows::new(layout, file.clone()))
+            if is_hidden(&member) {
+                (self.pass_over)(shown, UNDERSCORE.to_owned());
+                continue;
             }
-        };
-        for (line_number, reason) in early.drain(..) {
-            rows.push_malformed(line_number, &reason);
-        }
-        rows.push_object(line_number, &object);
-        rows.give_when_full(sink)?;
-    }
-    match rows {
-        Some(mut rows) => rows.give(sink),
-        None if early.is_empty() => bail!("the file is empty"),
-        None => bail!("no line is a JSON object; line {}: {}", early[0].0, early[0].1),
-    }
-}
-
-type Object = serde_json::Map<String, serde_json::Value>;
-
-/// `None` for a blank line.
-fn parse_object(line: &[u8]) -> Result<Option<Object>, String> {
-    if line.len() > LINE_BYTES_MAX {
-        return Err(format!("line exceeds {LINE_BYTES_MAX} bytes"));
-    }
-    let line = line.trim_ascii();
-    if line.is_empty() {
-        return Ok(None);
-    }
-    match serde_json::from_slice(line) {
-        Ok(serde_json::Value::Object(object)) => Ok(Some(object)),
-        Ok(_) => Err("not a JSON object".into()),
-        // the parser counts lines of its own, which are not the file's
-        Err(e) => Err(format!("not JSON: {e}").replace(" at line 1 column", " at column")),
-    }
-}
-
-fn read_parquet(path: &Path, file: File, sink: Sink<'_>) -> Result<()> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-    let header: Vec<String> =
-        builder.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let layout = detect(&header, TABLES)?;
-    let wanted: Vec<usize> = layout.positions(&header).into_iter().flatten().collect();
-    let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
-    let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
-    let mut rows = Rows::new(layout, path.display().to_string());
-    let mut line = 0;
-    for batch in reader {
-        let batch = batch?;
-        let columns: Vec<Option<ArrayRef>> = RAW_COLUMNS
-            .iter()
-            .map(|raw| layout.names(raw).iter().find_map(|name| batch.column_by_name(name)))
-            .map(|column| column.map(|column| cast(column, &DataType::Utf8)).transpose())
-            .collect::<Result<_, _>>()?;
-        for row in 0..batch.num_rows() {
-            line += 1;
-            rows.push(line, |i| {
-                let column = columns[i].as_ref()?.as_string::<i32>();
-                column.is_valid(row).then(|| column.value(row))
-            });
-        }
-        rows.give_when_full(sink)?;
-    }
-    rows.give(sink)
-}
-
-/// Rows of `raw_flights` that are being collected from one file.
-struct Rows {
-    layout: &'static Layout,
-    file: String,
-    lines: UInt64Builder,
-    malformed: StringBuilder,
-    columns: Vec<StringBuilder>,
-    n_rows: usize,
-}
-
-impl Rows {
-    fn new(layout: &'static Layout, file: String) -> Self {
-        let columns = RAW_COLUMNS.iter().map(|_| StringBuilder::new()).collect();
-        let (lines, malformed) = (UInt64Builder::new(), StringBuilder::new());
-        Self { layout, file, lines, malformed, columns, n_rows: 0 }
-    }
-
-    /// Adds a row; `value` gives the text of the i-th of [`RAW_COLUMNS`].
-    fn push<'a>(&mut self, line: u64, value: impl Fn(usize) -> Option<&'a str>) {
-        self.lines.append_value(line);
-        self.malformed.append_null();
-        for (i, column) in self.columns.iter_mut().enumerate() {
-            let text = value(i).map(str::trim);
-            // R writes NA for what is not there
-            column.append_option(text.filter(|text| !text.is_empty() && *text != "NA"));
-        }
-        self.n_rows += 1;
-    }
-
-    fn push_object(&mut self, line: u64, object: &Object) {
-        let texts: Vec<Option<String>> = RAW_COLUMNS
-            .iter()
-            .map(|raw| {
-                let value = self.layout.names(raw).iter().find_map(|name| object.get(*name))?;
-                match value {
-                    serde_json::Value::Null => None,
-                    serde_json::Value::String(text) => Some(text.clone()),
-                    other => Some(other.to_string()),
+            if !may_hold_flights(&member) {
+                (self.pass_over)(shown, "its name ends in none of those of tables".to_owned());
+                continue;
+            }
+            let within = [constants_of(&member), self.constants.to_vec()].concat();
+            let mut reading = Reading {
+                known: self.known,
+                constants: &within,
+                pass_over: &mut *self.pass_over,
+                sink: &mut *self.sink,
+            };
+            match reading.read_stream(entry, &shown, depth + 1) {
+                Ok(n) => (n_rows, n_read) = (n_rows + n, n_read + 1),
+                Err(error) if error.is::<Unfit>() => {
+                    (self.pass_over)(shown, format!("{error:#}"));
                 }
-            })
-            .collect();
-        self.push(line, |i| texts[i].as_deref());
-    }
-
-    fn push_malformed(&mut self, line: u64, reason: &str) {
-        self.lines.append_value(line);
-        self.malformed.append_value(reason);
-        self.columns.iter_mut().for_each(StringBuilder::append_null);
-        self.n_rows += 1;
-    }
-
-    fn give_when_full(&mut self, sink: Sink<'_>) -> Result<()> {
-        if self.n_rows >= BATCH_ROWS { self.give(sink) } else { Ok(()) }
-    }
-
-    fn give(&mut self, sink: Sink<'_>) -> Result<()> {
-        if self.n_rows == 0 {
-            return Ok(());
+                Err(error) => return Err(error.context(member)),
+            }
         }
-        let repeated = |text: &str| -> ArrayRef {
-            let mut builder = StringBuilder::new();
-            (0..self.n_rows).for_each(|_| builder.append_value(text));
-            Arc::new(builder.finish())
-        };
-        let mut columns = vec![repeated(self.layout.name), repeated(&self.file)];
-        columns.push(Arc::new(self.lines.finish()));
-        columns.push(Arc::new(self.malformed.finish()));
-        columns.extend(self.columns.iter_mut().map(|c| -> ArrayRef { Arc::new(c.finish()) }));
-        self.n_rows = 0;
-        sink(RecordBatch::try_new(raw_schema(), columns)?)
+        if n_read == 0 {
+            let mut shown: Vec<_> = names.iter().take(5).map(String::as_str).collect();
+            if names.len() > shown.len() {
+                shown.push("…");
+            }
+            let what =
+                format!("there are no flights in the archive; it holds {}", shown.join(", "));
+            return Err(Unfit(what).into());
+        }
+        Ok(n_rows)
     }
+}
+
+/// Why a file is not even opened.
+pub const UNDERSCORE: &str = "its name begins with _, as those of markers do";
+
+/// Whether it is said that something hidden is passed over: what begins with `_` may be a table,
+/// but for what is known to be none.
+pub fn is_said(path: &str) -> bool {
+    const MARKERS: [&str; 9] = [
+        "_SUCCESS",
+        "_temporary",
+        "_delta_log",
+        "_metadata",
+        "_common_metadata",
+        "_spark_metadata",
+        "_committed",
+        "_started",
+        "__MACOSX",
+    ];
+    let mut parts = path.split('/');
+    let hidden = parts.find(|part| is_hidden(part)).unwrap_or_default();
+    hidden.starts_with('_') && !MARKERS.iter().any(|marker| hidden.starts_with(marker))
+}
+
+/// Values that stand in a path, as `column=value/`, which is how Hive and Spark partition.
+pub fn constants_of(path: &str) -> Vec<(String, String)> {
+    let directories = path.rsplit_once('/').map_or("", |(directories, _)| directories);
+    let pairs = directories.split('/').filter_map(|part| part.split_once('='));
+    let pairs = pairs.filter(|(_, value)| *value != HIVE_NULL);
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    pairs.map(|(name, value)| (decoded(name), decoded(value))).collect()
+}
+
+/// Whether a file's name says that it may hold flights. Programs that write in parts name the
+/// directory, and the parts `part-00000`.
+pub fn may_hold_flights(path: &str) -> bool {
+    const TABLES: [&str; 9] =
+        [".csv", ".tsv", ".tab", ".psv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"];
+    let lower = path.to_ascii_lowercase();
+    let name = lower.rsplit('/').next().unwrap_or_default();
+    let packed = [".gz", ".gzip", ".bz2", ".zip"];
+    let plain = packed.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    let has_ending = TABLES.iter().any(|end| plain.ends_with(end));
+    has_ending || name.ends_with(".zip") || name.starts_with("part-")
+}
+
+/// Reads until `buffer` is full or there is no more.
+fn read_some(file: &mut File, buffer: &mut [u8]) -> Result<usize> {
+    let mut n = 0;
+    while n < buffer.len() {
+        match file.read(&mut buffer[n..])? {
+            0 => break,
+            more => n += more,
+        }
+    }
+    Ok(n)
 }
 
 /// A file that counts how much of it was read.
@@ -309,5 +280,33 @@ impl Read for Counted<'_> {
         let n = self.file.read(buffer)?;
         (self.on_bytes)(n as u64);
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_may_hold_flights_are_known_by_their_name_in_any_case() {
+        for name in [
+            "a.csv",
+            "A.CSV",
+            "x.CSV.GZ",
+            "b.tsv.bz2",
+            "c.Parquet",
+            "d.jsonl",
+            "e.zip",
+            "f.ndjson.gz",
+            "part-00000",
+            "part-00000.gz",
+            "dir.jsonl.gz/part-00000-x.c000.json",
+            "march.txt",
+        ] {
+            assert!(may_hold_flights(name), "{name}");
+        }
+        for name in ["readme.html", "notes.md", "csv", "a.csv.bak", "a.py"] {
+            assert!(!may_hold_flights(name), "{name}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
+mod cases;
 mod features;
 mod gc;
 mod ingest;

@@ -6,6 +6,7 @@ use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use jobs::functions::scalar_functions;
+use jobs::ingest::options::IngestOptions;
 use jobs::ingest::{Ingested, ingest};
 use jobs::lake::Lake;
 use jobs::stream::micro_batch::Rules;
@@ -51,7 +52,8 @@ pub fn memory_lake() -> Lake {
 
 /// Ingests and allows no bad row.
 pub async fn ingest_all(lake: &Lake, inputs: &[PathBuf], run: &str) -> Ingested {
-    ingest(&session(2), lake, inputs, run, 0.0, &|_| {}).await.unwrap()
+    let options = IngestOptions { rejects_max: 0.0, ..IngestOptions::default() };
+    ingest(&session(2), lake, inputs, run, &options, &|_| {}).await.unwrap()
 }
 
 /// The rows of a query as a table of text.

@@ -11,6 +11,7 @@ mod faults;
 mod logs;
 mod outages;
 mod promise;
+mod raw_files;
 mod retention;
 mod s3;
 mod same_answer;

@@ -8,9 +8,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use store::{Order, Query, Store};
 
-/// Longest carrier, airport, tail or flight number that is looked for, in bytes.
-const CODE_BYTES_MAX: usize = 8;
-
 /// Flights and how punctual they were.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -205,9 +202,7 @@ pub(crate) fn busiest(fields: &[(&str, &str)], limit: u32) -> Query {
 /// A code as it is kept; `None` for what cannot be one.
 pub(crate) fn code(text: &str) -> Option<String> {
     let code = events::flight_code(text)?;
-    let is_code =
-        code.len() <= CODE_BYTES_MAX && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    is_code.then(|| code.into_owned())
+    events::is_code(&code).then(|| code.into_owned())
 }
 
 #[cfg(test)]
@@ -217,6 +212,7 @@ mod tests {
     #[test]
     fn a_code_is_letters_and_digits() {
         assert_eq!(code(" n14228").as_deref(), Some("N14228"));
+        assert_eq!(code("pa (1)").as_deref(), Some("PA (1)"));
         for text in ["", " ", "$ne", "../..", "ABCDEFGHI", "Zürich", "<b>", "{\"$ne\":\"\"}"] {
             assert_eq!(code(text), None, "{text}");
         }

@@ -1,0 +1,325 @@
+//! What becomes of the months that are there when flights of them arrive.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use anyhow::{Result, bail, ensure};
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Int32Type, Int64Type};
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::prelude::{SessionContext, col, lit};
+
+use crate::ingest::options::{Job, Months};
+use crate::lake::Lake;
+use crate::progress::Progress;
+use crate::sql;
+use crate::write::{Place, parquet, write};
+
+/// Months that a message names at most.
+const MONTHS_SHOWN: usize = 3;
+/// A month that would lose a larger part of its flights, 1/10, is not replaced unasked.
+const STAYS_MIN: f64 = 0.9;
+
+/// A month as (year, month).
+pub type Month = (i32, i32);
+
+/// Flights of a month that is there, by carrier.
+pub type There = BTreeMap<Month, BTreeMap<String, u64>>;
+
+/// The flights that are there of `months`.
+pub async fn there(
+    ctx: &SessionContext,
+    lake: &Lake,
+    months: &BTreeMap<Month, u64>,
+) -> Result<There> {
+    let mut found = There::new();
+    if !lake.holds_table("flights/").await? {
+        return Ok(found);
+    }
+    by_carrier(ctx, lake, "flights/", &mut found).await?;
+    found.retain(|month, _| months.contains_key(month));
+    Ok(found)
+}
+
+async fn by_carrier(
+    ctx: &SessionContext,
+    lake: &Lake,
+    directory: &str,
+    found: &mut There,
+) -> Result<()> {
+    lake.register_table(ctx, "counted", directory, &["year", "month"]).await?;
+    let keys = ["year", "month", "carrier"].map(col).to_vec();
+    let counted = ctx.table("counted").await?.aggregate(keys, vec![count(lit(1))])?;
+    let counted = counted.collect().await;
+    ctx.deregister_table("counted")?;
+    for batch in counted? {
+        let years = batch.column(0).as_primitive::<Int32Type>();
+        let numbers = batch.column(1).as_primitive::<Int32Type>();
+        let carriers = cast(batch.column(2), &DataType::Utf8View)?;
+        let carriers = carriers.as_string_view();
+        let n_flights = batch.column(3).as_primitive::<Int64Type>();
+        for row in 0..batch.num_rows() {
+            let month = found.entry((years.value(row), numbers.value(row))).or_default();
+            let carrier = carriers.value(row).to_owned();
+            *month.entry(carrier).or_default() += n_flights.value(row).unsigned_abs();
+        }
+    }
+    Ok(())
+}
+
+fn name((year, month): Month) -> String {
+    format!("{year}-{month:02}")
+}
+
+/// The first few of some texts, and how many more there are.
+fn few(all: &[String]) -> String {
+    let mut text = all.iter().take(MONTHS_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if let more @ 1.. = all.len().saturating_sub(MONTHS_SHOWN) {
+        _ = write!(text, " and {more} more months");
+    }
+    text
+}
+
+/// Errors when a month that is there would lose more of its flights than a newer version does.
+pub fn check(months: Months, there: &There, arriving: &BTreeMap<Month, u64>) -> Result<()> {
+    if months != (Months::Replace { shrinking: false }) {
+        return Ok(());
+    }
+    let mut shrinking = Vec::new();
+    for (month, carriers) in there {
+        let (before, after) = (carriers.values().sum::<u64>(), arriving[month]);
+        if (after as f64) < before as f64 * STAYS_MIN {
+            shrinking.push(format!("{} from {before} flights to {after}", name(*month)));
+        }
+    }
+    ensure!(
+        shrinking.is_empty(),
+        "{} would shrink; nothing was replaced. --append adds to what is there, --replace replaces \
+         it all the same",
+        few(&shrinking)
+    );
+    Ok(())
+}
+
+fn directory((year, month): Month) -> String {
+    format!("year={year}/month={month}/")
+}
+
+/// Counts flights that arrive more than once, or are there already; drops all but one of each when
+/// that is asked for. Returns their number.
+pub(super) async fn repeats(
+    job: &Job<'_>,
+    staged: &str,
+    months: &BTreeMap<Month, u64>,
+) -> Result<u64> {
+    let Job { ctx, lake, options, .. } = job;
+    let (mut n_repeats, mut example) = (0, None);
+    for month in months.keys() {
+        register_month(job, staged, *month).await?;
+        let found = sql::plan(ctx, sql::REPEATS, &[]).await?.collect().await?;
+        let Some(row) = found.iter().find(|batch| batch.num_rows() > 0) else { continue };
+        let n = row.column(0).as_primitive::<Int64Type>().value(0).unsigned_abs();
+        if n == 0 {
+            continue;
+        }
+        n_repeats += n;
+        example.get_or_insert(row.column(1).as_primitive::<Int64Type>().value(0));
+        if options.distinct {
+            let rows = sql::plan(ctx, sql::DISTINCT, &[]).await?;
+            let once = format!("staging/{}/distinct/", job.run);
+            let place = Place { directory: &once, partitions: &["year", "month"] };
+            write(ctx, lake, &[rows], place, &parquet()).await?;
+            let of_month = directory(*month);
+            replace(lake, &format!("{once}{of_month}"), &format!("{staged}{of_month}"), "once")
+                .await?;
+        }
+    }
+    let n_flights: u64 = months.values().sum();
+    let share = n_repeats as f64 / n_flights.max(1) as f64;
+    if let (Some(id), false) = (example, options.distinct) {
+        let places = places(ctx, id).await?;
+        if share > options.repeats_max {
+            bail!(
+                "{n_repeats} of {n_flights} flights are there already, or twice in what was read \
+                 ({:.2} %, more than the {:.2} % allowed), such as {places}; nothing was replaced. \
+                 --distinct keeps one of each",
+                share * 100.0,
+                options.repeats_max * 100.0,
+            );
+        }
+        let text = format!("{n_repeats} flights are there more than once, such as {places}");
+        (job.on_progress)(Progress::Notice(text));
+    }
+    Ok(n_repeats)
+}
+
+/// Makes the relations `arriving` and `present` of one month.
+async fn register_month(job: &Job<'_>, staged: &str, month: Month) -> Result<()> {
+    let Job { ctx, lake, options, .. } = job;
+    let keys = ["year", "month"];
+    let of_month = |frame: datafusion::prelude::DataFrame| {
+        let (year, number) = month;
+        frame.filter(col("year").eq(lit(year)).and(col("month").eq(lit(number))))
+    };
+    lake.register_table(ctx, "staged_flights", staged, &keys).await?;
+    let arriving = of_month(ctx.table("staged_flights").await?)?;
+    let stays = (options.months == Months::Append) && lake.holds_table("flights/").await?;
+    let present = if stays {
+        lake.register_table(ctx, "flights", "flights/", &keys).await?;
+        of_month(ctx.table("flights").await?)?
+    } else {
+        arriving.clone().limit(0, Some(0))?
+    };
+    for (name, frame) in [("arriving", arriving), ("present", present)] {
+        ctx.deregister_table(name)?;
+        ctx.register_table(name, frame.into_view())?;
+    }
+    Ok(())
+}
+
+/// Where the rows of a flight are, for a message.
+async fn places(ctx: &SessionContext, flight_id: i64) -> Result<String> {
+    let rows = sql::plan(ctx, sql::FLIGHTS, &[]).await?;
+    let rows = rows
+        .filter(col("flight_id").eq(lit(flight_id)).and(col("reject_reason").is_null()))?
+        .sort(vec![col("file").sort(true, true), col("line").sort(true, true)])?
+        .limit(0, Some(2))?
+        .collect()
+        .await?;
+    let mut places = Vec::new();
+    for batch in &rows {
+        let text = |name: &str, row: usize| -> Result<String> {
+            let column = batch.column_by_name(name).expect("a column of the step");
+            let column = datafusion::arrow::util::display::array_value_to_string(column, row)?;
+            Ok(column)
+        };
+        for row in 0..batch.num_rows() {
+            if places.is_empty() {
+                places.push(format!(
+                    "{} {} of {} from {} to {}",
+                    text("carrier", row)?,
+                    text("flight_number", row)?,
+                    text("flight_date", row)?,
+                    text("origin", row)?,
+                    text("dest", row)?
+                ));
+            }
+            places.push(format!("{}, line {}", text("file", row)?, text("line", row)?));
+        }
+    }
+    Ok(match places.as_slice() {
+        [flight, places @ ..] => format!("{flight} ({})", places.join("; ")),
+        [] => format!("flight {flight_id}"),
+    })
+}
+
+/// Says what becomes of the months that are there, then puts what is staged in their place, or
+/// beside it; returns the number of flights that were put. A reader that lists a month in between
+/// may see both; a run that dies in between is repaired by running it again.
+pub(super) async fn put(
+    job: &Job<'_>,
+    staged: &str,
+    months: &BTreeMap<Month, u64>,
+    there: &There,
+) -> Result<u64> {
+    let Job { ctx, lake, options, run, .. } = job;
+    let mut arriving = There::new();
+    if lake.holds_table(staged).await? {
+        by_carrier(ctx, lake, staged, &mut arriving).await?;
+    }
+    // dropping repeats may have left less of a month than it seemed
+    let n_arriving = months.keys().map(|month| {
+        let n_flights = arriving.get(month).map_or(0, |carriers| carriers.values().sum());
+        (*month, n_flights)
+    });
+    check(options.months, there, &n_arriving.collect())?;
+    for text in notices(options.months, there, &arriving) {
+        (job.on_progress)(Progress::Notice(text));
+    }
+    for month in months.keys() {
+        let (from, to) = (format!("{staged}{}", directory(*month)), directory(*month));
+        let to = format!("flights/{to}");
+        if options.months == Months::Append {
+            add(lake, &from, &to, run).await?;
+        } else {
+            replace(lake, &from, &to, run).await?;
+        }
+    }
+    Ok(arriving.values().flat_map(BTreeMap::values).sum())
+}
+
+/// What a person must know before it happens.
+fn notices(months: Months, there: &There, arriving: &There) -> Vec<String> {
+    let none = BTreeMap::new();
+    let sum = |carriers: &BTreeMap<String, u64>| carriers.values().sum::<u64>();
+    let arrives = |month: &Month| arriving.get(month).unwrap_or(&none);
+    let mut changed = Vec::new();
+    let mut gone: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (month, before) in there {
+        let after = arrives(month);
+        let month_name = name(*month);
+        if months == Months::Append {
+            changed.push(format!("{} to the {} of {month_name}", sum(after), sum(before)));
+            continue;
+        }
+        changed.push(format!("{} flights of {month_name} by {}", sum(before), sum(after)));
+        let kept: BTreeSet<&String> = after.keys().collect();
+        for (carrier, _) in before.iter().filter(|(carrier, _)| !kept.contains(carrier)) {
+            gone.entry(carrier).or_default().push(month_name.clone());
+        }
+    }
+    let mut texts = Vec::new();
+    if !changed.is_empty() {
+        let what = if months == Months::Append { "adding" } else { "replacing" };
+        texts.push(format!("{what} {}", few(&changed)));
+    }
+    for (carrier, months) in gone.iter().take(MONTHS_SHOWN) {
+        texts.push(format!(
+            "no flight of {carrier} is left in {}: what was read has none; --append keeps what is \
+             there",
+            few(months)
+        ));
+    }
+    if let more @ 1.. = gone.len().saturating_sub(MONTHS_SHOWN) {
+        texts.push(format!("nor of {more} more carriers"));
+    }
+    texts
+}
+
+/// Takes back what a run of this name has added: it is repeated from its beginning.
+pub(super) async fn take_back(lake: &Lake, run: &str, months: &BTreeMap<Month, u64>) -> Result<()> {
+    for month in months.keys() {
+        for name in lake.list(&format!("flights/{}", directory(*month))).await? {
+            let file = name.rsplit('/').next().unwrap_or_default();
+            let number = file.strip_prefix(run).and_then(|rest| rest.strip_prefix('-'));
+            let number = number.and_then(|rest| rest.strip_suffix(".parquet"));
+            if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+                lake.delete(&name).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves all of `staged` to `directory`; returns the new names.
+async fn add(lake: &Lake, staged: &str, directory: &str, run: &str) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for (i, name) in lake.list(staged).await?.iter().enumerate() {
+        let new = format!("{directory}{run}-{i}.parquet");
+        lake.rename(name, &new).await?;
+        names.insert(new);
+    }
+    Ok(names)
+}
+
+/// Moves all of `staged` to `directory`, then deletes what else is there.
+pub async fn replace(lake: &Lake, staged: &str, directory: &str, run: &str) -> Result<()> {
+    let old = lake.list(directory).await?;
+    // a run that is repeated under its name replaces its own
+    let new = add(lake, staged, directory, run).await?;
+    for name in old.iter().filter(|name| !new.contains(*name)) {
+        lake.delete(name).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! How to ingest, and what a run of it works with.
+
+use datafusion::prelude::SessionContext;
+
+use crate::ingest::columns::Names;
+use crate::lake::Lake;
+use crate::progress::OnProgress;
+
+/// What becomes of the months that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Months {
+    /// What arrives takes their place.
+    Replace {
+        /// Even where it is much less.
+        shrinking: bool,
+    },
+    /// What arrives is added.
+    Append,
+}
+
+/// How to ingest.
+#[derive(Debug, Clone)]
+pub struct IngestOptions {
+    /// Share of bad rows above which nothing is replaced and the job fails.
+    pub rejects_max: f64,
+    /// Share of flights that are there more than once above which nothing is replaced.
+    pub repeats_max: f64,
+    /// Whether of flights that are there more than once one is kept.
+    pub distinct: bool,
+    /// What becomes of the months that are there.
+    pub months: Months,
+    /// What the files call their columns.
+    pub names: Names,
+    /// Options of object stores that files are read from.
+    pub store_options: Vec<(String, String)>,
+}
+
+impl Default for IngestOptions {
+    fn default() -> Self {
+        Self {
+            rejects_max: 0.01,
+            repeats_max: 0.01,
+            distinct: false,
+            months: Months::Replace { shrinking: false },
+            names: Names::default(),
+            store_options: Vec::new(),
+        }
+    }
+}
+
+/// One run.
+pub(super) struct Job<'a> {
+    pub(super) ctx: &'a SessionContext,
+    pub(super) lake: &'a Lake,
+    pub(super) run: &'a str,
+    pub(super) options: &'a IngestOptions,
+    pub(super) on_progress: OnProgress<'a>,
+}
