@@ -169,15 +169,15 @@ pub(crate) fn facts(facts: &[(&str, Markup)]) -> Markup {
 }
 
 pub(crate) fn airline(code: &str) -> Markup {
-    html! { a href={ "/airline/" (code) } { (code) } }
+    html! { a href={ "/airline/" (url_text(code)) } { (code) } }
 }
 
 pub(crate) fn airplane(tail_number: &str) -> Markup {
-    html! { a href={ "/airplane/" (tail_number) } { (tail_number) } }
+    html! { a href={ "/airplane/" (url_text(tail_number)) } { (tail_number) } }
 }
 
 pub(crate) fn airport(code: &str) -> Markup {
-    html! { a href={ "/airport/" (code) } { (code) } }
+    html! { a href={ "/airport/" (url_text(code)) } { (code) } }
 }
 
 /// The version of a model: its first digits, and all of them as title.
@@ -209,6 +209,15 @@ pub(crate) fn url_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_are_encoded_in_addresses_and_shown_as_they_are() {
+        let link = airline("PA (1)").into_string();
+        assert!(
+            link.starts_with("<a href=\"/airline/PA%20") && link.ends_with(">PA (1)</a>"),
+            "{link}"
+        );
+    }
 
     #[test]
     fn numbers_read_well() {
