@@ -2,8 +2,8 @@
 //!
 //! A day is `2019-03-04`, `2019/3/4`, `20190304`, `3/4/2019` (the American order; what is no month
 //! there is no day either), `04-MAR-2019`, or a number of seconds or smaller parts since 1970. A
-//! clock time behind a day, `12:00:00 AM` or `03:05:00.000-08:00`, makes it an instant. A clock time
-//! alone is `515`, `0515`, `515.0`, `5:15`, `05:15:00` or `5:15 AM`.
+//! clock time behind a day, `12:00:00 AM` or `03:05:00.000-08:00`, makes it an instant. A clock
+//! time alone is `515`, `0515`, `515.0`, `5:15`, `05:15:00` or `5:15 AM`.
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike};
 

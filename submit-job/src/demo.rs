@@ -65,7 +65,6 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let root = opened.lake.local_path("").context("the demo needs a local data root")?;
-    opened.lake.create()?;
     let listener = listen(args.listen).await?;
     let address = listener.local_addr()?;
     let path = opened.lake.local_path("store.sqlite").context("the demo's root is local")?;

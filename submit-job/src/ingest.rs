@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use datafusion::prelude::SessionContext;
 use jobs::history;
@@ -163,6 +163,7 @@ pub struct Rejects {
 
 /// Prints what was wrong with the rows that a job rejected: how many of each kind, then the rows.
 pub async fn run_rejects(lake: &Lake, args: &Rejects) -> Result<()> {
+    ensure!(lake.exists(), "there is no data root {}", lake.root());
     let runs = lake.list("rejects/").await?;
     let runs = runs.iter().filter_map(|name| name.strip_prefix("rejects/")?.split('/').next());
     let Some(job) = args.job.as_deref().or(runs.max()) else {

@@ -109,6 +109,7 @@ async fn serve(cli: &Cli, service: &Service, around: &Environment) -> Result<()>
     match service {
         Service::Demo(args) => {
             let opened = open(cli, around, "demo").await?;
+            opened.lake.create()?;
             demo::run(&opened, args, now, signal()).await
         }
         Service::Stream(StreamArgs::Answer(args)) => {

@@ -56,6 +56,8 @@ pub struct Found {
     /// Named, or beside a file that is read.
     pub passed_over: Vec<PassedOver>,
     seen: HashSet<String>,
+    /// Files that were met, however often and whatever becomes of them.
+    n_met: usize,
 }
 
 /// A local copy of a file, as long as it is needed.
@@ -104,9 +106,13 @@ impl RawFile {
 pub async fn find(inputs: &[PathBuf], lake: &Lake, options: &[(String, String)]) -> Result<Found> {
     let mut found = Found::default();
     for input in inputs {
+        let n_before = found.n_met;
         match address(input)? {
             Some(url) => found.remote(&url, options).await?,
             None => found.local(input, lake)?,
+        }
+        if found.n_met == n_before && input.is_dir() {
+            found.pass_over(input.display().to_string(), "there are no files in it");
         }
     }
     ensure!(
@@ -133,6 +139,7 @@ fn address(input: &Path) -> Result<Option<Url>> {
 
 impl Found {
     fn add(&mut self, file: RawFile, identity: String) -> Result<()> {
+        self.n_met += 1;
         if self.seen.insert(identity) {
             self.files.push(file);
         }
@@ -141,6 +148,7 @@ impl Found {
     }
 
     fn pass_over(&mut self, name: String, reason: &str) {
+        self.n_met += 1;
         self.passed_over.push(PassedOver { name, reason: reason.to_owned() });
     }
 
@@ -159,7 +167,7 @@ impl Found {
             // a pipe cannot be told apart by its first bytes and read from its beginning again
             bail!("{}: it is neither a file nor a directory", input.display());
         };
-        let n_before = self.files.len() + self.passed_over.len();
+        let n_before = self.n_met;
         let paths = glob::glob(pattern).with_context(|| format!("{pattern} is no pattern"))?;
         // what is hidden is not meant by a wildcard, unless the pattern says so
         let n_fixed = pattern.split('/').take_while(|part| !part.contains(['*', '?', '['])).count();
@@ -174,10 +182,7 @@ impl Found {
                 self.local_file(&path, lake)?;
             }
         }
-        ensure!(
-            self.files.len() + self.passed_over.len() > n_before,
-            "{pattern}: there is no file of such a name"
-        );
+        ensure!(self.n_met > n_before, "{pattern}: there is no file of such a name");
         Ok(())
     }
 
@@ -267,7 +272,7 @@ impl Found {
         let matching = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
         let prefix = ObjectPath::parse(fixed).with_context(|| shown.clone())?;
         let mut objects = store.list(Some(&prefix));
-        let n_before = self.files.len() + self.passed_over.len();
+        let n_before = self.n_met;
         while let Some(meta) = objects.try_next().await.with_context(|| shown.clone())? {
             let object = meta.location.as_ref();
             let below = object.strip_prefix(fixed).unwrap_or(object).trim_start_matches('/');
@@ -288,10 +293,7 @@ impl Found {
                 self.pass_over(name, OTHER_ENDING);
             }
         }
-        ensure!(
-            self.files.len() + self.passed_over.len() > n_before,
-            "{shown}: there is no such object"
-        );
+        ensure!(self.n_met > n_before, "{shown}: there is no such object");
         Ok(())
     }
 }

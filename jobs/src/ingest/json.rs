@@ -44,7 +44,12 @@ impl Keys<'_> {
                     place
                 }
             };
-            let Some((i, rank)) = place else { continue };
+            let Some((i, rank)) = place else {
+                if value.is_array() || value.is_object() {
+                    rows.found_nested(key);
+                }
+                continue;
+            };
             let text = match value {
                 Value::Null => continue,
                 Value::String(text) => Cow::Borrowed(text.as_str()),
@@ -58,10 +63,21 @@ impl Keys<'_> {
     }
 }
 
+/// How objects follow one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One a line.
+    Lines,
+    /// Each over several lines.
+    Objects,
+    /// In an array.
+    Array,
+}
+
 /// Reads objects. `constants` are columns whose value is the same in the whole file.
 pub fn read_json(
     mut bytes: impl BufRead,
-    is_array: bool,
+    form: Form,
     names: &Names,
     constants: &[(String, String)],
     rows: &mut Rows<'_>,
@@ -77,10 +93,10 @@ pub fn read_json(
         Ok(None) => Ok(()),
         Err(reason) => rows.push_malformed(line, &reason),
     };
-    if is_array {
-        read_array(&mut bytes, |line, text| take(rows, line, text))?;
-    } else {
-        read_lines(&mut bytes, |line, text| take(rows, line, text))?;
+    match form {
+        Form::Lines => read_lines(&mut bytes, |line, text| take(rows, line, text))?,
+        Form::Objects => read_objects(&mut bytes, 0, |line, text| take(rows, line, text))?,
+        Form::Array => read_objects(&mut bytes, 1, |line, text| take(rows, line, text))?,
     }
     rows.give()
 }
@@ -100,12 +116,13 @@ fn read_lines(
     Ok(())
 }
 
-/// Gives each element of an array with the line that it begins on. Elements end at the comma or
-/// bracket after them, so a bad one costs itself only.
+/// Gives each object at this depth, 1 in an array, with the line that it begins on; what stands
+/// between objects goes with the next one, but for commas. A bad one costs itself only.
 ///
 /// Errors when one does not end: where the next one begins is not known then.
-fn read_array(
+fn read_objects(
     bytes: &mut impl BufRead,
+    base: usize,
     mut take: impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let (mut line, mut begins, mut depth) = (1, 1, 0_usize);
@@ -118,15 +135,9 @@ fn read_array(
         }
         let n = chunk.len();
         for &byte in chunk {
-            let is_between = depth == 1 && !in_string && matches!(byte, b',' | b']');
-            let is_open = depth == 0 && byte == b'[';
-            if is_between || is_open {
-                take(begins, &text)?;
-                text.clear();
-            } else if !(text.is_empty() && byte.is_ascii_whitespace())
-                // what stands around the array is no element, but it must not go unsaid
-                && (depth > 0 || !byte.is_ascii_whitespace())
-            {
+            let is_bracket = base == 1 && matches!((byte, depth), (b'[', 0) | (b']', 1));
+            let is_between = depth <= base && (byte == b',' || byte.is_ascii_whitespace());
+            if in_string || !is_bracket && !is_between {
                 begins = if text.is_empty() { line } else { begins };
                 text.push(byte);
             }
@@ -138,6 +149,10 @@ fn read_array(
                 b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
                 _ => {}
             }
+            if !in_string && byte == b'}' && depth == base {
+                take(begins, &text)?;
+                text.clear();
+            }
             line += u64::from(byte == b'\n');
             ensure!(
                 text.len() <= LINE_BYTES_MAX,
@@ -148,7 +163,8 @@ fn read_array(
         bytes.consume(n);
     }
     if depth > 0 {
-        bail!("line {begins}: the array does not end: it is cut off, or a quote does not end");
+        let what = if base == 1 { "array" } else { "object" };
+        bail!("line {begins}: the {what} does not end: it is cut off, or a quote does not end");
     }
     take(begins, &text)
 }
@@ -208,13 +224,13 @@ mod tests {
     use super::*;
 
     fn elements(text: &str) -> Vec<(u64, String)> {
-        try_elements(text).unwrap()
+        try_elements(text, 1).unwrap()
     }
 
-    fn try_elements(text: &str) -> Result<Vec<(u64, String)>> {
+    fn try_elements(text: &str, base: usize) -> Result<Vec<(u64, String)>> {
         let mut found = Vec::new();
         let mut bytes = std::io::BufReader::with_capacity(3, text.as_bytes());
-        let taken = read_array(&mut bytes, |line, text| {
+        let taken = read_objects(&mut bytes, base, |line, text| {
             let text = String::from_utf8(text.to_vec())?;
             found.extend((!text.is_empty()).then_some((line, text)));
             Ok(())
@@ -225,13 +241,22 @@ mod tests {
     #[test]
     fn an_array_is_its_elements_with_their_lines() {
         let text = "[\n{\"a\": \"],}\\\"\", \"b\": [1, 2]},\n  {\"a\":\n2}\n]\n";
-        let expected = [
-            (2, "{\"a\": \"],}\\\"\", \"b\": [1, 2]}".to_owned()),
-            (3, "{\"a\":\n2}\n".to_owned()),
-        ];
+        let expected =
+            [(2, "{\"a\": \"],}\\\"\", \"b\": [1, 2]}".to_owned()), (3, "{\"a\":\n2}".to_owned())];
         assert_eq!(elements(text), expected);
         assert_eq!(elements("[]"), []);
-        assert_eq!(elements("[1] x"), [(1, "1".to_owned()), (1, "x".to_owned())]);
+        // what is no object goes with the next one, or is left at the end: it is never unsaid
+        assert_eq!(elements("[1, {}]"), [(1, "1{}".to_owned())]);
+        assert_eq!(elements("[{}] x"), [(1, "{}".to_owned()), (1, "x".to_owned())]);
+    }
+
+    #[test]
+    fn objects_may_follow_one_another_over_lines() {
+        let found = try_elements("{\n\"a\": {\"b\": 1}\n}\n{\n\"a\": \"}\"\n}\n", 0).unwrap();
+        let expected = [(1, "{\n\"a\": {\"b\": 1}\n}"), (4, "{\n\"a\": \"}\"\n}")];
+        assert!(found.iter().map(|(line, text)| (*line, text.as_str())).eq(expected), "{found:?}");
+        let error = try_elements("{\n\"a\": 1,\n", 0).unwrap_err().to_string();
+        assert!(error.contains("the object does not end"), "{error}");
     }
 
     #[test]
@@ -239,12 +264,15 @@ mod tests {
         for text in
             ["[{\"a\":1},{\"a\":", "[{\"a\":1},", "[{\"a\":1}", "[\n{\"a\":\"1},\n{\"a\":1}]"]
         {
-            let error = try_elements(text).unwrap_err().to_string();
+            let error = try_elements(text, 1).unwrap_err().to_string();
             assert!(error.contains("the array does not end"), "{error}");
         }
-        let long = format!("[1,\n{{\"a\":\"{}", "x".repeat(LINE_BYTES_MAX));
+        let long = format!("[{{}},\n{{\"a\":\"{}", "x".repeat(LINE_BYTES_MAX));
         assert!(
-            try_elements(&long).unwrap_err().to_string().starts_with("line 2: an object of more")
+            try_elements(&long, 1)
+                .unwrap_err()
+                .to_string()
+                .starts_with("line 2: an object of more")
         );
     }
 

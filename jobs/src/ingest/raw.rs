@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use percent_encoding::percent_decode_str;
 
 use crate::ingest::columns::Names;
-use crate::ingest::json::read_json;
+use crate::ingest::json::{Form, read_json};
 use crate::ingest::parquet::read_parquet;
 use crate::ingest::rows::{Rows, Sink, Unfit};
 use crate::ingest::table::read_table;
@@ -150,9 +150,16 @@ impl Reading<'_> {
             }
             // names of columns may stand in brackets, too
             Some(b'[') if matches!(second, Some(b'{' | b'[' | b']')) => {
-                read_json(bytes, true, self.known, self.constants, &mut rows)?;
+                read_json(bytes, Form::Array, self.known, self.constants, &mut rows)?;
             }
-            Some(b'{') => read_json(bytes, false, self.known, self.constants, &mut rows)?,
+            Some(b'{') => {
+                // programs that write for people begin with a bracket alone
+                let form = match head.trim_ascii_start() {
+                    [b'{', b'\n' | b'\r', ..] => Form::Objects,
+                    _ => Form::Lines,
+                };
+                read_json(bytes, form, self.known, self.constants, &mut rows)?;
+            }
             _ => read_table(bytes, self.known, self.constants, &mut rows)?,
         }
         rows.some(" in this file")
@@ -170,8 +177,8 @@ impl Reading<'_> {
             return Err(Unfit("it is a workbook of Excel; save its sheet as CSV".to_owned()).into());
         }
         let (mut n_rows, mut n_read) = (0, 0);
-        for i in 0..archive.len() {
-            let entry = archive.by_index(i).with_context(|| format!("file {i} of the archive"))?;
+        for (i, of) in names.iter().enumerate() {
+            let entry = archive.by_index(i).with_context(|| of.clone())?;
             let member = entry.name().to_owned();
             let shown = format!("{name}/{member}");
             if entry.is_dir() || is_hidden(&member) && !is_said(&member) {

@@ -73,6 +73,7 @@ pub struct Rows<'a> {
     /// What the file's columns are called, for messages.
     found: Vec<String>,
     first_reason: Option<String>,
+    nested: Option<String>,
     has_day_of_year: bool,
     is_of_a_data_root: bool,
     n_bytes: usize,
@@ -92,6 +93,7 @@ impl<'a> Rows<'a> {
             has: [false; COLUMNS.len()],
             found: Vec::new(),
             first_reason: None,
+            nested: None,
             has_day_of_year: false,
             is_of_a_data_root: false,
             n_bytes: 0,
@@ -137,6 +139,11 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// Notes that something of this name holds more than a value.
+    pub fn found_nested(&mut self, name: &str) {
+        self.nested.get_or_insert_with(|| name.chars().take(NAME_CHARS_MAX).collect());
+    }
+
     /// Errors when the columns that were found make no flights, and names them.
     pub fn check(&self) -> Result<()> {
         if self.is_of_a_data_root {
@@ -145,10 +152,20 @@ impl<'a> Rows<'a> {
             return Err(Unfit(what.to_owned()).into());
         }
         let Some(lacks) = lacks(|i| self.has[i]) else { return Ok(()) };
+        if let Some(name) = &self.nested {
+            return Err(Unfit(format!(
+                "what stands under {name:?} is no value: flights are objects of values, one a line \
+                 or in an array (pandas: orient='records', lines=True)"
+            ))
+            .into());
+        }
         let Some(reason) = self.first_reason.as_ref().filter(|_| self.found.is_empty()) else {
             let more = if self.found.len() > FOUND_MAX { ", …" } else { "" };
             let found = self.found.iter().take(FOUND_MAX).map(String::as_str);
-            let found = found.collect::<Vec<_>>().join(", ");
+            let mut found = found.collect::<Vec<_>>().join(", ");
+            if found.is_empty() {
+                found.push_str("not there");
+            }
             return Err(Unfit(format!(
                 "its columns make no flights: there is no {lacks}; the columns are {found}{more}; \
                  --columns says which is which"

@@ -305,19 +305,20 @@ fn read_record(
     }
     let mut is_record = split == Split::Record && header.refuses(splitter).is_none();
     if is_record {
-        // a line that is a record by itself was swallowed, but for the end of a first field
-        // not a clone of the other's reader: csv-core's loses its table
+        // the quote of a first field is astray when the line has all its fields if it is a letter
+        let mut alone = Splitter::new(splitter.separator);
+        alone.reader = ReaderBuilder::new().delimiter(splitter.separator).quoting(false).build();
+        let is_whole = alone.begin(line) == Split::Record && header.refuses(&alone).is_none();
+        let is_astray = n_before == 0 && is_whole;
+        // or when a line that is a record by itself was swallowed, but for the end of a first
+        // field. Not a clone of the other's reader: csv-core's loses its table
         let mut alone = Splitter::new(splitter.separator);
         let n_lines = taken.len();
-        // as if no quote were one
-        let mut plain = Splitter::new(splitter.separator);
-        plain.reader = ReaderBuilder::new().delimiter(splitter.separator).quoting(false).build();
-        let is_whole_plain = plain.begin(line) == Split::Record && header.refuses(&plain).is_none();
-        let swallowed = taken.iter().enumerate().any(|(i, line)| {
+        let has_swallowed = taken.iter().enumerate().any(|(i, line)| {
             let is_whole = alone.begin(line) == Split::Record && header.refuses(&alone).is_none();
             is_whole && !(n_before == 0 && i + 1 == n_lines)
         });
-        is_record = !swallowed && !is_whole_plain;
+        is_record = !is_astray && !has_swallowed;
     }
     if is_record {
         return Ok(None);

@@ -373,6 +373,11 @@ fn objects_and_directories() -> Vec<Form> {
         format!("{{{}}}", pairs.collect::<Vec<_>>().join(","))
     };
     let objects = FIELDS[1..].iter().map(object).collect::<Vec<_>>();
+    let pretty = objects.iter().map(|object| {
+        let lines = object.replace('{', "{\n  ").replace(',', ",\n  ");
+        lines.replace('}', "\n}")
+    });
+    let pretty = pretty.collect::<Vec<_>>();
     let over_lines = objects.join(",").replace(',', ",\n");
     let without_carrier = |row: [&str; 8]| [&row[..1], &row[2..]].concat().join(",");
     let of_carrier = |row| [without_carrier(FIELDS[0]), without_carrier(row)].join("\n").into();
@@ -381,6 +386,7 @@ fn objects_and_directories() -> Vec<Form> {
         form("lines of JSON with commas", "a.json", objects.join(",\n")),
         form("an array of JSON", "a.json", format!("[{}]", objects.join(","))),
         form("an array over lines", "a.json", format!("[\n{over_lines}\n]\n")),
+        form("objects over lines", "a.json", pretty.join("\n")),
         form(
             "lines of JSON with nulls left out",
             "a.jsonl",
@@ -469,13 +475,14 @@ async fn a_stray_quote_costs_its_line_only() {
 #[tokio::test]
 async fn what_is_not_read_is_said() {
     let good = table(",", "\n");
-    let files: [(&str, &[u8]); 8] = [
+    let files: [(&str, &[u8]); 9] = [
         ("good.csv", good.as_bytes()),
         ("notes.md", b"# notes"),
         ("page.csv", b"<!DOCTYPE html><html></html>"),
         ("rows.csv", b"2019-03-04,AA,N1,DEN,SEA,0600\n2019-03-05,AA,N1,DEN,SEA,0600\n"),
         ("empty.csv", b""),
         ("wide.csv", b"F\0L\0_\0D\0A\0T\0E\0"),
+        ("split.json", b"{\"columns\":[\"FL_DATE\"],\"data\":[[\"2019-03-04\"]]}"),
         ("sheet.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
         (".hidden.csv", b"x"),
     ];
@@ -489,11 +496,12 @@ async fn what_is_not_read_is_said() {
         "empty.csv: the file is empty",
         "wide.csv: its text is UTF-16",
         "sheet.csv: it is a workbook of Excel",
+        "split.json: what stands under \"columns\" is no value",
     ] {
         assert!(tried.said.iter().any(|said| said.contains(want)), "{want}: {:?}", tried.said);
     }
     // and what the flights lack
-    assert_eq!(tried.said.len(), 7, "{:?}", tried.said);
+    assert_eq!(tried.said.len(), 8, "{:?}", tried.said);
 }
 
 #[tokio::test]

@@ -189,7 +189,7 @@ async fn a_directory_is_read_for_its_readable_files() {
     let raw = directory.path().join("to_read");
     std::fs::create_dir(&raw).unwrap();
     let error = try_ingest(&lake, std::slice::from_ref(&raw), 0.0).await.unwrap_err();
-    assert!(error.contains("there are no .csv, .parquet or .jsonl files"), "{error}");
+    assert!(error.contains("there are no files in it"), "{error}");
     for file in ["bts_old.csv", "features.jsonl.gz", "make_fixtures.py"] {
         std::fs::copy(fixture(file), raw.join(file)).unwrap();
     }
