@@ -220,6 +220,8 @@ fn flight_number(text: &str, carrier: &str) -> Result<String, &'static str> {
         {
             Err("begins with another carrier than the one above")
         }
+        // tail numbers may have one
+        _ if number.contains('-') => Err("must be 1 to 8 letters or digits"),
         _ => Ok(number),
     }
 }
