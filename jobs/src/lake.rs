@@ -58,7 +58,7 @@ pub fn local_store() -> Arc<dyn ObjectStore> {
 }
 
 /// The scheme of what may be a URL: two letters at least, a colon and a slash.
-fn scheme_of(text: &str) -> Option<&str> {
+pub fn scheme_of(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once(':')?;
     let is_scheme = scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
     (is_scheme && rest.starts_with('/')).then_some(scheme)

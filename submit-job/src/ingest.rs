@@ -20,8 +20,6 @@ use crate::progress::{print, say};
 
 /// Files that are named when they were passed over; the others are counted.
 const PASSED_OVER_SHOWN: usize = 10;
-/// Kinds of bad rows that are shown at the end of an ingestion.
-const KINDS_SHOWN: usize = 3;
 
 /// Arguments of `ingest`.
 #[derive(Debug, Args)]
@@ -91,10 +89,6 @@ pub async fn run_ingest(
     shown.clear();
     let ingested = ingested?;
     tell(&ingested, args.distinct);
-    let kinds = match ingested.rejects {
-        Some(_) => reject_kinds(ctx, lake, id, KINDS_SHOWN).await?,
-        None => Vec::new(),
-    };
     let months = match (ingested.months.first(), ingested.months.last()) {
         (Some(first), Some(last)) => {
             format!(
@@ -119,7 +113,7 @@ pub async fn run_ingest(
             None => String::new(),
         }
     ));
-    kinds.iter().for_each(|kind| say(&format!("  {kind}")));
+    ingested.reject_kinds.iter().for_each(|kind| say(&format!("  {kind}")));
     Ok(json!({
         "flights": ingested.n_flights,
         "rejects": ingested.n_rejects,
@@ -135,7 +129,7 @@ pub async fn run_ingest(
 fn tell(ingested: &Ingested, distinct: bool) {
     let passed_over = &ingested.passed_over;
     for file in passed_over.iter().take(PASSED_OVER_SHOWN) {
-        say(&format!("passed over {}: {}", file.name, file.reason));
+        say(&format!("passed over {file}"));
     }
     if let more @ 1.. = passed_over.len().saturating_sub(PASSED_OVER_SHOWN) {
         say(&format!("passed over {more} more files"));

@@ -15,29 +15,25 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A column of `raw_flights`: its name there, what it holds, for people, and what files call it,
-/// the preferred name first.
+/// A column of `raw_flights`: its name there, and what files call it, the preferred name first.
 #[derive(Debug)]
 pub struct Column {
     /// In `raw_flights`.
     pub name: &'static str,
-    /// For people.
-    pub title: &'static str,
     names: &'static [&'static str],
 }
 
-const fn column(name: &'static str, title: &'static str, names: &'static [&'static str]) -> Column {
-    Column { name, title, names }
+const fn column(name: &'static str, names: &'static [&'static str]) -> Column {
+    Column { name, names }
 }
 
 /// Columns of `raw_flights` that hold values, in order.
 pub const COLUMNS: [Column; 19] = [
-    column("flight_date", "flight date", &["FlightDate", "FL_DATE"]),
-    column("year", "year", &["Year"]),
-    column("month", "month", &["Month"]),
-    column("day", "day of the month", &["DayofMonth", "Day"]),
+    column("flight_date", &["FlightDate", "FL_DATE"]),
+    column("year", &["Year"]),
+    column("month", &["Month"]),
+    column("day", &["DayofMonth", "Day"]),
     column(
-        "carrier",
         "carrier",
         &[
             "Reporting_Airline",
@@ -59,7 +55,6 @@ pub const COLUMNS: [Column; 19] = [
     ),
     column(
         "flight_number",
-        "flight number",
         &[
             "Flight_Number_Reporting_Airline",
             "Flight_Number_Operating_Airline",
@@ -73,27 +68,19 @@ pub const COLUMNS: [Column; 19] = [
             "MKT_CARRIER_FL_NUM",
         ],
     ),
-    column("tail_number", "tail number", &["Tail_Number", "TailNum"]),
-    column("origin", "origin", &["Origin", "ORIGIN_AIRPORT"]),
-    column("dest", "destination", &["Dest", "DESTINATION_AIRPORT", "Destination"]),
-    column(
-        "crs_dep_time",
-        "scheduled departure",
-        &["CRSDepTime", "SCHEDULED_DEPARTURE", "sched_dep_time"],
-    ),
-    column("dep_time", "departure", &["DepTime", "DEPARTURE_TIME"]),
-    column("dep_delay", "departure delay", &["DepDelay", "DEPARTURE_DELAY"]),
-    column(
-        "crs_arr_time",
-        "scheduled arrival",
-        &["CRSArrTime", "SCHEDULED_ARRIVAL", "sched_arr_time"],
-    ),
-    column("arr_time", "arrival", &["ArrTime", "ARRIVAL_TIME"]),
-    column("arr_delay", "arrival delay", &["ArrDelay", "ARRIVAL_DELAY"]),
-    column("cancelled", "cancelled", &["Cancelled"]),
-    column("diverted", "diverted", &["Diverted"]),
-    column("air_time", "air time", &["AirTime"]),
-    column("distance", "distance", &["Distance"]),
+    column("tail_number", &["Tail_Number", "TailNum"]),
+    column("origin", &["Origin", "ORIGIN_AIRPORT"]),
+    column("dest", &["Dest", "DESTINATION_AIRPORT", "Destination"]),
+    column("crs_dep_time", &["CRSDepTime", "SCHEDULED_DEPARTURE", "sched_dep_time"]),
+    column("dep_time", &["DepTime", "DEPARTURE_TIME"]),
+    column("dep_delay", &["DepDelay", "DEPARTURE_DELAY"]),
+    column("crs_arr_time", &["CRSArrTime", "SCHEDULED_ARRIVAL", "sched_arr_time"]),
+    column("arr_time", &["ArrTime", "ARRIVAL_TIME"]),
+    column("arr_delay", &["ArrDelay", "ARRIVAL_DELAY"]),
+    column("cancelled", &["Cancelled"]),
+    column("diverted", &["Diverted"]),
+    column("air_time", &["AirTime"]),
+    column("distance", &["Distance"]),
 ];
 
 /// Where a file holds each of [`COLUMNS`].

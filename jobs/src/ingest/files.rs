@@ -2,6 +2,7 @@
 //! of an object store.
 
 use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use percent_encoding::percent_decode_str;
 use tempfile::NamedTempFile;
 use url::Url;
 
-use crate::ingest::raw::{UNDERSCORE, constants_of, is_said, may_hold_flights};
-use crate::lake::{Lake, is_file_url, local_path, open_store};
+use crate::ingest::raw::{Sight, constants_of, sight};
+use crate::lake::{Lake, is_file_url, local_path, open_store, scheme_of};
 use crate::visible::is_hidden;
 
 /// Files that one run reads at most.
@@ -46,6 +47,12 @@ pub struct PassedOver {
     pub name: String,
     /// Why.
     pub reason: String,
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
+    }
 }
 
 /// What was found.
@@ -126,10 +133,9 @@ pub async fn find(inputs: &[PathBuf], lake: &Lake, options: &[(String, String)])
 /// The URL that an input is, unless it is a path; `file:` is one.
 fn address(input: &Path) -> Result<Option<Url>> {
     let Some(text) = input.to_str() else { return Ok(None) };
-    // a path may hold a colon; a scheme has two letters at least and two slashes
-    let Some((scheme, _)) = text.split_once("://") else { return Ok(None) };
-    let is_scheme = scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if !is_scheme || scheme.eq_ignore_ascii_case("file") {
+    // a path may hold a colon
+    let is_url = |scheme: &str| text[scheme.len()..].starts_with("://");
+    if !scheme_of(text).is_some_and(is_url) || is_file_url(text) {
         return Ok(None);
     }
     // a question mark is part of a pattern here, a number sign of a name
@@ -223,18 +229,14 @@ impl Found {
         paths.sort();
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if is_hidden(&name) {
-                if is_said(&name) {
-                    self.pass_over(path.display().to_string(), UNDERSCORE);
+            match sight(&name) {
+                _ if path.is_dir() && !is_hidden(&name) => {
+                    self.local_directory(&path, lake, depth + 1, above)?;
                 }
-            } else if path.is_dir() {
-                self.local_directory(&path, lake, depth + 1, above)?;
-            } else if !path.is_file() {
-                self.pass_over(path.display().to_string(), "it is no file");
-            } else if may_hold_flights(&name) {
-                self.local_file(&path, lake)?;
-            } else {
-                self.pass_over(path.display().to_string(), OTHER_ENDING);
+                Sight::Nothing => {}
+                Sight::Other(why) => self.pass_over(path.display().to_string(), why),
+                Sight::Table if path.is_file() => self.local_file(&path, lake)?,
+                Sight::Table => self.pass_over(path.display().to_string(), "it is no file"),
             }
         }
         above.remove(&itself);
@@ -286,11 +288,12 @@ impl Found {
             }
             let name = format!("{root}{object}");
             let is_named = pattern.as_ref().is_some_and(|p| p.matches_with(object, matching));
-            if is_named || may_hold_flights(object) {
-                let place = Place::Remote(Arc::clone(&store), meta.location.clone());
-                self.add(RawFile { name: name.clone(), n_bytes: meta.size, place }, name)?;
-            } else {
-                self.pass_over(name, OTHER_ENDING);
+            match sight(below) {
+                Sight::Other(why) if !is_named => self.pass_over(name, why),
+                _ => {
+                    let place = Place::Remote(Arc::clone(&store), meta.location.clone());
+                    self.add(RawFile { name: name.clone(), n_bytes: meta.size, place }, name)?;
+                }
             }
         }
         ensure!(self.n_met > n_before, "{shown}: there is no such object");
@@ -300,8 +303,6 @@ impl Found {
 
 /// Why what jobs have made is not read.
 const OWN: &str = "it is a part of the data root";
-/// Why a file in a directory is not even opened.
-const OTHER_ENDING: &str = "its name ends in none of those of tables";
 
 #[cfg(test)]
 mod tests {

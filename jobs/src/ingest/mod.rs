@@ -33,7 +33,7 @@ use crate::ingest::files::RawFile;
 use crate::ingest::months::Month;
 use crate::ingest::options::{IngestOptions, Job, Months};
 use crate::ingest::raw::Reading;
-use crate::ingest::rejects::{reject_kinds, rejects_of};
+use crate::ingest::rejects::{RejectKind, reject_kinds, rejects_of};
 use crate::ingest::rows::Unfit;
 use crate::lake::Lake;
 use crate::progress::{OnProgress, Progress};
@@ -46,7 +46,7 @@ const STAGED_ROWS: usize = 128 * 1024;
 const STAGED_BYTES: usize = 64 * 1024 * 1024;
 /// Batches that may wait between reading and writing.
 const QUEUED_BATCHES: usize = 8;
-/// Reasons that a message holds at most, and characters of each file's.
+/// Files that are named at most when none of them holds flights.
 const REASONS_SHOWN: usize = 10;
 /// Kinds of bad rows that are told.
 const KINDS_SHOWN: usize = 3;
@@ -84,6 +84,8 @@ pub struct Ingested {
     pub months: Vec<Month>,
     /// Where the refused rows are, when there are any.
     pub rejects: Option<String>,
+    /// Their commonest kinds.
+    pub reject_kinds: Vec<RejectKind>,
 }
 
 /// Ingests files, directories, patterns and objects. `run` names the run's own directories.
@@ -142,8 +144,8 @@ impl Job<'_> {
         ensure!(n_flights + n_rejects > 0, nothing_read(&passed_over));
         let not_found = self.options.names.not_found();
         ensure!(not_found.is_empty(), "no file has a column {}", not_found.join(" or "));
-        let rejects = self.keep_rejects(n_rejects).await?;
-        self.check_rejects(&counted).await?;
+        let reject_kinds = self.keep_rejects(&typed, n_rejects).await?;
+        self.check_rejects(&counted, &reject_kinds)?;
 
         let lacking = counted.lacking();
         if !lacking.is_empty() {
@@ -179,7 +181,8 @@ impl Job<'_> {
             n_repeats,
             lacking,
             months: counted.months.keys().copied().collect(),
-            rejects,
+            rejects: (n_rejects > 0).then(|| self.lake.url(&rejects_of(self.run))),
+            reject_kinds,
         })
     }
 
@@ -213,26 +216,21 @@ impl Job<'_> {
         read
     }
 
-    /// Keeps bad rows where a person finds them.
-    async fn keep_rejects(&self, n_rejects: u64) -> Result<Option<String>> {
+    /// Keeps bad rows where a person finds them; returns their commonest kinds.
+    async fn keep_rejects(&self, typed: &DataFrame, n_rejects: u64) -> Result<Vec<RejectKind>> {
         if n_rejects == 0 {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let directory = rejects_of(self.run);
-        let rows = sql::plan(self.ctx, sql::FLIGHTS, &[]).await?;
-        let rows = rows.filter(col("reject_reason").is_not_null())?;
+        let rows = typed.clone().filter(col("reject_reason").is_not_null())?;
         let rows = rows.select_columns(&["file", "line", "reject_reason"])?;
         let place = Place { directory: &directory, partitions: &[] };
         write(self.ctx, self.lake, &[rows], place, &parquet()).await?;
-        Ok(Some(self.lake.url(&directory)))
+        reject_kinds(self.ctx, self.lake, self.run, KINDS_SHOWN).await
     }
 
-    async fn check_rejects(&self, counted: &Counted) -> Result<()> {
+    fn check_rejects(&self, counted: &Counted, kinds: &[RejectKind]) -> Result<()> {
         let Counted { n_flights, n_rejects, .. } = counted;
-        let kinds = match n_rejects {
-            0 => Vec::new(),
-            _ => reject_kinds(self.ctx, self.lake, self.run, KINDS_SHOWN).await?,
-        };
         let kinds: Vec<_> = kinds.iter().map(ToString::to_string).collect();
         ensure!(*n_flights > 0, "not one of {n_rejects} rows is a flight: {}", kinds.join("; "));
         let share = *n_rejects as f64 / (n_flights + n_rejects).max(1) as f64;
@@ -262,7 +260,7 @@ impl Job<'_> {
 /// What to say when there is no row at all.
 fn nothing_read(passed_over: &[PassedOver]) -> String {
     let shown = passed_over.iter().take(REASONS_SHOWN);
-    let shown: Vec<_> = shown.map(|file| format!("{}: {}", file.name, file.reason)).collect();
+    let shown: Vec<_> = shown.map(ToString::to_string).collect();
     let more = passed_over.len().saturating_sub(REASONS_SHOWN);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     match passed_over.len() {

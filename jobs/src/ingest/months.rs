@@ -33,21 +33,17 @@ pub async fn there(
     lake: &Lake,
     months: &BTreeMap<Month, u64>,
 ) -> Result<There> {
-    let mut found = There::new();
-    if !lake.holds_table("flights/").await? {
-        return Ok(found);
-    }
-    by_carrier(ctx, lake, "flights/", &mut found).await?;
+    let mut found = by_carrier(ctx, lake, "flights/").await?;
     found.retain(|month, _| months.contains_key(month));
     Ok(found)
 }
 
-async fn by_carrier(
-    ctx: &SessionContext,
-    lake: &Lake,
-    directory: &str,
-    found: &mut There,
-) -> Result<()> {
+/// The flights below a directory, which may hold none.
+async fn by_carrier(ctx: &SessionContext, lake: &Lake, directory: &str) -> Result<There> {
+    let mut found = There::new();
+    if !lake.holds_table(directory).await? {
+        return Ok(found);
+    }
     lake.register_table(ctx, "counted", directory, &["year", "month"]).await?;
     let keys = ["year", "month", "carrier"].map(col).to_vec();
     let counted = ctx.table("counted").await?.aggregate(keys, vec![count(lit(1))])?;
@@ -65,7 +61,7 @@ async fn by_carrier(
             *month.entry(carrier).or_default() += n_flights.value(row).unsigned_abs();
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn name((year, month): Month) -> String {
@@ -115,8 +111,14 @@ pub(super) async fn repeats(
 ) -> Result<u64> {
     let Job { ctx, lake, options, .. } = job;
     let (mut n_repeats, mut example) = (0, None);
+    let keys = ["year", "month"];
+    lake.register_table(ctx, "staged_flights", staged, &keys).await?;
+    let stays = options.months == Months::Append && lake.holds_table("flights/").await?;
+    if stays {
+        lake.register_table(ctx, "flights", "flights/", &keys).await?;
+    }
     for month in months.keys() {
-        register_month(job, staged, *month).await?;
+        register_month(ctx, *month, stays).await?;
         let found = sql::plan(ctx, sql::REPEATS, &[]).await?.collect().await?;
         let Some(row) = found.iter().find(|batch| batch.num_rows() > 0) else { continue };
         let n = row.column(0).as_primitive::<Int64Type>().value(0).unsigned_abs();
@@ -154,22 +156,16 @@ pub(super) async fn repeats(
     Ok(n_repeats)
 }
 
-/// Makes the relations `arriving` and `present` of one month.
-async fn register_month(job: &Job<'_>, staged: &str, month: Month) -> Result<()> {
-    let Job { ctx, lake, options, .. } = job;
-    let keys = ["year", "month"];
+/// Makes the relations `arriving` and `present` of one month; nothing is present unless it `stays`.
+async fn register_month(ctx: &SessionContext, month: Month, stays: bool) -> Result<()> {
     let of_month = |frame: datafusion::prelude::DataFrame| {
         let (year, number) = month;
         frame.filter(col("year").eq(lit(year)).and(col("month").eq(lit(number))))
     };
-    lake.register_table(ctx, "staged_flights", staged, &keys).await?;
     let arriving = of_month(ctx.table("staged_flights").await?)?;
-    let stays = (options.months == Months::Append) && lake.holds_table("flights/").await?;
-    let present = if stays {
-        lake.register_table(ctx, "flights", "flights/", &keys).await?;
-        of_month(ctx.table("flights").await?)?
-    } else {
-        arriving.clone().limit(0, Some(0))?
+    let present = match stays {
+        true => of_month(ctx.table("flights").await?)?,
+        false => arriving.clone().limit(0, Some(0))?,
     };
     for (name, frame) in [("arriving", arriving), ("present", present)] {
         ctx.deregister_table(name)?;
@@ -224,10 +220,7 @@ pub(super) async fn put(
     there: &There,
 ) -> Result<u64> {
     let Job { ctx, lake, options, run, .. } = job;
-    let mut arriving = There::new();
-    if lake.holds_table(staged).await? {
-        by_carrier(ctx, lake, staged, &mut arriving).await?;
-    }
+    let arriving = by_carrier(ctx, lake, staged).await?;
     // dropping repeats may have left less of a month than it seemed
     let n_arriving = months.keys().map(|month| {
         let n_flights = arriving.get(month).map_or(0, |carriers| carriers.values().sum());

@@ -78,17 +78,17 @@ impl Reading<'_> {
         on_bytes: &mut dyn FnMut(u64),
     ) -> Result<u64> {
         ensure!(depth <= DEPTH_MAX, "{DEPTH_MAX} archives one in the other are too many");
-        let mut head = [0; 8];
-        let n = read_some(&mut file, &mut head)?;
+        let mut head = Vec::new();
+        file.by_ref().take(PARQUET.len() as u64).read_to_end(&mut head)?;
         file.rewind()?;
-        if head[..n].starts_with(PARQUET) {
+        if head.starts_with(PARQUET) {
             let n_bytes = file.metadata()?.len();
             let mut rows = Rows::new(name, &mut *self.sink);
             read_parquet(file, self.known, self.constants, &mut rows)?;
             on_bytes(n_bytes);
-            return rows.some(" in this file");
+            return rows.some();
         }
-        if head[..n].starts_with(ZIP) || head[..n].starts_with(EMPTY_ZIP) {
+        if head.starts_with(ZIP) || head.starts_with(EMPTY_ZIP) {
             let n_bytes = file.metadata()?.len();
             let n_rows = self.read_zip(file, name, depth)?;
             on_bytes(n_bytes);
@@ -162,7 +162,7 @@ impl Reading<'_> {
             }
             _ => read_table(bytes, self.known, self.constants, &mut rows)?,
         }
-        rows.some(" in this file")
+        rows.some()
     }
 
     fn read_zip(&mut self, file: File, name: &str, depth: usize) -> Result<u64> {
@@ -181,16 +181,14 @@ impl Reading<'_> {
             let entry = archive.by_index(i).with_context(|| of.clone())?;
             let member = entry.name().to_owned();
             let shown = format!("{name}/{member}");
-            if entry.is_dir() || is_hidden(&member) && !is_said(&member) {
-                continue;
-            }
-            if is_hidden(&member) {
-                (self.pass_over)(shown, UNDERSCORE.to_owned());
-                continue;
-            }
-            if !may_hold_flights(&member) {
-                (self.pass_over)(shown, "its name ends in none of those of tables".to_owned());
-                continue;
+            match sight(&member) {
+                _ if entry.is_dir() => continue,
+                Sight::Nothing => continue,
+                Sight::Other(why) => {
+                    (self.pass_over)(shown, why.to_owned());
+                    continue;
+                }
+                Sight::Table => {}
             }
             let within = [constants_of(&member), self.constants.to_vec()].concat();
             let mut reading = Reading {
@@ -220,12 +218,30 @@ impl Reading<'_> {
     }
 }
 
-/// Why a file is not even opened.
-pub const UNDERSCORE: &str = "its name begins with _, as those of markers do";
+/// What a file in a directory or an archive is, by its path there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// It may hold flights.
+    Table,
+    /// It is passed over, for this reason.
+    Other(&'static str),
+    /// It is what programs leave beside tables, of which nobody speaks.
+    Nothing,
+}
+
+/// What a file is, by its path in the directory or archive that is searched.
+pub fn sight(path: &str) -> Sight {
+    match is_hidden(path) {
+        true if is_said(path) => Sight::Other("its name begins with _, as those of markers do"),
+        true => Sight::Nothing,
+        false if may_hold_flights(path) => Sight::Table,
+        false => Sight::Other("its name ends in none of those of tables"),
+    }
+}
 
 /// Whether it is said that something hidden is passed over: what begins with `_` may be a table,
 /// but for what is known to be none.
-pub fn is_said(path: &str) -> bool {
+fn is_said(path: &str) -> bool {
     const MARKERS: [&str; 9] = [
         "_SUCCESS",
         "_temporary",
@@ -253,7 +269,7 @@ pub fn constants_of(path: &str) -> Vec<(String, String)> {
 
 /// Whether a file's name says that it may hold flights. Programs that write in parts name the
 /// directory, and the parts `part-00000`.
-pub fn may_hold_flights(path: &str) -> bool {
+fn may_hold_flights(path: &str) -> bool {
     const TABLES: [&str; 9] =
         [".csv", ".tsv", ".tab", ".psv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"];
     let lower = path.to_ascii_lowercase();
@@ -262,18 +278,6 @@ pub fn may_hold_flights(path: &str) -> bool {
     let plain = packed.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
     let has_ending = TABLES.iter().any(|end| plain.ends_with(end));
     has_ending || name.ends_with(".zip") || name.starts_with("part-")
-}
-
-/// Reads until `buffer` is full or there is no more.
-fn read_some(file: &mut File, buffer: &mut [u8]) -> Result<usize> {
-    let mut n = 0;
-    while n < buffer.len() {
-        match file.read(&mut buffer[n..])? {
-            0 => break,
-            more => n += more,
-        }
-    }
-    Ok(n)
 }
 
 /// A file that counts how much of it was read.

@@ -175,10 +175,10 @@ impl<'a> Rows<'a> {
         Err(Unfit(format!("nothing in it is a row; {reason}")).into())
     }
 
-    /// The number of rows; errors when there are none, which is said with `what`.
-    pub fn some(&self, what: &str) -> Result<u64> {
+    /// The number of rows; errors when there are none.
+    pub fn some(&self) -> Result<u64> {
         if self.n_rows == 0 {
-            return Err(Unfit(format!("there are no rows{what}")).into());
+            return Err(Unfit("there are no rows in this file".to_owned()).into());
         }
         Ok(self.n_rows)
     }
