@@ -24,7 +24,7 @@ use jobs::stream::kafka::create_topics;
 use jobs::stream::limits::Limits;
 use jobs::stream::metrics::Metrics;
 use jobs::stream::sink::Sink;
-use jobs::stream::source::Source;
+use jobs::stream::source::{Settings, Source};
 use jobs::stream::trigger::Trigger;
 use jobs::stream::{self, Connections, Options, Step};
 use store::Store;
@@ -268,16 +268,15 @@ pub async fn run_stream(
     options.topic_is_whole = limits.requests_are_whole;
     let bytes_max = limits.batch_bytes_max;
     let sink = Sink::open(properties, options.topics.clone(), bytes_max, &args.group)?;
-    let source = Source::open(
-        properties,
-        &args.kafka.request_topic,
-        &args.group,
-        args.trigger,
-        args.limits(),
-        args.give_up_after(),
-        Arc::clone(&metrics),
-    );
-    let source = source.await?;
+    let settings = Settings {
+        properties: properties.to_vec(),
+        topic: args.kafka.request_topic.clone(),
+        group: args.group.clone(),
+        trigger: args.trigger,
+        limits: args.limits(),
+        give_up_after: args.give_up_after(),
+    };
+    let source = Source::open(settings, Arc::clone(&metrics)).await?;
     tracing::info!(
         topic = options.topics.requests,
         store = store.describe(),

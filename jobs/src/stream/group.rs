@@ -20,6 +20,7 @@ use crate::stream::kafka::Complaint;
 use crate::stream::limits::Limits;
 use crate::stream::metrics::Metrics;
 use crate::stream::micro_batch::Message;
+use crate::stream::stall::Stall;
 
 /// Silence of a partition during which its topic may have been made again: librdkafka notices
 /// nothing, but it fetches again only 500 ms after a fetch that found no topic.
@@ -69,6 +70,9 @@ pub(crate) struct State {
     gaps: BTreeMap<i32, (i64, i64)>,
     /// Something that was read made no sense; it is found out where.
     is_damaged: bool,
+    /// Partitions that are not fetched any more.
+    stall: Stall,
+    pub(crate) is_stalled: bool,
 }
 
 impl State {
@@ -111,6 +115,7 @@ impl State {
         self.gaps.clear();
         self.heard.clear();
         self.rested.clear();
+        self.stall.forget();
         self.is_damaged = false;
     }
 }
@@ -261,13 +266,27 @@ impl Group {
         self.lock().read.get(&partition).copied()
     }
 
-    /// Notes the end offset of a partition.
-    pub(crate) fn note_end(&self, partition: i32, end: i64) {
-        let mut state = self.lock();
-        if state.answered.contains_key(&partition) {
-            state.end_offsets.insert(partition, end);
-            self.show_lag(&state);
+    /// Notes the end offset of a partition; how many such looks in a row have found it standing
+    /// still before that, see [`Stall`].
+    pub(crate) fn note_end(&self, partition: i32, end: i64) -> u32 {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if !state.answered.contains_key(&partition) {
+            return 0;
         }
+        state.end_offsets.insert(partition, end);
+        self.show_lag(state);
+        let read = state.read.get(&partition).copied().unwrap_or_default();
+        // what cannot be read is not passed by another client either
+        let is_held = state.is_paused || state.is_damaged;
+        state.stall.look(partition, read, end, is_held)
+    }
+
+    /// Nothing will be fetched any more by this client.
+    pub(crate) fn stall(&self) {
+        let mut state = self.lock();
+        state.is_stalled = true;
+        self.announce(state);
     }
 
     fn show_lag(&self, state: &State) {
@@ -288,6 +307,7 @@ impl Group {
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         for (partition, seen) in &topic.partitions {
             let Some(read) = state.read.get(partition).copied() else { continue };
+            state.stall.note_fetched(*partition, seen.next_offset, seen.fetchq_cnt > 0);
             // nothing waits to be polled, so what is before the end was polled
             if seen.fetchq_cnt == 0 && seen.eof_offset >= read {
                 state.gaps.insert(*partition, (read, seen.eof_offset));

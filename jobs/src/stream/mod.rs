@@ -23,6 +23,7 @@ mod resume;
 mod retry;
 pub mod sink;
 pub mod source;
+mod stall;
 pub mod stats;
 pub mod trigger;
 
@@ -30,14 +31,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use chrono::{DateTime, Utc};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use events::{ANSWERS, REJECTIONS, STREAM_OFFSETS};
-use futures::future::{BoxFuture, FutureExt, Shared};
+use futures::future::FutureExt;
 use serde_json::Value;
 use store::{Lease, Store, WriteError};
+use tokio::time::sleep;
 use udf::model::scorer::Scorer;
 
 use crate::lake::Lake;
@@ -49,10 +51,10 @@ use crate::stream::metrics::Metrics;
 use crate::stream::micro_batch::{DeadLetter, Message, Plan, Rules};
 use crate::stream::monitor::Observer;
 use crate::stream::request_log::{
-    Inspection, Inspector, LastRecord, LogMark, Verdict, compare, offset_to_inspect,
+    Inspection, Inspector, LastRecord, LogMark, Verdict, compare, moved_to, offset_to_inspect,
 };
 use crate::stream::resume::{Resumed, resume};
-use crate::stream::retry::{Retry, Stop};
+use crate::stream::retry::{Retry, Shutdown, Stop};
 use crate::stream::sink::{Record, SendError, Sent, Sink};
 use crate::stream::source::{Assignment, Event, MicroBatch, Source};
 use crate::stream::stats::StreamStats;
@@ -131,7 +133,7 @@ pub async fn run(
     metrics: &Metrics,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<StreamStats> {
-    let shutdown = shutdown.boxed().shared();
+    let shutdown = shutdown.map(|()| tokio::time::Instant::now()).boxed().shared();
     let retry = Retry::new(options.give_up_after, metrics, shutdown.clone());
     let observer = Observer::new(Arc::clone(serving.champion()), options.shadow.clone(), metrics);
     let Connections { source, sink, store } = connections;
@@ -159,7 +161,9 @@ pub async fn run(
         in_flight: None,
         streamed: StreamStats::default(),
     };
-    stream.run(shutdown).await?;
+    while stream.run(shutdown.clone()).await? == Ended::Stalled {
+        stream = Stream { source: stream.source.renew().await?, ..stream };
+    }
     stream.note_published().await;
     let Stream { source, streamed, .. } = stream;
     source.close_group().await?;
@@ -200,6 +204,15 @@ struct InFlight {
     next: BTreeMap<i32, i64>,
 }
 
+/// Why a stream reads no more.
+#[derive(PartialEq)]
+enum Ended {
+    /// It was told to end, or its bounded trigger is done.
+    Done,
+    /// Its client fetches nothing any more.
+    Stalled,
+}
+
 /// How long the phases of a micro-batch took.
 #[derive(Default)]
 struct Phases {
@@ -209,9 +222,14 @@ struct Phases {
 }
 
 impl Stream<'_> {
-    async fn run(&mut self, shutdown: Shared<BoxFuture<'_, ()>>) -> Result<()> {
+    async fn run(&mut self, shutdown: Shutdown<'_>) -> Result<Ended> {
         loop {
-            let (done, is_last) = match self.source.next(shutdown.clone()).await? {
+            let told = shutdown.clone().map(drop);
+            let (done, is_last) = match self.source.next(told).await? {
+                Event::Stalled => {
+                    self.leave_to_others();
+                    return Ok(Ended::Stalled);
+                }
                 Event::Assigned(assignment) => (self.acquire(&assignment).await, false),
                 Event::MicroBatch(batch) => {
                     let is_last = batch.is_last;
@@ -240,12 +258,12 @@ impl Stream<'_> {
                 }
                 Err(Stop::Failed(error)) => return Err(error),
             }
-            if self.looked.elapsed() >= LEASES_EVERY {
+            if self.looked.elapsed() >= LEASES_EVERY && !is_over {
                 self.look_at_leases().await?;
                 self.looked = Instant::now();
             }
             if is_over {
-                return Ok(());
+                return Ok(Ended::Done);
             }
         }
     }
@@ -560,23 +578,16 @@ impl Stream<'_> {
             return Ok(());
         }
         let leases: Vec<Lease> = self.leases.values().cloned().collect();
-        let noted = self.store.commit(ANSWERS, &[], STREAM_OFFSETS, &leases);
-        tokio::time::timeout(NOTE_WAIT, noted).await.map_err(anyhow::Error::from)??;
-        Ok(())
+        tokio::select! {
+            biased;
+            noted = self.store.commit(ANSWERS, &[], STREAM_OFFSETS, &leases) => noted.map(drop),
+            () = sleep(NOTE_WAIT) => Err(anyhow!("no answer within {NOTE_WAIT:?}").into()),
+            () = self.retry.grace_is_over() => Err(anyhow!("told to end").into()),
+        }
     }
 }
 
 /// Why messages were rejected, as documents for those who sent them.
 fn rejections(letters: &[DeadLetter]) -> Result<Vec<Value>> {
     letters.iter().filter_map(DeadLetter::rejection).map(|answer| document(&answer)).collect()
-}
-
-/// A lease of everything before `next`, of which `last` is the last record.
-fn moved_to(lease: &Lease, next: i64, last: LastRecord) -> Result<Lease> {
-    let mut mark = LogMark::of(lease)?.unwrap_or_default();
-    mark.last = Some(last);
-    if next >= mark.read_again_to {
-        mark.read_again_to = 0;
-    }
-    Ok(Lease { next, log: Some(mark.to_value()?), ..lease.clone() })
 }

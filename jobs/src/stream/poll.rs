@@ -22,6 +22,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// How often the broker is asked for the topic and the end offsets of its partitions, and how long
 /// each answer may take.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How many looks find a partition standing still before another client is tried: a slow line takes
+/// its time for a large batch. Each client has twice the patience of the one before.
+const STILL_MAX: u32 = 15;
 /// How long the same complaint of librdkafka is not repeated.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -115,15 +118,20 @@ pub(crate) async fn watch_broker(
     group: Arc<Group>,
     properties: Vec<(String, String)>,
     give_up_after: Option<Duration>,
+    n_clients_before: u32,
 ) {
+    let still_max = STILL_MAX.saturating_mul(2_u32.saturating_pow(n_clients_before));
     let mut was_gone = false;
     loop {
         let (consumer, properties) = (Arc::clone(&consumer), properties.clone());
         let looked = Arc::clone(&group);
-        let look = move || look_at_broker(&consumer, &looked, &properties, was_gone);
+        let look = move || look_at_broker(&consumer, &looked, &properties, was_gone, still_max);
         match spawn_blocking(look).await {
             Ok(is_gone) => was_gone = is_gone,
             Err(_) => return group.fail("the task that watches Kafka has panicked".into()),
+        }
+        if group.lock().is_stalled {
+            return;
         }
         if let Some(why) = give_up_after.and_then(|limit| group.metrics().health.give_up(limit)) {
             return group.fail(format!("given up: {why}"));
@@ -138,6 +146,7 @@ fn look_at_broker(
     group: &Group,
     properties: &Properties,
     was_gone: bool,
+    still_max: u32,
 ) -> bool {
     let (health, since) = (&group.metrics().health, Instant::now());
     let topic = group.topic();
@@ -164,7 +173,17 @@ fn look_at_broker(
         // before it is asked: more may be read meanwhile
         let read = group.read_of(partition);
         if let Ok((_, end)) = consumer.fetch_watermarks(topic, partition, LOOK_EVERY) {
-            group.note_end(partition, end);
+            if group.note_end(partition, end) >= still_max {
+                tracing::warn!(
+                    topic,
+                    partition,
+                    read,
+                    end,
+                    "librdkafka does not fetch what is there; another client is made"
+                );
+                group.stall();
+                return was_gone;
+            }
             is_other |= read.is_some_and(|read| read > end) && group.read_of(partition) >= read;
         }
     }
@@ -176,6 +195,13 @@ fn look_at_broker(
         health.mended();
         return false;
     }
+    look_for_damage(group, properties, since);
+    false
+}
+
+/// Finds out what cannot be read, if something could not.
+fn look_for_damage(group: &Group, properties: &Properties, since: Instant) {
+    let (health, topic) = (&group.metrics().health, group.topic());
     if let Some((generation, read)) = group.damaged() {
         match find_damage(properties, topic, &read) {
             Ok(Some((partition, offset, error))) => {
@@ -195,7 +221,6 @@ fn look_at_broker(
             Err(error) => health.complain(Server::Kafka, format!("{error:#}"), since),
         }
     }
-    false
 }
 
 /// The partitions of a topic.

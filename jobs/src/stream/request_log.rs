@@ -305,6 +305,16 @@ pub enum Verdict {
     Other(String),
 }
 
+/// A lease of everything before `next`, of which `last` is the last record.
+pub(crate) fn moved_to(lease: &Lease, next: i64, last: LastRecord) -> Result<Lease> {
+    let mut mark = LogMark::of(lease)?.unwrap_or_default();
+    mark.last = Some(last);
+    if next >= mark.read_again_to {
+        mark.read_again_to = 0;
+    }
+    Ok(Lease { next, log: Some(mark.to_value()?), ..lease.clone() })
+}
+
 /// The record of a lease that is looked for: the last one consumed, which for offsets of earlier
 /// versions is the one before the next.
 pub fn offset_to_inspect(lease: &Lease, mark: Option<&LogMark>) -> Option<i64> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use futures::future::{BoxFuture, Shared};
 use store::WriteError;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::stream::metrics::Metrics;
 
@@ -36,20 +36,29 @@ impl From<anyhow::Error> for Stop {
     }
 }
 
+/// Done when the job is told to end, with the time at which that was noticed.
+pub(crate) type Shutdown<'a> = Shared<BoxFuture<'a, Instant>>;
+
 /// How often something is tried.
 pub(crate) struct Retry<'a> {
     give_up_after: Option<Duration>,
     metrics: &'a Metrics,
-    shutdown: Shared<BoxFuture<'a, ()>>,
+    shutdown: Shutdown<'a>,
 }
 
 impl<'a> Retry<'a> {
     pub(crate) fn new(
         give_up_after: Option<Duration>,
         metrics: &'a Metrics,
-        shutdown: Shared<BoxFuture<'a, ()>>,
+        shutdown: Shutdown<'a>,
     ) -> Self {
         Self { give_up_after, metrics, shutdown }
+    }
+
+    /// Done when a job that was told to end should be over with what it does: all that follows
+    /// has the same grace, not one each.
+    pub(crate) async fn grace_is_over(&self) {
+        sleep_until(self.shutdown.clone().await + GRACE).await;
     }
 
     /// Tries until `attempt` succeeds, unless the assignment is `lost`, somebody else has acquired
@@ -102,21 +111,17 @@ impl<'a> Retry<'a> {
                 tracing::warn!(sink, error = format!("{error:#}"), pause_ms, "trying again");
                 tokio::select! {
                     () = sleep(pause) => {}
-                    () = self.shutdown.clone() => {}
+                    _ = self.shutdown.clone() => {}
                 }
                 pause = (2 * pause).min(PAUSE_MAX);
             }
-        };
-        let told_to_end = async {
-            self.shutdown.clone().await;
-            sleep(GRACE).await;
         };
         let tried = tokio::select! {
             biased;
             () = lost => Err(Stop::Lost),
             tried = trying => tried,
-            () = told_to_end => Err(Stop::Failed(anyhow!(
-                "{sink}: no answer within {} s of being told to end; the next job does it",
+            () = self.grace_is_over() => Err(Stop::Failed(anyhow!(
+                "{sink}: not done within {} s of being told to end; the next job does it",
                 GRACE.as_secs()
             ))),
         };

@@ -20,7 +20,7 @@ use tokio::task::{JoinHandle as Task, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use crate::stream::group::{Callbacks, Group, Item, Member};
-use crate::stream::kafka::{Properties, bound_fetches, config};
+use crate::stream::kafka::{bound_fetches, config};
 use crate::stream::limits::Limits;
 use crate::stream::metrics::Metrics;
 use crate::stream::micro_batch::Message;
@@ -71,6 +71,8 @@ pub enum Event {
     MicroBatch(MicroBatch),
     /// Nothing came for a while; reported soon after each micro-batch, and then now and again.
     Idle,
+    /// The client fetches nothing any more; [`Source::renew`] makes another one.
+    Stalled,
 }
 
 /// A member of the consumer group that reads requests.
@@ -91,21 +93,52 @@ pub struct Source {
     end_offsets: Option<BTreeMap<i32, i64>>,
     /// Partitions of the assignment that have not been read up to there.
     unread: Option<BTreeMap<i32, i64>>,
+    settings: Settings,
+    /// Clients that this one took the place of.
+    n_clients_before: u32,
+}
+
+/// What is read, and how.
+#[derive(Clone)]
+pub struct Settings {
+    /// How Kafka is reached.
+    pub properties: Vec<(String, String)>,
+    /// The topic of requests.
+    pub topic: String,
+    /// The consumer group.
+    pub group: String,
+    /// When a micro-batch ends.
+    pub trigger: Trigger,
+    /// What a micro-batch and the queue hold.
+    pub limits: Limits,
+    /// How long Kafka may be away, or what is there may be unreadable, before reading fails.
+    pub give_up_after: Option<Duration>,
 }
 
 impl Source {
-    /// Joins `group` and subscribes to `topic`. Reading fails when Kafka is away, or what is there
-    /// cannot be read, for `give_up_after`.
-    pub async fn open(
-        properties: &Properties,
-        topic: &str,
-        group: &str,
-        trigger: Trigger,
-        limits: Limits,
-        give_up_after: Option<Duration>,
+    /// Joins the group and subscribes to the topic.
+    pub async fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self> {
+        Self::connect(settings, metrics, None, 0).await
+    }
+
+    /// The same with another client, which goes on where this one stood still.
+    pub async fn renew(self) -> Result<Self> {
+        let (settings, metrics) = (self.settings.clone(), Arc::clone(&self.metrics));
+        let (end_offsets, n_clients) = (self.end_offsets.clone(), self.n_clients_before + 1);
+        // a static member would be fenced by the one that follows
+        self.close_group().await?;
+        Self::connect(settings, metrics, end_offsets, n_clients).await
+    }
+
+    async fn connect(
+        settings: Settings,
         metrics: Arc<Metrics>,
+        known_ends: Option<BTreeMap<i32, i64>>,
+        n_clients_before: u32,
     ) -> Result<Self> {
-        let mut config = config(properties);
+        let Settings { properties, topic, group, trigger, limits, give_up_after } =
+            settings.clone();
+        let mut config = config(&properties);
         config
             .set("group.id", group)
             // what is stored is committed by librdkafka, again and again until it is taken
@@ -121,19 +154,19 @@ impl Source {
             .set("queued.min.messages", FETCHED_MESSAGES)
             .set("queued.max.messages.kbytes", (limits.queue_bytes / 1024).max(1).to_string());
         bound_fetches(&mut config);
-        let group = Arc::new(Group::new(topic, limits, Arc::clone(&metrics)));
+        let group = Arc::new(Group::new(&topic, limits, Arc::clone(&metrics)));
         let consumer: KafkaResult<Member> =
             config.create_with_context(Callbacks(Arc::clone(&group)));
         let consumer = Arc::new(consumer.context("the Kafka properties make no consumer")?);
         let end_offsets = match trigger {
-            Trigger::Once | Trigger::AvailableNow => {
+            Trigger::Once | Trigger::AvailableNow if known_ends.is_none() => {
                 let (consumer, group) = (Arc::clone(&consumer), Arc::clone(&group));
                 let ask = move || end_offsets(&consumer, &group.complaint, group.topic());
                 Some(spawn_blocking(ask).await??)
             }
-            Trigger::Interval(_) | Trigger::Arrival => None,
+            _ => known_ends,
         };
-        consumer.subscribe(&[topic]).with_context(|| format!("cannot subscribe to {topic}"))?;
+        consumer.subscribe(&[&topic]).with_context(|| format!("cannot subscribe to {topic}"))?;
         let poller = {
             let (consumer, group) = (Arc::clone(&consumer), Arc::clone(&group));
             thread::Builder::new().name("kafka-poll".into()).spawn(move || poll(&consumer, &group))
@@ -141,8 +174,9 @@ impl Source {
         let watch = watch_broker(
             Arc::clone(&consumer),
             Arc::clone(&group),
-            properties.to_vec(),
+            properties,
             give_up_after,
+            n_clients_before,
         );
         Ok(Self {
             consumer,
@@ -157,6 +191,8 @@ impl Source {
             is_idle_reported: true,
             end_offsets,
             unread: None,
+            settings,
+            n_clients_before,
         })
     }
 
@@ -169,6 +205,12 @@ impl Source {
         loop {
             if let Some(assignment) = self.look(&mut messages, &mut n_bytes)? {
                 return Ok(Event::Assigned(assignment));
+            }
+            if self.group.lock().is_stalled {
+                return Ok(match (&mut shutdown).now_or_never() {
+                    Some(()) => self.close(messages, true),
+                    None => Event::Stalled,
+                });
             }
             let is_last = self.unread.as_ref().is_some_and(BTreeMap::is_empty);
             let is_full = match self.trigger {

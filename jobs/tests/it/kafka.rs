@@ -9,7 +9,7 @@ use futures::future::{pending, ready};
 use jobs::stream::limits::Limits;
 use jobs::stream::metrics::Metrics;
 use jobs::stream::micro_batch::Message;
-use jobs::stream::source::{Assignment, Event, Source};
+use jobs::stream::source::{Assignment, Event, Settings, Source};
 use jobs::stream::trigger::Trigger;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
@@ -67,9 +67,15 @@ async fn open(broker: &Broker, trigger: Trigger, limits: Limits) -> (Source, Arc
         ("heartbeat.interval.ms".to_owned(), "500".to_owned()),
     ];
     let metrics = Arc::new(Metrics::new().unwrap());
-    let open =
-        Source::open(&properties, TOPIC, "group", trigger, limits, None, Arc::clone(&metrics));
-    (open.await.unwrap(), metrics)
+    let settings = Settings {
+        properties: properties.into(),
+        topic: TOPIC.into(),
+        group: "group".into(),
+        trigger,
+        limits,
+        give_up_after: None,
+    };
+    (Source::open(settings, Arc::clone(&metrics)).await.unwrap(), metrics)
 }
 
 async fn next(source: &mut Source) -> Event {
@@ -81,7 +87,7 @@ async fn assigned(source: &mut Source) -> Assignment {
         match next(source).await {
             Event::Assigned(assignment) => return assignment,
             Event::Idle => {}
-            Event::MicroBatch(batch) => panic!("{batch:?}"),
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -114,6 +120,7 @@ async fn batch_from(source: &mut Source, offset: i64) -> Vec<Message> {
             Event::Assigned(assignment) => start(source, &assignment, offset),
             Event::MicroBatch(batch) => return batch.messages,
             Event::Idle => {}
+            Event::Stalled => panic!("it stands still"),
         }
     }
 }
@@ -180,6 +187,7 @@ async fn read_all(source: &mut Source, offset: i64) -> Vec<Vec<Message>> {
                 }
             }
             Event::Idle => {}
+            Event::Stalled => panic!("it stands still"),
         }
     }
 }
@@ -258,6 +266,7 @@ async fn a_full_queue_pauses_the_partitions_and_nothing_is_lost() {
                 }
             }
             Event::Idle => {}
+            Event::Stalled => panic!("it stands still"),
         }
     }
     assert!(metrics.to_text().unwrap().contains("tarmac_stream_paused"));

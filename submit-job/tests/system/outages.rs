@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use mongodb::bson::doc;
 
 use crate::servers::Kafka;
-use crate::setup::{ANSWERS, DEAD_LETTERS, Stream, World, get, send_signal, submit_job, until};
+use crate::setup::{
+    ANSWERS, DEAD_LETTERS, REQUESTS, Stream, World, get, send_signal, submit_job, until,
+};
 
 fn until_ready(stream: &Stream) {
     until("it is ready", || {
@@ -92,6 +94,35 @@ async fn topics_that_are_deleted_while_it_runs_are_made_again() {
     assert_eq!(world.read(ANSWERS, 5).len(), 5);
     until_ready(&stream);
     stream.process.end_cleanly("the stream");
+}
+
+#[tokio::test]
+async fn a_stream_that_slept_while_its_topic_was_made_again_reads_the_new_one() {
+    let mut world = World::start().await;
+    world.learn_little();
+    world.make_topic(1).await;
+    // each start of a broker raises the leader epoch, which begins anew with a topic
+    for _ in 0..2 {
+        world.kafka.crash();
+        world.kafka.wait(&[]);
+    }
+    let stream = Stream::start(&world, "s", &["--trigger", "interval:200ms"]);
+    world.ask(0..5).await;
+    world.answer(4).await;
+    send_signal(&stream.process.pid(), "STOP");
+    world.delete_topic(REQUESTS).await;
+    world.make_topic(1).await;
+    // more than were read of the one before
+    world.ask(5..12).await;
+    send_signal(&stream.process.pid(), "CONT");
+    world.answer(11).await;
+    assert!(stream.log().contains("does not fetch what is there"), "{}", stream.log());
+    until_ready(&stream);
+    // the client that follows is an ordinary one
+    world.ask(12..15).await;
+    world.answer(14).await;
+    stream.process.end_cleanly("the stream");
+    assert_eq!(world.answers().await.len(), 15);
 }
 
 #[tokio::test]
