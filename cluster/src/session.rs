@@ -70,7 +70,10 @@ pub fn stores(options: &[Setting]) -> Arc<dyn ObjectStoreRegistry> {
 
 /// What queries may use: the stores of [`stores`], and memory for sorts, joins and groups.
 pub fn runtime(options: &[Setting], memory_bytes: Option<usize>) -> Result<Arc<RuntimeEnv>> {
-    let mut builder = RuntimeEnvBuilder::new().with_object_store_registry(stores(options));
+    let mut builder = RuntimeEnvBuilder::new()
+        .with_object_store_registry(stores(options))
+        // other jobs put files in place while a shell, or a scheduler, lives
+        .with_object_list_cache_limit(0);
     if let Some(bytes) = memory_bytes {
         builder = builder.with_memory_pool(Arc::new(FairSpillPool::new(bytes)));
     }
