@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 
 use crate::history::{self, Record, State};
 use crate::lake::{Lake, Object};
+use crate::lease;
 use crate::models::registry;
 
 /// Characters of a version that name a model when they stand alone in a command line.
@@ -83,12 +84,16 @@ pub async fn find(
             stay.insert(id, text);
         }
     }
+    let holder = lease::holder(lake).await?;
     for place in ["rejects", "staging", "training", "predictions"] {
         let (age, needs_record) = match place {
             "predictions" => (ages.predictions, false),
             _ => (ages.jobs, true),
         };
         for (run, objects) in groups(lake, place, '/').await? {
+            if place == "staging" && holder.as_ref() == Some(&run) {
+                continue;
+            }
             if is_old(age, &objects) && !(needs_record && stay.contains_key(&run)) {
                 garbage.push(Garbage { what: format!("{place} of {run}"), objects, model: None });
             }

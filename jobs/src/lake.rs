@@ -8,6 +8,7 @@
 //! models/<sha256>.evaluation.json       how a model was evaluated, for the pages
 //! predictions/<run>/*.parquet           answers of a batch
 //! jobs/<id>.json                        the history of jobs
+//! leases/, readers/                     who changes flights and who reads them; see lease.rs
 //! training/<run>/                       indices, checkpoint of a training run; gone at its end
 //! staging/<run>/                        what a run is writing; gone when it ends
 //! ```
@@ -49,8 +50,18 @@ const RETRY: RetryConfig = RetryConfig {
 };
 
 /// The places of a data root that hold what jobs make.
-pub const PLACES: [&str; 8] =
-    ["flights", "distances", "rejects", "models", "predictions", "jobs", "training", "staging"];
+pub const PLACES: [&str; 10] = [
+    "flights",
+    "distances",
+    "rejects",
+    "models",
+    "predictions",
+    "jobs",
+    "leases",
+    "readers",
+    "training",
+    "staging",
+];
 
 /// The local file system.
 pub fn local_store() -> Arc<dyn ObjectStore> {
@@ -370,6 +381,35 @@ impl Lake {
             }
         }
         Ok(format!("{:x}", digest.finalize()))
+    }
+
+    /// Makes an object; `false` when it is there already.
+    pub async fn create_object(&self, relative: &str, bytes: Vec<u8>) -> Result<bool> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let path = self.path(relative)?;
+        match self.store.put_opts(&path, PutPayload::from(bytes), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(e) => Err(e).with_context(|| format!("cannot write {}", self.url(relative))),
+        }
+    }
+
+    /// Moves an object; `false` when it is not there.
+    pub async fn rename_if_there(&self, from: &str, to: &str) -> Result<bool> {
+        match self.store.rename(&self.path(from)?, &self.path(to)?).await {
+            Ok(()) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(e) => Err(e)
+                .with_context(|| format!("cannot move {} to {}", self.url(from), self.url(to))),
+        }
+    }
+
+    /// Deletes an object, unless somebody has deleted it already.
+    pub async fn delete_if_there(&self, relative: &str) -> Result<()> {
+        match self.store.delete(&self.path(relative)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(e).with_context(|| format!("cannot delete {}", self.url(relative))),
+        }
     }
 
     /// Moves an object.

@@ -34,6 +34,7 @@ pub mod gc;
 pub mod history;
 pub mod ingest;
 pub mod lake;
+pub mod lease;
 pub mod models;
 pub mod predict;
 pub mod progress;

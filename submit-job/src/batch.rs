@@ -9,6 +9,7 @@ use clap::Parser;
 use cluster::remote::Remote;
 use jobs::history::{self, Record, State};
 use jobs::lake::Lake;
+use jobs::lease;
 use serde_json::Value;
 
 use crate::cli::{Batch, Cli, Command};
@@ -136,6 +137,13 @@ async fn drive(
         keeps_record: keeps_record(job, &lake, &record).await?,
     };
     let ended = drive.run(record, work(job, around, &opened), shutdown).await?;
+    if drive.keeps_record
+        && !matches!(ended, JobOutcome::Succeeded)
+        // others need not wait until it counts as gone
+        && let Err(error) = lease::release(&lake, &id).await
+    {
+        tracing::debug!(error = format!("{error:#}"), "what the job had is not given back");
+    }
     match ended {
         JobOutcome::Succeeded => Ok(SUCCEEDED),
         JobOutcome::Cancelled => {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
+use jobs::lease::while_reading;
 use jobs::publish::publish;
 use serde_json::Value;
 use store::Store;
@@ -25,10 +26,12 @@ pub struct Publish {
 
 /// Publishes what pages need: what has changed, or all of it `again`.
 pub async fn run_publish(opened: &JobContext, store: &Store, again: bool) -> Result<Value> {
-    let JobContext { ctx, lake, shown, .. } = opened;
+    let JobContext { ctx, lake, id, shown, .. } = opened;
     say(&format!("publishing to {}", store.describe()));
     let started = Instant::now();
-    let published = publish(ctx, lake, store, again, &|progress| shown.show(progress)).await;
+    let show = |progress| shown.show(progress);
+    let publishing = publish(ctx, lake, store, again, &show);
+    let published = while_reading(lake, id, &show, publishing).await;
     shown.clear();
     let published = published?;
     let n_documents: u64 = published.iter().map(|published| published.n_documents).sum();

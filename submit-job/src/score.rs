@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
+use jobs::lease::while_reading;
 use jobs::predict::score::{evaluate, open_model, score};
 use serde_json::{Value, json};
 
@@ -21,10 +22,12 @@ pub struct ModelArgs {
 
 /// Evaluates a model on the flights that its training held out, and prints its metrics as JSON.
 pub async fn run_evaluate(opened: &JobContext, args: &ModelArgs) -> Result<Value> {
-    let JobContext { ctx, lake, shown, .. } = opened;
+    let JobContext { ctx, lake, id, shown, .. } = opened;
     let model = open_model(lake, args.model.as_deref()).await?;
     let version = model.version().to_owned();
-    let evaluation = evaluate(ctx, lake, model, &|progress| shown.show(progress)).await;
+    let show = |progress| shown.show(progress);
+    let evaluating = evaluate(ctx, lake, model, &show);
+    let evaluation = while_reading(lake, id, &show, evaluating).await;
     shown.clear();
     let evaluation = evaluation?;
     let result = json!({
@@ -43,7 +46,8 @@ pub async fn run_score(opened: &JobContext, args: &ModelArgs) -> Result<Value> {
     let started = Instant::now();
     let model = open_model(lake, args.model.as_deref()).await?;
     let version = model.version().to_owned();
-    let scored = score(ctx, lake, id, model, &|progress| shown.show(progress)).await;
+    let show = |progress| shown.show(progress);
+    let scored = while_reading(lake, id, &show, score(ctx, lake, id, model, &show)).await;
     shown.clear();
     let (n_rows, url) = scored?;
     let seconds = started.elapsed().as_secs_f64();

@@ -21,6 +21,7 @@ use datafusion::sql::parser::{DFParser, Statement};
 use futures::TryStreamExt;
 use jobs::features;
 use jobs::lake::Lake;
+use jobs::lease::{self, Reading};
 use jobs::models::registry;
 use jobs::train::training::register_training;
 use rustyline::DefaultEditor;
@@ -58,17 +59,35 @@ impl Sql {
 
 /// Runs the statements of the command line or of a file.
 pub async fn run(opened: &JobContext, args: &Sql) -> Result<Value> {
-    prepare(opened).await?;
-    if let Some(path) = &args.file {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        return execute(opened, &text).await.with_context(|| path.display().to_string());
+    let running = async {
+        prepare(opened).await?;
+        if let Some(path) = &args.file {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            return execute(opened, &text).await.with_context(|| path.display().to_string());
+        }
+        execute(opened, args.command.as_deref().unwrap_or_default()).await
+    };
+    reading(opened, running).await
+}
+
+/// Does `work` on one state of the flights. Where nothing can be written nobody knows that they
+/// must not be changed meanwhile; then it is an error when they were.
+async fn reading<T>(opened: &JobContext, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let JobContext { lake, id, shown, .. } = opened;
+    if !lake.exists() {
+        return work.await;
     }
-    execute(opened, args.command.as_deref().unwrap_or_default()).await
+    let show = |progress| shown.show(progress);
+    if let Ok(reading) = Reading::begin(lake, id, &show).await {
+        return reading.end_with(work.await).await;
+    }
+    let worked = lease::read_unpinned(lake, &show, work).await?;
+    worked.context("the flights were changed while they were read: run it again")?
 }
 
 /// Reads statements, each ended by a semicolon, from the terminal, or from a pipe.
 pub async fn interact(opened: &JobContext, history: Option<PathBuf>) -> Result<()> {
-    prepare(opened).await?;
+    reading(opened, prepare(opened)).await?;
     // ends with the shell
     let mut lease = JoinSet::new();
     if let Some(remote) = opened.remote.clone() {
@@ -120,11 +139,15 @@ pub async fn interact(opened: &JobContext, history: Option<PathBuf>) -> Result<(
 /// Runs statements until they end or Ctrl-C cancels them, on the cluster too.
 async fn run_interruptibly(opened: &JobContext, statements: &str) {
     let ended = tokio::select! {
-        ended = execute(opened, statements) => ended,
-        _ = tokio::signal::ctrl_c() => match &opened.remote {
-            Some(remote) => remote.cancel().await.and_then(|_| bail!("cancelled")),
-            None => Err(anyhow::anyhow!("cancelled")),
-        },
+        ended = reading(opened, execute(opened, statements)) => ended,
+        _ = tokio::signal::ctrl_c() => {
+            // where nothing could be written, there is nothing to give back
+            _ = lease::release(&opened.lake, &opened.id).await;
+            match &opened.remote {
+                Some(remote) => remote.cancel().await.and_then(|_| bail!("cancelled")),
+                None => Err(anyhow::anyhow!("cancelled")),
+            }
+        }
     };
     if let Err(error) = ended {
         say(&format!("{error:#}"));

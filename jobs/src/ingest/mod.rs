@@ -36,6 +36,7 @@ use crate::ingest::raw::Reading;
 use crate::ingest::rejects::{RejectKind, reject_kinds, rejects_of};
 use crate::ingest::rows::Unfit;
 use crate::lake::Lake;
+use crate::lease::{Lease, Swap};
 use crate::progress::{OnProgress, Progress};
 use crate::sql;
 use crate::write::{Place, parquet, write};
@@ -102,13 +103,26 @@ pub async fn ingest(
 ) -> Result<Ingested> {
     lake.register(ctx);
     let found = files::find(inputs, lake, &options.store_options).await?;
-    let job = Job { ctx, lake, run, options, on_progress };
-    let ingested = job.run(found.files, found.passed_over).await;
-    let deleted = lake.delete_below(&format!("staging/{run}/")).await;
-    // what went wrong first is what is told
-    let ingested = ingested?;
-    deleted?;
-    Ok(ingested)
+    let lease = Lease::take(lake, run, on_progress).await?;
+    let job = Job { ctx, lake, run, epoch: lease.epoch(), options, on_progress };
+    let made = job.run(found.files, found.passed_over).await;
+    let staging = job.staging("");
+    match made {
+        Ok((ingested, made)) => {
+            // when it fails, who comes next may need what is staged
+            lease.swap(&made, on_progress).await?;
+            if let Err(error) = lake.delete_below(&staging).await {
+                let text = format!("what was staged is left behind: {error:#}");
+                on_progress(Progress::Notice(text));
+            }
+            Ok(ingested)
+        }
+        Err(error) => {
+            // what went wrong first is what is told
+            _ = lake.delete_below(&staging).await.and(lease.end().await);
+            Err(error)
+        }
+    }
 }
 
 /// What typing the rows says.
@@ -131,12 +145,23 @@ impl Counted {
 }
 
 impl Job<'_> {
-    async fn run(&self, files: Vec<RawFile>, passed_over: Vec<PassedOver>) -> Result<Ingested> {
+    /// Makes everything; nothing of it is in place yet.
+    async fn run(
+        &self,
+        files: Vec<RawFile>,
+        passed_over: Vec<PassedOver>,
+    ) -> Result<(Ingested, Swap)> {
+        ensure!(
+            self.options.months != Months::Append || !months::has_put(self.lake, self.run).await?,
+            "job {} has added its flights already, it only did not come to say so; nothing is left \
+             to do",
+            self.run
+        );
         let (n_files, unfit) = self.stage(files).await?;
         let passed_over = [passed_over, unfit].concat();
 
         (self.on_progress)(Progress::Stage("typing rows by sql/10_flights.sql"));
-        let raw = format!("staging/{}/raw/", self.run);
+        let raw = self.staging("raw/");
         self.lake.register_table(self.ctx, "raw_flights", &raw, &[]).await?;
         let typed = sql::plan(self.ctx, sql::FLIGHTS, &[]).await?;
         let counted = count_rows(&typed).await?;
@@ -153,25 +178,22 @@ impl Job<'_> {
             (self.on_progress)(Progress::Notice(text));
         }
         let months = &self.options.months;
-        if *months == Months::Append {
-            months::take_back(self.lake, self.run, &counted.months).await?;
-        }
         let there = months::there(self.ctx, self.lake, &counted.months).await?;
         months::check(*months, &there, &counted.months)?;
         (self.on_progress)(Progress::Stage("writing flights"));
         let flights = typed.filter(col("reject_reason").is_null())?;
         let flights =
             flights.drop_columns(&["file", "line", "odd_times", "odd_tails", "reject_reason"])?;
-        let staged = format!("staging/{}/flights/", self.run);
+        let staged = self.staging("flights/");
         let place = Place { directory: &staged, partitions: &["year", "month"] };
         write(self.ctx, self.lake, &[flights], place, &parquet()).await?;
         let n_repeats = months::repeats(self, &staged, &counted.months).await?;
-        let written = months::put(self, &staged, &counted.months, &there).await?;
+        let (mut made, written) = months::swap(self, &staged, &counted.months, &there).await?;
 
         (self.on_progress)(Progress::Stage("making distances by sql/20_distances.sql"));
-        self.lake.register_table(self.ctx, "flights", "flights/", &["year", "month"]).await?;
-        self.write_distances().await?;
-        Ok(Ingested {
+        months::register_coming(self, &staged, &counted.months).await?;
+        self.swap_distances(&mut made).await?;
+        let ingested = Ingested {
             n_files,
             passed_over,
             n_flights: written,
@@ -183,13 +205,14 @@ impl Job<'_> {
             months: counted.months.keys().copied().collect(),
             rejects: (n_rejects > 0).then(|| self.lake.url(&rejects_of(self.run))),
             reject_kinds,
-        })
+        };
+        Ok((ingested, made))
     }
 
     /// Reads files into Parquet files of text; returns how many held rows, and what was passed
     /// over.
     async fn stage(&self, files: Vec<RawFile>) -> Result<(usize, Vec<PassedOver>)> {
-        let staging = format!("staging/{}/raw/", self.run);
+        let staging = self.staging("raw/");
         let total = files.iter().map(|file| file.n_bytes).sum();
         (self.on_progress)(Progress::Bytes { done: 0, total });
         let (batches, mut received) = mpsc::channel::<(RecordBatch, u64)>(QUEUED_BATCHES);
@@ -248,12 +271,14 @@ impl Job<'_> {
         )
     }
 
-    async fn write_distances(&self) -> Result<()> {
+    async fn swap_distances(&self, made: &mut Swap) -> Result<()> {
         let rows = sql::plan(self.ctx, sql::DISTANCES, &[]).await?;
-        let staged = format!("staging/{}/distances/", self.run);
+        let staged = self.staging("distances/");
         let place = Place { directory: &staged, partitions: &[] };
         write(self.ctx, self.lake, &[rows], place, &parquet()).await?;
-        months::replace(self.lake, &staged, "distances/", self.run).await
+        made.deletes.extend(self.lake.list("distances/").await?);
+        made.moves.extend(months::moves(self, &staged, "distances/").await?);
+        Ok(())
     }
 }
 

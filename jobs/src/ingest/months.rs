@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Int32Type, Int64Type};
@@ -12,6 +12,7 @@ use datafusion::prelude::{SessionContext, col, lit};
 
 use crate::ingest::options::{Job, Months};
 use crate::lake::Lake;
+use crate::lease::Swap;
 use crate::progress::Progress;
 use crate::sql;
 use crate::write::{Place, parquet, write};
@@ -129,12 +130,11 @@ pub(super) async fn repeats(
         example.get_or_insert(row.column(1).as_primitive::<Int64Type>().value(0));
         if options.distinct {
             let rows = sql::plan(ctx, sql::DISTINCT, &[]).await?;
-            let once = format!("staging/{}/distinct/", job.run);
+            let once = job.staging("distinct/");
             let place = Place { directory: &once, partitions: &["year", "month"] };
             write(ctx, lake, &[rows], place, &parquet()).await?;
             let of_month = directory(*month);
-            replace(lake, &format!("{once}{of_month}"), &format!("{staged}{of_month}"), "once")
-                .await?;
+            replace(lake, &format!("{once}{of_month}"), &format!("{staged}{of_month}")).await?;
         }
     }
     let n_flights: u64 = months.values().sum();
@@ -210,16 +210,15 @@ async fn places(ctx: &SessionContext, flight_id: i64) -> Result<String> {
     })
 }
 
-/// Says what becomes of the months that are there, then puts what is staged in their place, or
-/// beside it; returns the number of flights that were put. A reader that lists a month in between
-/// may see both; a run that dies in between is repaired by running it again.
-pub(super) async fn put(
+/// Says what becomes of the months that are there; returns what puts the staged flights in their
+/// place, or beside them, and the number of flights.
+pub(super) async fn swap(
     job: &Job<'_>,
     staged: &str,
     months: &BTreeMap<Month, u64>,
     there: &There,
-) -> Result<u64> {
-    let Job { ctx, lake, options, run, .. } = job;
+) -> Result<(Swap, u64)> {
+    let Job { ctx, lake, options, .. } = job;
     let arriving = by_carrier(ctx, lake, staged).await?;
     // dropping repeats may have left less of a month than it seemed
     let n_arriving = months.keys().map(|month| {
@@ -230,16 +229,70 @@ pub(super) async fn put(
     for text in notices(options.months, there, &arriving) {
         (job.on_progress)(Progress::Notice(text));
     }
+    let mut made = Swap::default();
     for month in months.keys() {
-        let (from, to) = (format!("{staged}{}", directory(*month)), directory(*month));
-        let to = format!("flights/{to}");
-        if options.months == Months::Append {
-            add(lake, &from, &to, run).await?;
-        } else {
-            replace(lake, &from, &to, run).await?;
+        let to = format!("flights/{}", directory(*month));
+        if options.months != Months::Append {
+            made.deletes.extend(lake.list(&to).await?);
         }
+        made.moves.extend(moves(job, &format!("{staged}{}", directory(*month)), &to).await?);
     }
-    Ok(arriving.values().flat_map(BTreeMap::values).sum())
+    Ok((made, arriving.values().flat_map(BTreeMap::values).sum()))
+}
+
+/// Moves of all that is staged to a directory. The epoch of the lease makes the names new.
+pub(super) async fn moves(
+    job: &Job<'_>,
+    staged: &str,
+    directory: &str,
+) -> Result<Vec<(String, String)>> {
+    let names = job.lake.list(staged).await?.into_iter().enumerate();
+    let new = |i: usize| format!("{directory}{}-{}-{i}.parquet", job.run, job.epoch);
+    Ok(names.map(|(i, name)| (name, new(i))).collect())
+}
+
+/// Whether a run of this name has put flights in place.
+pub(super) async fn has_put(lake: &Lake, run: &str) -> Result<bool> {
+    let of_run = |name: &String| {
+        let file = name.rsplit('/').next().unwrap_or_default();
+        let rest = file.strip_prefix(run).and_then(|rest| rest.strip_prefix('-'));
+        let numbers = rest.and_then(|rest| rest.strip_suffix(".parquet")?.split_once('-'));
+        numbers.is_some_and(|(a, b)| a.parse::<u64>().is_ok() && b.parse::<u64>().is_ok())
+    };
+    Ok(lake.list("flights/").await?.iter().any(of_run))
+}
+
+/// Makes `flights` what it will be when what is staged is in place.
+pub(super) async fn register_coming(
+    job: &Job<'_>,
+    staged: &str,
+    months: &BTreeMap<Month, u64>,
+) -> Result<()> {
+    let Job { ctx, lake, options, .. } = job;
+    let keys = ["year", "month"];
+    let mut parts = Vec::new();
+    if lake.holds_table(staged).await? {
+        lake.register_table(ctx, "staged_flights", staged, &keys).await?;
+        parts.push(ctx.table("staged_flights").await?);
+    }
+    if lake.holds_table("flights/").await? {
+        lake.register_table(ctx, "present_flights", "flights/", &keys).await?;
+        let present = ctx.table("present_flights").await?;
+        let number = |(year, month): &Month| lit(year * 100 + month);
+        let goes = (col("year") * lit(100) + col("month"))
+            .in_list(months.keys().map(number).collect(), false);
+        parts.push(match options.months {
+            Months::Append => present,
+            Months::Replace { .. } => present.filter(goes.is_not_true())?,
+        });
+    }
+    let mut coming = parts.pop().context("there are no flights")?;
+    for part in parts {
+        coming = part.union_by_name(coming)?;
+    }
+    ctx.deregister_table("flights")?;
+    ctx.register_table("flights", coming.into_view())?;
+    Ok(())
 }
 
 /// What a person must know before it happens.
@@ -280,39 +333,11 @@ fn notices(months: Months, there: &There, arriving: &There) -> Vec<String> {
     texts
 }
 
-/// Takes back what a run of this name has added: it is repeated from its beginning.
-pub(super) async fn take_back(lake: &Lake, run: &str, months: &BTreeMap<Month, u64>) -> Result<()> {
-    for month in months.keys() {
-        for name in lake.list(&format!("flights/{}", directory(*month))).await? {
-            let file = name.rsplit('/').next().unwrap_or_default();
-            let number = file.strip_prefix(run).and_then(|rest| rest.strip_prefix('-'));
-            let number = number.and_then(|rest| rest.strip_suffix(".parquet"));
-            if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
-                lake.delete(&name).await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Moves all of `staged` to `directory`; returns the new names.
-async fn add(lake: &Lake, staged: &str, directory: &str, run: &str) -> Result<BTreeSet<String>> {
-    let mut names = BTreeSet::new();
+/// Puts all of `staged` in the place of what is in `directory`; nobody else looks there.
+async fn replace(lake: &Lake, staged: &str, directory: &str) -> Result<()> {
+    lake.delete_below(directory).await?;
     for (i, name) in lake.list(staged).await?.iter().enumerate() {
-        let new = format!("{directory}{run}-{i}.parquet");
-        lake.rename(name, &new).await?;
-        names.insert(new);
-    }
-    Ok(names)
-}
-
-/// Moves all of `staged` to `directory`, then deletes what else is there.
-pub async fn replace(lake: &Lake, staged: &str, directory: &str, run: &str) -> Result<()> {
-    let old = lake.list(directory).await?;
-    // a run that is repeated under its name replaces its own
-    let new = add(lake, staged, directory, run).await?;
-    for name in old.iter().filter(|name| !new.contains(*name)) {
-        lake.delete(name).await?;
+        lake.rename(name, &format!("{directory}{i}.parquet")).await?;
     }
     Ok(())
 }

@@ -53,6 +53,15 @@ pub(super) struct Job<'a> {
     pub(super) ctx: &'a SessionContext,
     pub(super) lake: &'a Lake,
     pub(super) run: &'a str,
+    /// Of the lease.
+    pub(super) epoch: u64,
     pub(super) options: &'a IngestOptions,
     pub(super) on_progress: OnProgress<'a>,
+}
+
+impl Job<'_> {
+    /// A directory of its own, also where another process runs under the same name.
+    pub(super) fn staging(&self, what: &str) -> String {
+        format!("staging/{}/{}/{what}", self.run, self.epoch)
+    }
 }

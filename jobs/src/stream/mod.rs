@@ -43,6 +43,7 @@ use tokio::time::sleep;
 use udf::model::scorer::Scorer;
 
 use crate::lake::Lake;
+use crate::lease;
 use crate::models::registry::{RefreshOutcome, Serving};
 use crate::stream::chunks::{chunks, created_ms, document, documents, last_records, next_offsets};
 use crate::stream::dead_letters::{KnownLetters, known_letters};
@@ -114,10 +115,13 @@ pub struct Connections<'a> {
 /// Loads what scoring needs: the champion, and the distances into memory.
 pub async fn prepare(ctx: &SessionContext, lake: &Lake) -> Result<Serving> {
     let serving = Serving::load(ctx, lake).await?;
-    lake.register_table(ctx, "distances", "distances/", &[]).await?;
-    let distances = ctx.table("distances").await?;
-    let schema = Arc::clone(distances.schema().inner());
-    let table = MemTable::try_new(schema, vec![distances.collect().await?])?;
+    let read_distances = async || {
+        lake.register_table(ctx, "distances", "distances/", &[]).await?;
+        let distances = ctx.table("distances").await?;
+        let schema = Arc::clone(distances.schema().inner());
+        Ok(MemTable::try_new(schema, vec![distances.collect().await?])?)
+    };
+    let table = lease::read_again(lake, read_distances).await?;
     ctx.deregister_table("distances")?;
     ctx.register_table("distances", Arc::new(table))?;
     Ok(serving)

@@ -35,6 +35,7 @@ use udf::train::split::importances;
 
 use crate::features;
 use crate::lake::Lake;
+use crate::lease;
 use crate::models::cards;
 use crate::models::evaluation::Evaluation;
 use crate::models::registry;
@@ -48,6 +49,21 @@ use crate::train::training::register_training;
 /// Trains a model, saves it, writes its report, and makes it the champion. `run` names the run's
 /// own directory; a run of that name that was interrupted is gone on with.
 pub async fn train(
+    ctx: &SessionContext,
+    lake: &Lake,
+    run: &str,
+    options: &TrainOptions,
+    on_progress: OnProgress<'_>,
+) -> Result<Report> {
+    let making = make(ctx, lake, run, options, on_progress);
+    let report = lease::while_reading(lake, run, on_progress, making).await?;
+    on_progress(Progress::Stage("saving the model and its report"));
+    save(lake, run, &report).await?;
+    Ok(report)
+}
+
+/// Grows a forest, evaluates it, and reports.
+async fn make(
     ctx: &SessionContext,
     lake: &Lake,
     run: &str,
@@ -107,13 +123,10 @@ pub async fn train(
     let logistic = baseline::evaluate(ctx, &model.features, n_rows).await?;
     clock.end("baseline", n_rows);
 
-    on_progress(Progress::Stage("saving the model and its report"));
     let majority = Evaluation::majority(&forest)?;
     let version = version_of(&model.to_bytes());
     let phases = clock.phases;
-    let report = Report { model, version, forest, majority, logistic, previous, phases };
-    save(lake, run, &report).await?;
-    Ok(report)
+    Ok(Report { model, version, forest, majority, logistic, previous, phases })
 }
 
 /// Saves the report and then the model, and makes it the champion.

@@ -214,8 +214,8 @@ async fn a_month_that_is_replaced_is_told_before() {
     assert_eq!(tried.ended.unwrap().n_flights, 102);
     assert!(query(&lake, FACTS).await.contains("| 200 "));
     // the same run again, which --resume does
-    let tried = ingest_into(&lake, &[first], "third", &append).await;
-    assert_eq!(tried.ended.unwrap().n_flights, 102);
+    let error = ingest_into(&lake, &[first], "third", &append).await.ended.unwrap_err();
+    assert!(error.contains("job third has added its flights already"), "{error}");
     // and a second time by mistake
     let error = ingest_into(&lake, &[first], "fourth", &append).await.ended.unwrap_err();
     assert!(error.contains("102 of 102 flights are there already"), "{error}");

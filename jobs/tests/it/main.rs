@@ -7,6 +7,7 @@ mod features;
 mod gc;
 mod ingest;
 mod kafka;
+mod lease;
 mod micro_batch;
 mod plans;
 mod publish;

@@ -8,6 +8,7 @@ mod differential;
 mod end_to_end;
 mod enrich;
 mod faults;
+mod leases;
 mod logs;
 mod outages;
 mod promise;
