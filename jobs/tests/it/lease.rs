@@ -91,6 +91,14 @@ async fn what_arrives_at_once_is_there_as_if_one_came_after_the_other() {
     }
 }
 
+/// A lease whose job has decided this swap, and stands still before it has carried it out.
+async fn dead(lake: &Lake, job: &str, made: &Swap) {
+    let held = format!(r#"{{"job":"{job}","by":"c/0","beat":7,"swaps":true,"ended":false}}"#);
+    lake.put("leases/0000000001.json", held.into_bytes()).await.unwrap();
+    let made = serde_json::to_vec(made).unwrap();
+    lake.put("leases/0000000001.swap.json", made).await.unwrap();
+}
+
 /// Each of them waits until a job counts as gone, so they do it together.
 #[test]
 fn who_is_silent_for_too_long_counts_as_gone() {
@@ -134,24 +142,17 @@ fn who_was_suspended_past_its_lease_changes_nothing() {
 
 fn a_swap_that_was_decided_is_carried_out_by_who_comes_next() {
     let (_directory, lake) = local_lake();
-    let (dead, next) = (process(), process());
-    dead.block_on(async {
-        for name in ["staging/dead/0.parquet", "flights/old.parquet"] {
+    process().block_on(async {
+        for name in ["staging/dead/0.parquet", "flights/old.parquet", "flights/dead-1.parquet"] {
             lake.put(name, name.as_bytes().to_vec()).await.unwrap();
         }
-        let lease = Lease::take(&lake, "dead", &|_| {}).await.unwrap();
         let moves = vec![
             // this one was moved before it died
             ("staging/dead/1.parquet".into(), "flights/dead-1.parquet".into()),
             ("staging/dead/0.parquet".into(), "flights/dead-0.parquet".into()),
         ];
         let made = Swap { moves, deletes: vec!["flights/old.parquet".into()] };
-        lake.put("flights/dead-1.parquet", b"moved".to_vec()).await.unwrap();
-        let path = format!("leases/{:010}.swap.json", lease.epoch());
-        lake.put(&path, serde_json::to_vec(&made).unwrap()).await.unwrap();
-    });
-    drop(dead);
-    next.block_on(async {
+        dead(&lake, "dead", &made).await;
         let lease = Lease::take(&lake, "next", &|_| {}).await.unwrap();
         let there = lake.list("flights/").await.unwrap();
         assert_eq!(there, ["flights/dead-0.parquet", "flights/dead-1.parquet"]);
@@ -204,29 +205,11 @@ fn a_reader_that_was_suspended_learns_that_what_it_read_is_no_more() {
 
 fn who_comes_while_files_are_put_in_place_waits_or_carries_it_out() {
     let (_directory, lake) = local_lake();
-    let (writer, reader) = (process(), process());
-    let silent = |_| {};
-    let lease = writer.block_on(async {
-        lake.put("flights/old.parquet", b"old".to_vec()).await.unwrap();
-        lake.put(
-            "readers/long.json",
-            br#"{"job":"long","by":"a/0","beat":0,"swaps":false,"ended":false}"#.to_vec(),
-        )
-        .await
-        .unwrap();
-        Lease::take(&lake, "writer", &silent).await.unwrap()
-    });
-    // it has begun to, and stands still
-    let path = format!("leases/{:010}", lease.epoch());
-    let deletes = vec!["flights/old.parquet".to_owned()];
-    writer.block_on(async {
-        let swaps = br#"{"job":"writer","by":"b/0","beat":1,"swaps":true,"ended":false}"#.to_vec();
-        lake.put(&format!("{path}.json"), swaps).await.unwrap();
-        let made = serde_json::to_vec(&Swap { moves: vec![], deletes }).unwrap();
-        lake.put(&format!("{path}.swap.json"), made).await.unwrap();
-    });
     let said = Mutex::new(Vec::new());
-    reader.block_on(async {
+    process().block_on(async {
+        lake.put("flights/old.parquet", b"old".to_vec()).await.unwrap();
+        let deletes = vec!["flights/old.parquet".to_owned()];
+        dead(&lake, "writer", &Swap { moves: vec![], deletes }).await;
         let started = tokio::time::Instant::now();
         let on_progress = |progress| said.lock().push(format!("{progress:?}"));
         let reading = Reading::begin(&lake, "reader", &on_progress).await.unwrap();
@@ -247,14 +230,6 @@ async fn what_a_job_had_that_was_cancelled_is_given_back() {
     assert_eq!(lake.list("readers/").await.unwrap(), Vec::<String>::new());
     let waits = |progress| panic!("{progress:?}");
     Lease::take(&lake, "next", &waits).await.unwrap().end().await.unwrap();
-}
-
-/// A lease with these words in its swap, which its job has not carried out.
-async fn dead(lake: &Lake, job: &str, made: &Swap) {
-    let held = format!(r#"{{"job":"{job}","by":"c/0","beat":7,"swaps":true,"ended":false}}"#);
-    lake.put("leases/0000000001.json", held.into_bytes()).await.unwrap();
-    let made = serde_json::to_vec(made).unwrap();
-    lake.put("leases/0000000001.swap.json", made).await.unwrap();
 }
 
 fn what_was_decided_is_undone_when_a_staged_file_is_gone() {
