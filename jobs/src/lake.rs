@@ -412,10 +412,11 @@ impl Lake {
         }
     }
 
-    /// Moves an object.
+    /// Moves an object that is there.
     pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
-        let moved = self.store.rename(&self.path(from)?, &self.path(to)?).await;
-        moved.with_context(|| format!("cannot move {} to {}", self.url(from), self.url(to)))
+        let is_there = self.rename_if_there(from, to).await?;
+        ensure!(is_there, "cannot move {} to {}: it is gone", self.url(from), self.url(to));
+        Ok(())
     }
 
     /// Deletes everything below `relative`.
