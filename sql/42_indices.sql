@@ -3,6 +3,7 @@
 -- grain: one row per flight that is trained on
 SELECT
   row_key,
+  day,
   label,
   feature_indices(features) AS indices
 FROM training

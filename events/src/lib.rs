@@ -24,7 +24,7 @@ mod request;
 mod sender;
 
 pub use answer::{Answer, Contribution, DelayClass, N_CLASSES, Prediction, Refusal};
-pub use model::{AirlineProfile, CalibrationBin, Importance, ModelCard, StreamStatus};
+pub use model::{AirlineProfile, CalibrationBin, Compared, Importance, ModelCard, StreamStatus};
 pub use request::{
     BadRequest, PredictionRequest, REASON_BYTES_MAX, REQUEST_BYTES_MAX, clock_minutes, flight_code,
     is_code, parse_uuid,

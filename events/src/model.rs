@@ -43,6 +43,37 @@ pub struct ModelCard {
     pub confusion: [[u64; N_CLASSES]; N_CLASSES],
     /// Calibration bins, by the predicted class's probability; empty where they were not kept.
     pub calibration: Vec<CalibrationBin>,
+    /// The same before it was calibrated.
+    #[serde(default)]
+    pub uncalibrated: Vec<CalibrationBin>,
+    /// How far the predicted class's probability is from the share of right predictions.
+    #[serde(default)]
+    pub calibration_error: Option<f64>,
+    /// What flights were held out by: `day:5` is every fifth day.
+    #[serde(default)]
+    pub held_out_by: String,
+    /// What it is compared with, itself first.
+    #[serde(default)]
+    pub compared: Vec<Compared>,
+    /// Whether it became the champion, and why, as a sentence; empty where that was not kept.
+    #[serde(default)]
+    pub decision: String,
+}
+
+/// A model, or what a model must beat, on held-out flights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Compared {
+    /// What it is.
+    pub name: String,
+    /// Flights.
+    pub flights: u64,
+    /// Share of flights predicted right.
+    pub accuracy: f64,
+    /// Mean of -ln(probability given to the true class).
+    pub log_loss: f64,
+    /// See [`ModelCard::calibration_error`].
+    pub calibration_error: Option<f64>,
 }
 
 /// What a feature brought to a model.
@@ -53,6 +84,9 @@ pub struct Importance {
     pub feature: String,
     /// Its share of the decrease of impurity.
     pub share: f64,
+    /// How much log loss rises when its values are dealt anew among the flights.
+    #[serde(default)]
+    pub permuted: Option<f64>,
 }
 
 /// Flights whose predicted class had a probability in one calibration bin.

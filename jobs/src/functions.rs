@@ -1,5 +1,5 @@
-//! What `sql/10_flights.sql` needs and SQL cannot say well. A clock time and a code are read by the
-//! very functions that read a request, so that the same flight is the same in both.
+//! What the steps need and SQL cannot say well. A clock time and a code are read by the very
+//! functions that read a request, so that the same flight is the same in both.
 //!
 //! - `flight_id(date, carrier, flight number, origin, dest, scheduled departure)`: a 64-bit hash of
 //!   what names a flight. It decides, without any order of rows, which flights are held out and
@@ -11,26 +11,37 @@
 //!   program wrote says: the day, the point in time, the clock time as `HHMM`; see
 //!   [`crate::clock`].
 //!   With `utc` an instant is read by its UTC clock, otherwise as it stands there.
+//! - `held_out(rule, flight_id, day)`: whether a flight is held out of training, by a rule such as
+//!   `day:5`; see [`HoldOut`]. A day is a number of days since 1970-01-01.
+//! - `log_loss_billionths(probability)`: -ln(probability) in whole billionths, the same on every
+//!   processor; less than 1e-15 counts as that.
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, AsArray, BooleanArray, Date32Array, Int32Array, Int64Array, StringViewArray,
-    TimestampMicrosecondArray,
+    Array, AsArray, BooleanArray, BooleanBuilder, Date32Array, Int32Array, Int64Array,
+    StringViewArray, TimestampMicrosecondArray,
 };
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Int32Type, TimeUnit};
-use datafusion::common::Result;
+use datafusion::arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimeUnit};
+use datafusion::common::{Result, exec_datafusion_err};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, create_udf,
 };
 use events::{clock_minutes, flight_code, is_code};
+use udf::model::calibration::log_loss_billionths;
+use udf::model::holdout::HoldOut;
 use udf::train::sampling::{GOLDEN, mix};
 
 use crate::clock::{Written, hhmm};
 
 /// The functions, for registration in a session.
 pub fn scalar_functions() -> Vec<ScalarUDF> {
+    [functions_of_rows(), functions_of_models()].concat()
+}
+
+/// What flights are made by.
+fn functions_of_rows() -> Vec<ScalarUDF> {
     let minutes = |args: &[ColumnarValue]| {
         let [hhmm] = ColumnarValue::values_to_arrays(args)?.try_into().expect("one argument");
         let minutes = hhmm.as_primitive::<Int32Type>().iter().map(|t| t.and_then(clock_minutes));
@@ -86,6 +97,47 @@ pub fn scalar_functions() -> Vec<ScalarUDF> {
         create_udf("written_day", text_and_utc(), DataType::Date32, immutable, Arc::new(day)),
         create_udf("written_time", vec![text], timestamp, immutable, Arc::new(time)),
         create_udf("written_hhmm", text_and_utc(), DataType::Int32, immutable, Arc::new(clock)),
+    ]
+}
+
+/// What models are made and judged by.
+fn functions_of_models() -> Vec<ScalarUDF> {
+    let held_out = |args: &[ColumnarValue]| {
+        let [rules, ids, days] =
+            ColumnarValue::values_to_arrays(args)?.try_into().expect("three arguments");
+        let (rules, ids, days) =
+            (rules.as_string_view(), ids.as_primitive::<Int64Type>(), days.as_primitive());
+        let mut known: Option<(&str, HoldOut)> = None;
+        let mut are_held_out = BooleanBuilder::with_capacity(ids.len());
+        for ((rule, id), day) in rules.iter().zip(ids).zip(days as &Int32Array) {
+            let (Some(rule), Some(id), Some(day)) = (rule, id, day) else {
+                are_held_out.append_null();
+                continue;
+            };
+            if known.as_ref().is_none_or(|(text, _)| *text != rule) {
+                let parsed = rule.parse().map_err(|e| exec_datafusion_err!("held_out: {e}"))?;
+                known = Some((rule, parsed));
+            }
+            are_held_out.append_option(known.as_ref().map(|(_, rule)| rule.holds(id, day)));
+        }
+        Ok(ColumnarValue::Array(Arc::new(are_held_out.finish())))
+    };
+    let log_loss = |args: &[ColumnarValue]| {
+        let [shares] = ColumnarValue::values_to_arrays(args)?.try_into().expect("one argument");
+        let losses = shares.as_primitive::<Float64Type>().unary(log_loss_billionths);
+        Ok(ColumnarValue::Array(Arc::new(losses as Int64Array)))
+    };
+    let of_flight = vec![DataType::Utf8View, DataType::Int64, DataType::Int32];
+    let immutable = Volatility::Immutable;
+    vec![
+        create_udf("held_out", of_flight, DataType::Boolean, immutable, Arc::new(held_out)),
+        create_udf(
+            "log_loss_billionths",
+            vec![DataType::Float64],
+            DataType::Int64,
+            immutable,
+            Arc::new(log_loss),
+        ),
     ]
 }
 

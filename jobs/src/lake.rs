@@ -5,7 +5,8 @@
 //! distances/*.parquet                   the relation distances
 //! rejects/<run>/*.parquet               rows that were refused, with file, line and reason
 //! models/<sha256>.json, .html           models and their reports; models/champion names one
-//! models/<sha256>.evaluation.json       how a model was evaluated, for the pages
+//! models/<sha256>.card.json             what the pages show of a model
+//! models/<sha256>.promotion.json        whether it became the champion, and why
 //! predictions/<run>/*.parquet           answers of a batch
 //! jobs/<id>.json                        the history of jobs
 //! leases/, readers/                     who changes flights and who reads them; see lease.rs

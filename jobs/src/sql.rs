@@ -45,10 +45,14 @@ steps! {
     INDICES = "sql/42_indices.sql";
     /// One pass over the indices.
     HISTOGRAM = "sql/43_histogram.sql";
+    /// A sample of them for the temperature.
+    OUT_OF_BAG = "sql/44_out_of_bag.sql";
     /// A model against the held-out flights.
     EVALUATION = "sql/50_evaluation.sql";
-    /// A sample for the baseline.
+    /// A sample for the baselines.
     BASELINE_ROWS = "sql/51_baseline_rows.sql";
+    /// Two models against each other.
+    COMPARISON = "sql/52_comparison.sql";
     /// What goes to the store.
     PREDICTIONS = "sql/60_predictions.sql";
     /// What goes back to who asked.
@@ -79,7 +83,8 @@ steps! {
 
 /// SHA-256 of the steps that decide what a model is trained on, in hexadecimal.
 pub fn training_sha256() -> String {
-    sha256(&[FEATURES, TRAINING, VALUES, INDICES, HISTOGRAM, EVALUATION, DISTANCES])
+    let growing = [FEATURES, TRAINING, VALUES, INDICES, HISTOGRAM, OUT_OF_BAG];
+    sha256(&[&growing[..], &[EVALUATION, DISTANCES]].concat())
 }
 
 /// SHA-256 of the steps that make flights, in hexadecimal.

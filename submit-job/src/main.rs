@@ -12,7 +12,7 @@ use submit_job::config::{Environment, log, now, signal};
 use submit_job::context::{self, JobContext};
 use submit_job::dlq::run_dlq;
 use submit_job::ingest::run_rejects;
-use submit_job::models::run_models;
+use submit_job::models::{promote_if_better, run_models};
 use submit_job::offsets::run_offsets;
 use submit_job::progress::{print, say};
 use submit_job::retention::run_gc;
@@ -84,7 +84,12 @@ async fn run(cli: Cli, around: Environment) -> Result<u8> {
             run_rejects(&Lake::open(&cli.session.data, &around.store_options)?, args).await?;
         }
         Command::Administration(Administration::Models(args)) => {
-            run_models(&Lake::open(&cli.session.data, &around.store_options)?, args).await?;
+            if let Some(model) = args.contender() {
+                promote_if_better(&open(&cli, &around, "promote").await?, model).await?;
+            } else {
+                let lake = Lake::open(&cli.session.data, &around.store_options)?;
+                run_models(&lake, args).await?;
+            }
         }
         Command::Administration(Administration::Gc(args)) => {
             run_gc(&Lake::open(&cli.session.data, &around.store_options)?, args, now()).await?;

@@ -1,12 +1,19 @@
 //! `submit-job models`: what models there are, what they are like, and which one serves.
 
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use jobs::lake::Lake;
+use jobs::lease::while_reading;
+use jobs::models::promotion::{Decision, Promotion, decisions, roll_back, settle};
 use jobs::models::registry;
+use jobs::progress::Progress;
+use jobs::train::gate::{Gate, judge};
 use serde_json::{Value, json};
 use udf::model::artefact::Model;
 
+use crate::context::JobContext;
 use crate::progress::{print, say};
 
 /// Characters of a version in lists: enough to name it.
@@ -34,6 +41,9 @@ pub enum Action {
     Promote {
         /// Model
         model: String,
+        /// Only if it is no worse than the champion on the flights that both held out
+        #[arg(long)]
+        if_better: bool,
     },
     /// Make the champion before the present one the champion again
     Rollback,
@@ -46,25 +56,61 @@ pub enum Action {
     },
 }
 
+impl Models {
+    /// The model that is to be promoted if it is no worse than the champion.
+    pub fn contender(&self) -> Option<&str> {
+        match &self.action {
+            Action::Promote { model, if_better: true } => Some(model),
+            _ => None,
+        }
+    }
+}
+
+/// Promotes a saved model if it is no worse than the champion, and says what was decided.
+pub async fn promote_if_better(opened: &JobContext, model: &str) -> Result<()> {
+    let JobContext { ctx, lake, id, shown, .. } = opened;
+    let version = registry::find(lake, model).await?;
+    let candidate = Arc::new(registry::load_to_score(lake, &version).await?);
+    let show = |progress: Progress| shown.show(progress);
+    let judging = async {
+        lake.register_flights(ctx).await?;
+        judge(ctx, lake, id, (&version, &candidate), Gate::IfBetter).await
+    };
+    let judged = while_reading(lake, id, &show, judging).await;
+    shown.clear();
+    let (promotion, _) = judged?;
+    settle(lake, &version, &promotion).await?;
+    print(&format!("{version}: {}", promotion.sentence()))
+}
+
 /// Does it.
 pub async fn run_models(lake: &Lake, args: &Models) -> Result<()> {
     match &args.action {
         Action::List => list(lake).await,
         Action::Show { model } => {
             let (version, model) = open(lake, model.as_deref()).await?;
-            print(&serde_json::to_string_pretty(&summary(&version, &model))?)?;
+            let mut shown = summary(&version, &model);
+            let decided = decisions(lake, &version).await?;
+            shown["decisions"] = decided.iter().map(Promotion::sentence).collect();
+            print(&serde_json::to_string_pretty(&shown)?)?;
             Ok(())
         }
-        Action::Promote { model } => {
+        Action::Promote { model, .. } => {
             let version = registry::find(lake, model).await?;
             // what cannot score must not serve
             registry::load_to_score(lake, &version).await?;
-            registry::promote(lake, &version).await?;
+            if registry::champion_version(lake).await?.as_ref() == Some(&version) {
+                say(&format!("{version} is the champion already"));
+                return Ok(());
+            }
+            let decision = Decision::Forced;
+            let promotion = Promotion { decision, job: "models promote".into(), comparison: None };
+            settle(lake, &version, &promotion).await?;
             say(&format!("champion is now {version}"));
             Ok(())
         }
         Action::Rollback => {
-            let (gone, back) = registry::roll_back(lake).await?;
+            let (gone, back) = roll_back(lake, "models rollback").await?;
             say(&format!("champion is {back} again; {gone} is not any more"));
             Ok(())
         }
@@ -110,14 +156,19 @@ async fn list(lake: &Lake) -> Result<()> {
         match registry::load(lake, &version).await {
             Ok(scorer) => {
                 let Model { params, features, rows, holdout, .. } = scorer.model();
+                // where nothing was held out, there are no measures
+                let measure = |measure: f64| match rows.holdout {
+                    0 => "-".to_owned(),
+                    _ => format!("{measure:.4}"),
+                };
                 print(&format!(
-                    "{shown}  {role:8}  {:>5}  {:>5}  {:>8}  {:<9}  {:>8.4}  {:>8.4}",
+                    "{shown}  {role:8}  {:>5}  {:>5}  {:>8}  {:<9}  {:>8}  {:>8}",
                     params.n_trees,
                     params.depth,
                     features.len(),
                     rows.training,
-                    holdout.accuracy,
-                    holdout.log_loss
+                    measure(holdout.accuracy),
+                    measure(holdout.log_loss)
                 ))?;
             }
             Err(error) => print(&format!("{shown}  {role:8}  cannot be read: {error:#}"))?,
@@ -138,6 +189,9 @@ fn summary(version: &str, model: &Model) -> Value {
         "params": model.params,
         "sql_sha256": model.sql_sha256,
         "rows": model.rows,
+        "days": model.days,
+        "data": model.data,
+        "temperature": model.temperature,
         "holdout": model.holdout,
         "features": features.collect::<serde_json::Map<_, _>>(),
         "nodes": model.trees.iter().map(|tree| tree.nodes.len()).sum::<usize>(),

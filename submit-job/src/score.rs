@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use jobs::lease::while_reading;
+use jobs::models::evaluation::Evaluation;
 use jobs::predict::score::{evaluate, open_model, score};
 use serde_json::{Value, json};
 
@@ -29,13 +30,18 @@ pub async fn run_evaluate(opened: &JobContext, args: &ModelArgs) -> Result<Value
     let evaluating = evaluate(ctx, lake, model, &show);
     let evaluation = while_reading(lake, id, &show, evaluating).await;
     shown.clear();
-    let evaluation = evaluation?;
-    let result = json!({
-        "model": version,
-        "holdout_rows": evaluation.n_rows(),
-        "metrics": evaluation.metrics,
-        "confusion": evaluation.confusion,
-    });
+    let (evaluation, future) = evaluation?;
+    let of = |evaluation: &Evaluation| {
+        json!({
+            "holdout_rows": evaluation.n_rows(),
+            "metrics": evaluation.metrics,
+            "confusion": evaluation.confusion,
+        })
+    };
+    let mut result = of(&evaluation);
+    result["model"] = json!(version);
+    // after the last day of its training
+    result["future_days"] = json!(future.as_ref().map(of));
     print(&serde_json::to_string_pretty(&result)?)?;
     Ok(result)
 }

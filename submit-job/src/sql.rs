@@ -165,9 +165,10 @@ async fn prepare(opened: &JobContext) -> Result<()> {
     let champion = registry::champion(lake).await?.map(Arc::new);
     let holdout = champion
         .as_ref()
-        .map_or(ForestParams::default().holdout, |champion| champion.model().params.holdout);
+        .map_or(ForestParams::default(), |champion| champion.model().params.clone())
+        .holdout;
     let all: Vec<_> = features::fields().await?.iter().map(|field| field.name().clone()).collect();
-    register_training(ctx, holdout, &all).await?;
+    register_training(ctx, &holdout, &all).await?;
     let models = champion.map(|champion| ("champion".to_owned(), champion));
     registry::register(ctx, Models::from_iter(models));
     Ok(())

@@ -89,10 +89,13 @@ fn main() {
         params: ForestParams::default(),
         sql_sha256: String::new(),
         rows: Rows::default(),
+        data: String::new(),
+        days: None,
         holdout: Metrics::default(),
         reference: None,
         importances: vec![0.0; 9],
         features: specs.clone(),
+        temperature: 1.0,
         trees,
     };
     let encoder = FeatureEncoder::new(specs.iter().map(|s| (s.name.as_str(), &s.encoding)));

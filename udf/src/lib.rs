@@ -36,5 +36,8 @@ pub const N_CLASSES: usize = 4;
 
 /// The aggregate functions that need no forest, for registration in a session.
 pub fn aggregate_functions() -> Vec<AggregateUDF> {
-    vec![functions::distinct_counts::DistinctCounts::default().into()]
+    vec![
+        functions::distinct_counts::DistinctCounts::default().into(),
+        functions::fingerprint::Fingerprint::default().into(),
+    ]
 }

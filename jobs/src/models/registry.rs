@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use datafusion::prelude::SessionContext;
 use tokio::time::Instant;
 use udf::functions::model::{ModelFunction, Models, Output};
-use udf::model::artefact::{MODEL_BYTES_MAX, Model, version_of};
+use udf::model::artefact::{BadModel, MODEL_BYTES_MAX, Model, version_of};
 use udf::model::scorer::Scorer;
 
 use crate::features;
@@ -37,6 +37,11 @@ pub fn report_of(version: &str) -> String {
 /// Writes a model under its own hash and returns its version.
 pub async fn save(lake: &Lake, model: &Model) -> Result<String> {
     let bytes = model.to_bytes();
+    let (n_mib, max) = (bytes.len() >> 20, MODEL_BYTES_MAX >> 20);
+    ensure!(
+        n_mib < max,
+        "the model has {n_mib} MiB, more than {max}: grow fewer trees, or flatter"
+    );
     let version = version_of(&bytes);
     // the same name means the same bytes, so writing again is harmless
     lake.put(&artefact(&version), bytes).await?;
@@ -104,6 +109,21 @@ pub async fn champion(lake: &Lake) -> Result<Option<Scorer>> {
     match champion_version(lake).await? {
         Some(version) => Ok(Some(load(lake, &version).await?)),
         None => Ok(None),
+    }
+}
+
+/// The champion, or what is wrong with it: it is gone, damaged, or no model. Errors may pass, or
+/// are of a model that a newer program made.
+pub async fn champion_if_sound(lake: &Lake) -> Result<Option<Result<Scorer>>> {
+    let Some(version) = champion_version(lake).await? else { return Ok(None) };
+    let Some(bytes) = read(lake, &version).await? else {
+        return Ok(Some(load(lake, &version).await));
+    };
+    match parse(lake, &version, &bytes) {
+        Err(error) if matches!(error.downcast_ref(), Some(BadModel::UnknownFormat(_))) => {
+            Err(error)
+        }
+        parsed => Ok(Some(parsed)),
     }
 }
 

@@ -13,8 +13,7 @@ use crate::models::evaluation::Evaluation;
 use crate::models::registry;
 use crate::progress::{OnProgress, Progress};
 use crate::sql;
-use crate::train;
-use crate::train::training::register_training;
+use crate::train::training::{self, register_training};
 use crate::write::{Place, parquet, write};
 
 /// The model that jobs use: `version`, or the champion.
@@ -46,16 +45,18 @@ pub async fn score(
     Ok((n_rows, lake.url(&directory)))
 }
 
-/// Evaluates a model on the flights that its training held out.
+/// Evaluates a model on the flights that its training held out: on all of them, and on those after
+/// its last training day, where there are any.
 pub async fn evaluate(
     ctx: &SessionContext,
     lake: &Lake,
     model: Arc<Scorer>,
     on_progress: OnProgress<'_>,
-) -> Result<Evaluation> {
+) -> Result<(Evaluation, Option<Evaluation>)> {
     lake.register_flights(ctx).await?;
-    register_training(ctx, model.model().params.holdout, &model.model().feature_names()).await?;
-    registry::register(ctx, Models::from([("model".to_owned(), model)]));
+    let of_model = model.model();
+    register_training(ctx, &of_model.params.holdout, &of_model.feature_names()).await?;
+    registry::register(ctx, Models::from([("model".to_owned(), Arc::clone(&model))]));
     on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
-    train::evaluate(ctx, "model").await
+    training::evaluate(ctx, "model", of_model).await
 }

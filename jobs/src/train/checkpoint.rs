@@ -1,9 +1,9 @@
-//! How far a training run is, written down after every pass over the rows, so that another process
-//! goes on where the last one died and makes the same bytes.
+//! How far a training run is, written down between passes over the rows, so that another process
+//! goes on near where the last one died and makes the same bytes.
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use udf::model::artefact::FeatureSpec;
+use udf::model::artefact::{Days, FeatureSpec};
 use udf::model::drift::Bucket;
 use udf::train::split::Growth;
 
@@ -24,6 +24,10 @@ pub struct Checkpoint {
     flights: String,
     /// Rows that are trained on.
     pub n_training: u64,
+    /// The days that they are of.
+    pub days: Days,
+    /// What all rows were, see [`Model::data`](udf::model::artefact::Model::data).
+    pub data: String,
     /// How values become indices.
     pub specs: Vec<FeatureSpec>,
     /// The buckets of each feature, to notice drift.
@@ -32,6 +36,20 @@ pub struct Checkpoint {
     pub indices_are_written: bool,
     /// The forest so far.
     pub growth: Growth,
+}
+
+/// What `sql/41_values.sql` says of the rows.
+pub struct Counted {
+    /// Rows that are trained on.
+    pub n_training: u64,
+    /// The days that they are of.
+    pub days: Days,
+    /// What all rows were.
+    pub data: String,
+    /// How values become indices.
+    pub specs: Vec<FeatureSpec>,
+    /// The buckets of each feature.
+    pub buckets: Vec<Vec<Bucket>>,
 }
 
 /// Where a run keeps its indices.
@@ -45,23 +63,26 @@ fn path_of(run: &str) -> String {
 
 impl Checkpoint {
     /// Where a run begins: with roots.
-    pub fn begin(
-        options: &TrainOptions,
-        flights: String,
-        n_training: u64,
-        specs: Vec<FeatureSpec>,
-        buckets: Vec<Vec<Bucket>>,
-    ) -> Self {
+    pub fn begin(options: &TrainOptions, flights: String, counted: Counted) -> Self {
+        let Counted { n_training, days, data, specs, buckets } = counted;
         let encodings: Vec<_> = specs.iter().map(|spec| &spec.encoding).collect();
+        let growth = Growth::new(options.params.get(), &encodings);
         Self {
             sql_sha256: sql::training_sha256(),
             flights,
             n_training,
-            growth: Growth::new(options.params.get(), &encodings),
+            days,
+            data,
+            growth,
             indices_are_written: false,
             specs,
             buckets,
         }
+    }
+
+    /// Whether trees draw whole days.
+    pub fn draws_days(&self) -> bool {
+        self.growth.params().draws_days(self.days.n)
     }
 
     /// What `run` wrote last; `None` when it has not begun. `used` are the features it would use.
@@ -94,6 +115,12 @@ impl Checkpoint {
 
     /// Writes it down.
     pub async fn save(&self, lake: &Lake, run: &str) -> Result<()> {
-        lake.put(&path_of(run), serde_json::to_vec(self)?).await
+        let bytes = serde_json::to_vec(self)?;
+        let (n_mib, max) = (bytes.len() >> 20, CHECKPOINT_BYTES_MAX >> 20);
+        ensure!(
+            n_mib < max,
+            "the forest has {n_mib} MiB already, more than {max}: grow fewer trees, or flatter"
+        );
+        lake.put(&path_of(run), bytes).await
     }
 }

@@ -12,6 +12,7 @@ use datafusion::common::config::TableParquetOptions;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{DataFrame, Expr, SessionContext, col, lit};
 use udf::functions::indices::FeatureIndices;
+use udf::model::holdout::HoldOut;
 
 use crate::lake::Lake;
 use crate::sql;
@@ -34,7 +35,8 @@ pub async fn materialise(
     ctx.register_udf(FeatureIndices::new(at.specs.clone()).into());
     let written = indices_path(run);
     if !at.indices_are_written {
-        let bytes_per_row = size_of::<i64>() + size_of::<u8>() + at.specs.len() * size_of::<u16>();
+        let key_and_day = size_of::<i64>() + size_of::<i32>();
+        let bytes_per_row = key_and_day + size_of::<u8>() + at.specs.len() * size_of::<u16>();
         if at.n_training * bytes_per_row as u64 <= bytes_max {
             let indices = sql::plan(ctx, sql::INDICES, &[]).await?;
             let schema = Arc::clone(indices.schema().inner());
@@ -44,7 +46,7 @@ pub async fn materialise(
             return Ok(());
         }
         let used: Vec<String> = at.specs.iter().map(|spec| spec.name.clone()).collect();
-        let parts = parts(ctx, lake, at.growth.params().holdout, &used).await?;
+        let parts = parts(ctx, lake, &at.growth.params().holdout, &used).await?;
         let place = Place { directory: &written, partitions: &[] };
         write(ctx, lake, &parts, place, &parquet()).await?;
         at.indices_are_written = true;
@@ -57,7 +59,7 @@ pub async fn materialise(
 async fn parts(
     ctx: &SessionContext,
     lake: &Lake,
-    holdout: f64,
+    holdout: &HoldOut,
     used: &[String],
 ) -> Result<Vec<DataFrame>> {
     let n_parts = ctx.state().config().target_partitions();

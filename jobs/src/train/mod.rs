@@ -5,8 +5,9 @@
 //! same in process and on a cluster, and makes the same bytes on both, also when it is interrupted
 //! and resumed.
 
-pub mod baseline;
+pub mod baselines;
 pub mod checkpoint;
+pub mod gate;
 pub mod indices;
 pub mod options;
 pub mod plots;
@@ -15,39 +16,47 @@ pub mod report_html;
 pub mod training;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use datafusion::arrow::array::{AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{Int64Type, UInt64Type};
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::{Int32Type, Int64Type, UInt8Type, UInt64Type};
 use datafusion::common::ScalarValue;
-use datafusion::functions_aggregate::expr_fn::count;
-use datafusion::prelude::{SessionContext, col, lit};
+use datafusion::execution::FunctionRegistry;
+use datafusion::prelude::{SessionContext, col};
 use events::DelayClass;
-use udf::encode::encoder::Encoding;
+use udf::encode::encoder::{Encoding, indices_of};
 use udf::functions::distinct_counts;
 use udf::functions::model::Models;
-use udf::model::artefact::{FORMAT, FeatureSpec, Metrics, Model, Rows, version_of};
-use udf::model::drift::{self, Bucket, ReferenceDistribution};
+use udf::model::artefact::{Days, FORMAT, FeatureSpec, Metrics, Model, Rows, version_of};
+use udf::model::drift::{self, ReferenceDistribution};
 use udf::model::scorer::Scorer;
 use udf::train::histogram::TreeHistogram;
 use udf::train::split::importances;
+use udf::train::temperature::{GrownFrom, temperature};
 
 use crate::features;
 use crate::lake::Lake;
 use crate::lease;
 use crate::models::cards;
 use crate::models::evaluation::Evaluation;
+use crate::models::promotion;
 use crate::models::registry;
 use crate::progress::{OnProgress, Progress};
 use crate::sql;
-use crate::train::checkpoint::Checkpoint;
+use crate::train::checkpoint::{Checkpoint, Counted};
 use crate::train::options::TrainOptions;
-use crate::train::report::{Phase, Previous, Report};
-use crate::train::training::register_training;
+use crate::train::report::{Phase, Report};
+use crate::train::training::{evaluate, register_training};
 
-/// Trains a model, saves it, writes its report, and makes it the champion. `run` names the run's
-/// own directory; a run of that name that was interrupted is gone on with.
+/// Flights that the temperature is fitted on, about.
+const OUT_OF_BAG_ROWS: u64 = 100_000;
+/// Part of its time that a run may spend on writing down how far it is.
+const CHECKPOINT_SHARE: u32 = 10;
+
+/// Trains a model, saves it, writes its report, and makes it the champion if it is to be. `run`
+/// names the run's own directory; a run of that name that was interrupted is gone on with.
 pub async fn train(
     ctx: &SessionContext,
     lake: &Lake,
@@ -73,7 +82,7 @@ async fn make(
     let mut clock = PhaseClock::start();
     lake.register_flights(ctx).await?;
     let used = options.features.among(&features::fields().await?)?;
-    let holdout = options.params.get().holdout;
+    let holdout = &options.params.get().holdout;
     register_training(ctx, holdout, &used).await?;
 
     on_progress(Progress::Stage("finding bins and categories by sql/41_values.sql"));
@@ -87,62 +96,74 @@ async fn make(
 
     on_progress(Progress::Stage("growing trees by sql/43_histogram.sql"));
     let n_passes = grow(ctx, lake, run, &mut at, options.histogram_bytes, on_progress).await?;
-    ctx.deregister_table("indices")?;
-    let (specs, buckets, trees) = (at.specs, at.buckets, at.growth.into_trees());
     clock.end("levels", n_training * n_passes);
 
+    on_progress(Progress::Stage("calibrating it by sql/44_out_of_bag.sql"));
+    let mut model = calibrated(ctx, at).await?;
+    ctx.deregister_table("indices")?;
+    clock.end("calibration", n_training.min(OUT_OF_BAG_ROWS));
+
     on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
-    let previous = registry::champion(lake).await?.map(Arc::new);
-    let mut model = Model {
-        format: FORMAT,
-        classes: DelayClass::ALL.map(DelayClass::title).to_vec(),
-        params: options.params.get().clone(),
-        sql_sha256: sql::training_sha256(),
-        rows: Rows { training: n_training, holdout: 0 },
-        holdout: Metrics::default(),
-        importances: importances(&trees, specs.len()),
-        features: specs,
-        reference: None,
-        trees,
-    };
-    let candidate = Arc::new(Scorer::new(model.clone(), "candidate"));
-    let mut known = Models::from([("candidate".to_owned(), candidate)]);
-    known.extend(previous.iter().map(|champion| ("champion".to_owned(), Arc::clone(champion))));
-    registry::register(ctx, known);
-    let forest = evaluate(ctx, "candidate").await?;
+    let candidate = register_candidate(ctx, &model);
+    let (forest, future) = evaluate(ctx, "candidate", &model).await?;
+    let (uncalibrated, _) = evaluate(ctx, "uncalibrated", &model).await?;
     model.rows.holdout = forest.n_rows();
     model.holdout = forest.metrics;
-    let predicted = forest.predicted();
-    model.reference = Some(ReferenceDistribution { features: buckets, predicted });
-    let previous = evaluate_previous(ctx, previous.as_deref(), holdout).await?;
-    clock.end("evaluation", forest.n_rows());
+    if let Some(reference) = &mut model.reference {
+        reference.predicted = forest.predicted();
+    }
+    clock.end("evaluation", 2 * forest.n_rows());
 
-    on_progress(Progress::Stage("training the logistic baseline"));
-    let n_rows = model.rows.training + model.rows.holdout;
-    register_training(ctx, holdout, &used).await?;
-    let logistic = baseline::evaluate(ctx, &model.features, n_rows).await?;
-    clock.end("baseline", n_rows);
+    on_progress(Progress::Stage("training the baselines"));
+    let baselines = baselines::evaluate(ctx, Arc::clone(&candidate), model.rows).await?;
+    clock.end("baselines", model.rows.training + model.rows.holdout);
 
-    let majority = Evaluation::majority(&forest)?;
+    on_progress(Progress::Stage("comparing it with the champion by sql/52_comparison.sql"));
     let version = version_of(&model.to_bytes());
+    let of_model = (version.as_str(), &candidate);
+    let (promotion, rival) = gate::judge(ctx, lake, run, of_model, options.gate).await?;
+    clock.end("comparison", rival.as_ref().map_or(0, |rival| rival.evaluation.n_rows()));
+
+    let majority = Evaluation::majority(&forest);
     let phases = clock.phases;
-    Ok(Report { model, version, forest, majority, logistic, previous, phases })
+    Ok(Report {
+        model,
+        version,
+        forest,
+        future,
+        uncalibrated,
+        majority,
+        baselines,
+        rival,
+        promotion,
+        phases,
+    })
 }
 
-/// Saves the report and then the model, and makes it the champion.
+/// Makes the model known to SQL as it is and without its calibration.
+fn register_candidate(ctx: &SessionContext, model: &Model) -> Arc<Scorer> {
+    let candidate = Arc::new(Scorer::new(model.clone(), "candidate"));
+    let raw = Model { temperature: 1.0, ..model.clone() };
+    let raw = Arc::new(Scorer::new(raw, "uncalibrated"));
+    let known = [("candidate".to_owned(), Arc::clone(&candidate)), ("uncalibrated".into(), raw)];
+    registry::register(ctx, Models::from(known));
+    candidate
+}
+
+/// Saves the report and then the model, and makes it the champion if that was decided.
 async fn save(lake: &Lake, run: &str, report: &Report) -> Result<()> {
     let html = report_html::to_html(report)?;
     lake.put(&registry::report_of(&report.version), html.into_bytes()).await?;
-    cards::save_evaluation(lake, &report.version, &report.forest).await?;
+    cards::save(lake, &report.card()).await?;
     registry::save(lake, &report.model).await?;
-    registry::promote(lake, &report.version).await?;
+    promotion::settle(lake, &report.version, &report.promotion).await?;
     // last, so that a run that dies before is resumed, not repeated
     lake.delete_below(&format!("training/{run}/")).await
 }
 
 /// The champion, when training with `options` on the flights as they are would make it again.
 ///
-/// Compares parameters, features, SQL and the number of rows on each side of the hold-out.
+/// Compares parameters, features, SQL and every value that it was trained and evaluated on.
 pub async fn up_to_date(
     ctx: &SessionContext,
     lake: &Lake,
@@ -158,20 +179,13 @@ pub async fn up_to_date(
     if model.feature_names() != used {
         return Ok(None);
     }
-    register_training(ctx, model.params.holdout, &used).await?;
-    let sides = ctx.table("training").await?;
-    let sides = sides.aggregate(vec![col("is_holdout")], vec![count(lit(1)).alias("n_rows")])?;
-    let mut rows = Rows::default();
-    for batch in sides.collect().await? {
-        for row in 0..batch.num_rows() {
-            let n_rows = batch.column(1).as_primitive::<Int64Type>().value(row).unsigned_abs();
-            match batch.column(0).as_boolean().value(row) {
-                true => rows.holdout += n_rows,
-                false => rows.training += n_rows,
-            }
-        }
-    }
-    Ok((rows == model.rows).then_some(champion))
+    register_training(ctx, &model.params.holdout, &used).await?;
+    let fingerprint = ctx.udaf("fingerprint")?;
+    let values = ["row_key", "label", "features"].map(col).to_vec();
+    let found = ctx.table("training").await?.aggregate(vec![], vec![fingerprint.call(values)])?;
+    let found = found.collect().await?;
+    let data = data_of(one_row(&found, "fingerprint")?, 0);
+    Ok((data == model.data).then_some(champion))
 }
 
 /// What an earlier process left of the run, or its beginning.
@@ -186,31 +200,37 @@ async fn begin_or_go_on(
     if let Some(checkpoint) = Checkpoint::load(lake, run, options, used, &flights).await? {
         return Ok(checkpoint);
     }
-    let (n_training, specs, buckets) = feature_specs(ctx, options, used).await?;
-    Ok(Checkpoint::begin(options, flights, n_training, specs, buckets))
+    let counted = count(ctx, options, used).await?;
+    Ok(Checkpoint::begin(options, flights, counted))
 }
 
-/// Number of training rows, and for each feature how its values become indices, and its buckets.
-async fn feature_specs(
-    ctx: &SessionContext,
-    options: &TrainOptions,
-    used: &[String],
-) -> Result<(u64, Vec<FeatureSpec>, Vec<Vec<Bucket>>)> {
+/// What rows there are, and for each feature how its values become indices.
+async fn count(ctx: &SessionContext, options: &TrainOptions, used: &[String]) -> Result<Counted> {
     let counted = sql::plan(ctx, sql::VALUES, &[]).await?.collect().await?;
     let counted = one_row(&counted, sql::VALUES.file)?;
-    let n_rows = counted.column(0).as_primitive::<Int64Type>().value(0).unsigned_abs();
+    let large = |i: usize| counted.column(i).as_primitive::<Int64Type>().value(0).unsigned_abs();
+    let day = |i: usize| counted.column(i).as_primitive::<Int32Type>().value(0);
+    let n_training = large(0);
     ensure!(
-        n_rows > 0,
-        "there is nothing to train on: no flight has a departure and an arrival delay"
+        n_training > 0,
+        "there is nothing to train on: no flight has a departure and an arrival delay and is not \
+         held out by {}; --holdout-by holds out others",
+        options.params.get().holdout
     );
     let (mut specs, mut buckets) = (Vec::new(), Vec::new());
     for name in used {
-        let values = distinct_counts::read(counted.column(1), name)?;
+        let values = distinct_counts::read(counted.column(5), name)?;
         let encoding = Encoding::from_values(values.clone(), options.params.get().n_bins);
-        buckets.push(drift::buckets(&encoding, &values, n_rows));
+        buckets.push(drift::buckets(&encoding, &values, n_training));
         specs.push(FeatureSpec { name: name.clone(), encoding });
     }
-    Ok((n_rows, specs, buckets))
+    let days = Days { first: day(1), last: day(2), n: large(3) };
+    Ok(Counted { n_training, days, data: data_of(counted, 4), specs, buckets })
+}
+
+/// A fingerprint as a model keeps it.
+fn data_of(row: &RecordBatch, column: usize) -> String {
+    format!("{:016x}", row.column(column).as_primitive::<UInt64Type>().value(0))
 }
 
 /// Grows the forest level by level; returns the number of passes over the indices.
@@ -226,49 +246,66 @@ async fn grow(
     // each partition holds counters of its own, and their merger one more
     let n_partitions = ctx.state().config().target_partitions();
     let pass_bytes = histogram_bytes / (n_partitions + 1);
-    let mut n_passes = 0;
+    let by_day = [("by_day", ScalarValue::from(at.draws_days()))];
+    let (mut n_passes, mut saved, mut saving) = (0, Instant::now(), Duration::ZERO);
     while let Some(pass) = at.growth.next_pass(pass_bytes) {
         on_progress(Progress::Level { n_trees, done: at.growth.depth(), total });
         let pass = Arc::new(pass);
         ctx.register_udaf(TreeHistogram::new(Arc::clone(&pass)).into_udaf());
-        let counted = sql::plan(ctx, sql::HISTOGRAM, &[]).await?.collect().await?;
+        let counted = sql::plan(ctx, sql::HISTOGRAM, &by_day).await?.collect().await?;
         let counted = one_row(&counted, sql::HISTOGRAM.file)?;
         let counters = counted.column(0).as_list::<i32>().value(0);
         at.growth.split(&pass, counters.as_primitive::<UInt64Type>().values());
-        at.save(lake, run).await?;
         n_passes += 1;
+        // a large forest takes as long to write down as to grow a little further
+        if saved.elapsed() >= saving * CHECKPOINT_SHARE {
+            let began = Instant::now();
+            at.save(lake, run).await?;
+            (saved, saving) = (Instant::now(), began.elapsed());
+        }
     }
     on_progress(Progress::Level { n_trees, done: total, total });
     Ok(n_passes)
 }
 
-/// Evaluates the model that SQL knows as `name` on the held-out rows of `training`.
-pub async fn evaluate(ctx: &SessionContext, name: &str) -> Result<Evaluation> {
-    let rows = sql::plan(ctx, sql::EVALUATION, &[("model", ScalarValue::from(name))]).await?;
-    Evaluation::from_batches(&rows.collect().await?)
-}
-
-/// The champion before, on the same held-out rows. It may use other features; `None` when it uses
-/// one that there is no more, or that has become text or a number since.
-async fn evaluate_previous(
-    ctx: &SessionContext,
-    champion: Option<&Scorer>,
-    holdout: f64,
-) -> Result<Option<Previous>> {
-    let Some(champion) = champion else { return Ok(None) };
-    if let Err(error) = features::check(champion).await {
-        let error = format!("{error:#}");
-        tracing::warn!(error, "the champion before cannot be evaluated");
-        return Ok(None);
-    }
-    let model = champion.model();
-    let names = model.feature_names();
-    register_training(ctx, holdout, &names).await?;
-    Ok(Some(Previous {
-        version: champion.version().to_owned(),
-        evaluation: evaluate(ctx, "champion").await?,
-        importances: names.into_iter().zip(model.importances.iter().copied()).collect(),
-    }))
+/// The grown forest as a model that is as sure as it is right, yet to be evaluated.
+async fn calibrated(ctx: &SessionContext, at: Checkpoint) -> Result<Model> {
+    let share = (OUT_OF_BAG_ROWS.saturating_mul(65_536) / at.n_training).clamp(1, 65_536);
+    let share = ScalarValue::from(i64::try_from(share)?);
+    let params = [("by_day", ScalarValue::from(at.draws_days())), ("share", share)];
+    let rows = sql::plan(ctx, sql::OUT_OF_BAG, &params).await?;
+    let schema = Arc::clone(rows.schema().inner());
+    let rows = concat_batches(&schema, &rows.collect().await?)?;
+    let params = at.growth.params().clone();
+    let (specs, trees) = (at.specs, at.growth.into_trees());
+    let seed = params.seed;
+    // seconds of work, during which the job can be cancelled
+    let fitting = tokio::task::spawn_blocking(move || {
+        let grown_from = GrownFrom {
+            seed,
+            keys: rows.column(0).as_primitive::<Int64Type>().values(),
+            labels: rows.column(1).as_primitive::<UInt8Type>().values(),
+            indices: &indices_of(rows.column(2).as_fixed_size_binary()),
+        };
+        let temperature = temperature(&trees, &specs, grown_from);
+        (temperature, trees, specs)
+    });
+    let (temperature, trees, specs) = fitting.await?;
+    Ok(Model {
+        format: FORMAT,
+        classes: DelayClass::ALL.map(DelayClass::title).to_vec(),
+        params,
+        sql_sha256: sql::training_sha256(),
+        rows: Rows { training: at.n_training, holdout: 0 },
+        data: at.data,
+        days: Some(at.days),
+        holdout: Metrics::default(),
+        importances: importances(&trees, specs.len()),
+        features: specs,
+        reference: Some(ReferenceDistribution { features: at.buckets, predicted: [0; 4] }),
+        temperature,
+        trees,
+    })
 }
 
 fn one_row<'a>(batches: &'a [RecordBatch], file: &str) -> Result<&'a RecordBatch> {

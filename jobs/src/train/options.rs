@@ -8,6 +8,8 @@ use linfa::ParamGuard;
 use udf::model::artefact::ForestParams;
 use udf::train::fit::{ForestFit, ValidForestParams};
 
+use crate::train::gate::Gate;
+
 /// The features of the original system.
 const ORIGINAL: [&str; 9] = [
     "dep_delay",
@@ -28,6 +30,8 @@ pub struct TrainOptions {
     pub params: ValidForestParams,
     /// What the model may use.
     pub features: FeatureChoice,
+    /// Whether it becomes the champion.
+    pub gate: Gate,
     /// Memory for the counters of one pass, in bytes, over all partitions.
     pub histogram_bytes: usize,
     /// Memory for the indices of the rows, in bytes; more are written under the data root.
@@ -40,6 +44,7 @@ impl Default for TrainOptions {
         Self {
             params: params.expect("the defaults are in range"),
             features: FeatureChoice::default(),
+            gate: Gate::default(),
             histogram_bytes: 256 * 1024 * 1024,
             indices_bytes: 2048 * 1024 * 1024,
         }

@@ -13,14 +13,16 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::models::evaluation::{Bin, Evaluation};
 
 /// Reliability diagram: per calibration bin, how often the forest was right against how sure
-/// it was. The area of a point grows with its flights; bins without flights have none.
+/// it was, and a thin line for what it was before it was calibrated. The area of a point grows with
+/// its flights; bins without flights have none.
 ///
 /// Fails only where plotters cannot draw.
-pub fn calibration(evaluation: &Evaluation) -> Result<Markup> {
+pub fn calibration(evaluation: &Evaluation, before: &Evaluation) -> Result<Markup> {
     let title = "Calibration: share right by mean confidence";
     let desc = format!(
         "One point per calibration bin, {} flights in all. On the dashed line, the forest is \
-         right as often as it is sure.",
+         right as often as it is sure. The line without points is of the forest before it was \
+         calibrated.",
         thousands(evaluation.n_rows())
     );
     svg(title, &desc, 340, |area| {
@@ -43,6 +45,8 @@ pub fn calibration(evaluation: &Evaluation) -> Result<Markup> {
         drop(mesh);
         let diagonal = [(0.0, 0.0), (1.0, 1.0)];
         chart.draw_series(DashedLineSeries::new(diagonal, 6, 5, INK.mix(0.6).into()))?;
+        let line = points(before).into_iter().map(|(x, y, _)| (x, y));
+        chart.draw_series(LineSeries::new(line, SECOND.stroke_width(2)))?;
         let points = points(evaluation);
         let line = points.iter().map(|&(x, y, _)| (x, y));
         chart.draw_series(LineSeries::new(line, FIRST.stroke_width(2)))?;
@@ -214,16 +218,17 @@ pub(crate) fn predicted_shares(evaluation: &Evaluation) -> [f64; N_CLASSES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::evaluation::N_BINS;
+    use crate::models::evaluation::tests::of_confusion;
 
     fn example() -> Evaluation {
         let confusion = [[800, 200, 0, 0], [400, 1_500, 100, 0], [0, 0, 300, 0], [0, 0, 0, 700]];
-        let mut calibration = [Bin::default(); N_BINS];
-        calibration[4] =
+        let mut evaluation = of_confusion(confusion);
+        evaluation.calibration = Default::default();
+        evaluation.calibration[4] =
             Bin { n_rows: 1_000, n_right: 500, confidence_billionths: 450_000_000_000 };
-        calibration[9] =
+        evaluation.calibration[9] =
             Bin { n_rows: 3_000, n_right: 2_800, confidence_billionths: 2_850_000_000_000 };
-        Evaluation::new(confusion, 2_400.0, calibration).unwrap()
+        evaluation
     }
 
     fn check(svg: &Markup, contains: &[&str]) {
@@ -243,7 +248,7 @@ mod tests {
 
     #[test]
     fn calibration_has_a_point_for_each_tenth_with_flights() {
-        let svg = calibration(&example()).unwrap();
+        let svg = calibration(&example(), &example()).unwrap();
         check(&svg, &["mean confidence", "share right", "4,000 flights"]);
         assert_eq!(svg.0.matches("<circle").count(), 2);
     }
@@ -274,8 +279,8 @@ mod tests {
 
     #[test]
     fn an_evaluation_without_flights_can_be_drawn() {
-        let none = Evaluation::new([[0; 4]; 4], 0.0, [Bin::default(); N_BINS]).unwrap();
-        check(&calibration(&none).unwrap(), &["0 flights"]);
+        let none = of_confusion([[0; 4]; 4]);
+        check(&calibration(&none, &none).unwrap(), &["0 flights"]);
         check(&confusion(&none).unwrap(), &["–"]);
         check(&class_shares(&none).unwrap(), &["0.0 %"]);
         check(&importances(&[]).unwrap(), &[]);

@@ -2,10 +2,14 @@
 
 use std::fmt::Write;
 
-use events::DelayClass;
-use udf::model::artefact::{Metrics, Model};
+use events::{Compared, DelayClass, ModelCard};
+use udf::model::artefact::Model;
 
+use crate::models::cards;
 use crate::models::evaluation::Evaluation;
+use crate::models::promotion::Promotion;
+use crate::train::baselines::Baselines;
+use crate::train::gate::Rival;
 
 /// The report of a training run.
 #[derive(Debug, Clone)]
@@ -16,25 +20,30 @@ pub struct Report {
     pub version: String,
     /// The model on the held-out flights.
     pub forest: Evaluation,
+    /// The model on those of them after the last day of its training, where there are any.
+    pub future: Option<Evaluation>,
+    /// The model without its calibration, on the held-out flights.
+    pub uncalibrated: Evaluation,
     /// Always the most frequent class, on the same flights.
     pub majority: Evaluation,
-    /// Multinomial logistic regression, on a sample of the same flights.
-    pub logistic: Option<Evaluation>,
-    /// The champion before this run, on the same flights.
-    pub previous: Option<Previous>,
+    /// What it must beat, on the same flights or a sample of them.
+    pub baselines: Baselines,
+    /// The champion before this run, and the model, on the flights that both held out.
+    pub rival: Option<Rival>,
+    /// Whether it became the champion, and why.
+    pub promotion: Promotion,
     /// The phases of the run, in order.
     pub phases: Vec<Phase>,
 }
 
-/// The champion before this run.
-#[derive(Debug, Clone)]
-pub struct Previous {
-    /// Its version.
-    pub version: String,
-    /// On the held-out flights of this run.
-    pub evaluation: Evaluation,
-    /// Importance by feature name.
-    pub importances: Vec<(String, f64)>,
+/// A line of a comparison.
+pub struct Measured<'a> {
+    /// What it is.
+    pub name: String,
+    /// How it does.
+    pub evaluation: &'a Evaluation,
+    /// The model on the same flights; `None` where it is the model.
+    pub own: Option<&'a Evaluation>,
 }
 
 /// A phase of a run.
@@ -49,10 +58,17 @@ pub struct Phase {
 }
 
 impl Report {
-    /// Seconds of fitting: everything from finding bins to the last level.
+    /// Seconds of fitting: everything from finding bins to the temperature.
     pub fn fit_seconds(&self) -> f64 {
-        let fitting = |phase: &&Phase| ["values", "indices", "levels"].contains(&phase.name);
+        let fitting =
+            |phase: &&Phase| ["values", "indices", "levels", "calibration"].contains(&phase.name);
         self.phases.iter().filter(fitting).map(|phase| phase.seconds).sum()
+    }
+
+    /// Seconds until the forest was evaluated; what it is compared with comes after.
+    pub fn evaluated_seconds(&self) -> f64 {
+        let later = |phase: &&Phase| !["baselines", "comparison"].contains(&phase.name);
+        self.phases.iter().filter(later).map(|phase| phase.seconds).sum()
     }
 
     /// Seconds of the whole run.
@@ -60,18 +76,34 @@ impl Report {
         self.phases.iter().map(|phase| phase.seconds).sum()
     }
 
-    /// The measures of the model and of what it is compared with, by name.
-    pub fn compared(&self) -> Vec<(String, Metrics)> {
-        let mut rows = vec![("forest".to_owned(), self.forest.metrics)];
-        rows.push(("majority class".into(), self.majority.metrics));
-        if let Some(logistic) = &self.logistic {
-            let name = format!("logistic ({} rows)", logistic.n_rows());
-            rows.push((name, logistic.metrics));
+    /// The evaluations of the model and of what it is compared with. Names say the number of
+    /// flights where those are not all that were held out. Empty where nothing was.
+    pub fn compared<'a>(&'a self) -> Vec<Measured<'a>> {
+        let all = self.forest.n_rows();
+        let named = |name: &str, evaluation: &Evaluation| match evaluation.n_rows() {
+            n if n == all => name.to_owned(),
+            n => format!("{name} ({n} rows)"),
+        };
+        let mut rows = Vec::new();
+        let mut add = |name, evaluation: Option<&'a Evaluation>, own| {
+            let evaluation = evaluation.filter(|evaluation| evaluation.n_rows() > 0);
+            rows.extend(evaluation.map(|evaluation| (named(name, evaluation), evaluation, own)));
+        };
+        let forest = Some(&self.forest);
+        add("forest", forest, None);
+        add("before calibration", Some(&self.uncalibrated), forest);
+        add("on days to come", self.future.as_ref(), None);
+        add("majority class", Some(&self.majority), forest);
+        add("delay alone", self.baselines.lookup.as_ref(), forest);
+        add("logistic", self.baselines.logistic.as_ref(), forest);
+        if let Some(rival) = &self.rival {
+            if rival.candidate.n_rows() != all {
+                add("held out by both", Some(&rival.candidate), None);
+            }
+            add("champion before", Some(&rival.evaluation), Some(&rival.candidate));
         }
-        if let Some(previous) = &self.previous {
-            rows.push(("previous champion".into(), previous.evaluation.metrics));
-        }
-        rows
+        let measured = |(name, evaluation, own)| Measured { name, evaluation, own };
+        rows.into_iter().map(measured).collect()
     }
 
     /// Features with their importance and its change against the previous champion, most
@@ -79,8 +111,8 @@ impl Report {
     pub fn importances(&self) -> Vec<(&str, f64, Option<f64>)> {
         let importance = |(i, &share): (usize, &f64)| {
             let name = self.model.features[i].name.as_str();
-            let before = self.previous.as_ref().map(|previous| {
-                let found = previous.importances.iter().find(|(feature, _)| feature == name);
+            let before = self.rival.as_ref().map(|rival| {
+                let found = rival.importances.iter().find(|(feature, _)| feature == name);
                 found.map_or(0.0, |(_, before)| *before)
             });
             (name, share, before.map(|before| share - before))
@@ -89,6 +121,32 @@ impl Report {
             self.model.importances.iter().enumerate().map(importance).collect();
         importances.sort_by(|a, b| b.1.total_cmp(&a.1));
         importances
+    }
+
+    /// How much log loss rises when the values of a feature are dealt anew among the flights.
+    pub fn permuted(&self, feature: &str) -> Option<f64> {
+        let at = self.model.features.iter().position(|spec| spec.name == feature)?;
+        self.baselines.permutation.get(at).copied()
+    }
+
+    /// What pages show of the model.
+    pub fn card(&self) -> ModelCard {
+        let mut card = cards::card(&self.version, &self.model);
+        card.confusion = self.forest.confusion;
+        card.calibration = cards::bins(&self.forest);
+        card.uncalibrated = cards::bins(&self.uncalibrated);
+        for importance in &mut card.importances {
+            importance.permuted = self.permuted(&importance.feature);
+        }
+        let compared = |Measured { name, evaluation, .. }: Measured| Compared {
+            name,
+            flights: evaluation.n_rows(),
+            accuracy: evaluation.metrics.accuracy,
+            log_loss: evaluation.metrics.log_loss,
+            calibration_error: evaluation.metrics.calibration_error,
+        };
+        card.compared = self.compared().into_iter().map(compared).collect();
+        card
     }
 
     /// The report as text for a terminal.
@@ -102,37 +160,50 @@ impl Report {
     fn write_text(&self, text: &mut String) -> std::fmt::Result {
         let rows = &self.model.rows;
         writeln!(text, "model {}", self.version)?;
-        writeln!(text, "trained on {} flights, held out {}\n", rows.training, rows.holdout)?;
+        let holdout = &self.model.params.holdout;
         writeln!(
             text,
-            "{:28}{:>10}{:>11}{:>9}{:>9}{:>10}",
-            "on held-out flights", "accuracy", "precision", "recall", "F1", "log loss"
+            "trained on {} flights, held out {} by {holdout}\n",
+            rows.training, rows.holdout
         )?;
-        for (name, m) in self.compared() {
+        writeln!(
+            text,
+            "{:28}{:>10}{:>11}{:>9}{:>9}{:>10}{:>13}",
+            "on held-out flights",
+            "accuracy",
+            "precision",
+            "recall",
+            "F1",
+            "log loss",
+            "calib. error"
+        )?;
+        for Measured { name, evaluation, .. } in self.compared() {
+            let m = evaluation.metrics;
             writeln!(
                 text,
-                "{name:28}{:>10.4}{:>11.4}{:>9.4}{:>9.4}{:>10.4}",
-                m.accuracy, m.precision, m.recall, m.f1, m.log_loss
+                "{name:28}{:>10.4}{:>11.4}{:>9.4}{:>9.4}{:>10.4}{:>13.4}",
+                m.accuracy,
+                m.precision,
+                m.recall,
+                m.f1,
+                m.log_loss,
+                m.calibration_error.unwrap_or(f64::NAN)
             )?;
         }
-        if let Some(previous) = &self.previous {
-            let (new, old) = (self.forest.metrics, previous.evaluation.metrics);
-            writeln!(
-                text,
-                "{:28}{:>+10.4}{:>+11.4}{:>+9.4}{:>+9.4}{:>+10.4}",
-                "change",
-                new.accuracy - old.accuracy,
-                new.precision - old.precision,
-                new.recall - old.recall,
-                new.f1 - old.f1,
-                new.log_loss - old.log_loss
-            )?;
+        if rows.holdout == 0 {
+            writeln!(text, "nothing was held out: nobody knows how good it is")?;
         }
+        writeln!(text, "\n{}", self.promotion.sentence())?;
         self.write_classes(text)?;
-        writeln!(text, "\n{:28}{:>10}{:>11}", "importance", "share", "change")?;
+        writeln!(
+            text,
+            "\n{:28}{:>10}{:>11}{:>20}",
+            "importance", "share", "change", "loss when permuted"
+        )?;
         for (name, share, change) in self.importances() {
-            let change = change.map_or(String::new(), |change| format!("{change:+.4}"));
-            writeln!(text, "{name:28}{share:>10.4}{change:>11}")?;
+            let signed = |n: Option<f64>| n.map_or(String::new(), |n| format!("{n:+.4}"));
+            let (change, permuted) = (signed(change), signed(self.permuted(name)));
+            writeln!(text, "{name:28}{share:>10.4}{change:>11}{permuted:>20}")?;
         }
         writeln!(text, "\n{:28}{:>10}{:>14}", "phase", "seconds", "rows read")?;
         for phase in &self.phases {

@@ -88,7 +88,7 @@ pub fn to_html(report: &Report) -> Result<String> {
                 main {
                     (measures(report))
                     (classes(&report.forest))
-                    (calibration(&report.forest)?)
+                    (calibration(report)?)
                     (confusion(&report.forest)?)
                     (shares(&report.forest)?)
                     (importances(report)?)
@@ -104,26 +104,31 @@ pub fn to_html(report: &Report) -> Result<String> {
 
 /// What this is, and how good, in two sentences.
 fn header(report: &Report) -> Markup {
-    let (rows, accuracy) = (report.model.rows, report.forest.metrics.accuracy);
-    let points = |other: &Evaluation| signed((accuracy - other.metrics.accuracy) * 100.0, 1);
+    let (rows, metrics) = (report.model.rows, report.forest.metrics);
+    let points =
+        |other: &Evaluation| signed((metrics.accuracy - other.metrics.accuracy) * 100.0, 1);
     html! {
         header {
             h1 { "Model " code { (short(&report.version)) } }
             p {
                 "A forest of " (report.model.trees.len()) " trees that predicts how late a flight \
-                 arrives, trained on " (thousands(rows.training)) " flights. It is right on "
-                strong { (percent(accuracy)) } " of the " (thousands(rows.holdout)) " flights that \
-                 were held out; in points: " (points(&report.majority)) " against the majority \
-                 class"
-                @if let Some(logistic) = &report.logistic {
-                    ", " (points(logistic)) " against logistic regression"
+                 arrives, trained on " (thousands(rows.training)) " flights. "
+                @if rows.holdout == 0 {
+                    "Nothing was held out: nobody knows how good it is."
+                } @else {
+                    "It is right on " strong { (percent(metrics.accuracy)) } " of the "
+                    (thousands(rows.holdout)) " flights that were held out; in points: "
+                    (points(&report.majority)) " against the majority class"
+                    @if let Some(lookup) = &report.baselines.lookup {
+                        ", " (points(lookup)) " against the departure delay alone"
+                    }
+                    @if let Some(logistic) = &report.baselines.logistic {
+                        ", " (points(logistic)) " against logistic regression"
+                    }
+                    "."
                 }
-                @if let Some(previous) = &report.previous {
-                    ", " (points(&previous.evaluation)) " against the previous champion "
-                    code { (short(&previous.version)) }
-                }
-                "."
             }
+            p { (report.promotion.sentence()) "." }
         }
     }
 }
@@ -131,34 +136,38 @@ fn header(report: &Report) -> Markup {
 /// A metric: name, what it is of [`Metrics`], whether more of it is better.
 type Metric = (&'static str, fn(&Metrics) -> f64, bool);
 
-const METRICS: [Metric; 5] = [
+const METRICS: [Metric; 6] = [
     ("accuracy", |m| m.accuracy, true),
     ("precision", |m| m.precision, true),
     ("recall", |m| m.recall, true),
     ("F1", |m| m.f1, true),
     ("log loss", |m| m.log_loss, false),
+    ("calibration error", |m| m.calibration_error.unwrap_or(f64::NAN), false),
 ];
 
-/// Metrics by model; under each figure of another model, how far the forest is from it.
+/// Metrics by model; under each figure of another model, how far the forest is from it on the same
+/// flights.
 fn measures(report: &Report) -> Markup {
     let compared = report.compared();
-    let headers: Vec<&str> =
-        std::iter::once("metric").chain(compared.iter().map(|(name, _)| name.as_str())).collect();
+    let names = compared.iter().map(|measured| measured.name.as_str());
+    let headers: Vec<&str> = std::iter::once("metric").chain(names).collect();
     let rows = METRICS.iter().map(|(name, metric, more_is_better)| {
-        let own = metric(&report.forest.metrics);
-        let cells = compared.iter().enumerate().map(|(i, (_, metrics))| {
-            let change = own - metric(metrics);
+        let cells = compared.iter().map(|measured| {
+            let value = metric(&measured.evaluation.metrics);
+            let change = measured.own.map(|own| metric(&own.metrics) - value);
             html! {
-                (decimals(metric(metrics)))
-                @if i > 0 {
+                (decimals(value))
+                @if let Some(change) = change {
                     small class=[class_of_change(change, *more_is_better)] { (signed(change, 4)) }
                 }
             }
         });
         std::iter::once(html! { (name) }).chain(cells).collect()
     });
-    let caption = "Under a figure: how far the forest is from it. Precision, recall and F1 are \
-                   weighted by class; less log loss is better.";
+    let caption = "Under a figure: how far the forest is from it on the same flights. Precision, \
+                   recall and F1 are weighted by class; less log loss is better, and so is less \
+                   calibration error, which is how far confidence is from the share of right \
+                   answers, over 15 bins of equal numbers of flights.";
     html! {
         section.full {
             h2 { "Metrics on held-out flights" }
@@ -192,8 +201,8 @@ fn classes(forest: &Evaluation) -> Markup {
     }
 }
 
-fn calibration(forest: &Evaluation) -> Result<Markup> {
-    let rows = forest.calibration.iter().enumerate().map(|(i, bin)| {
+fn calibration(report: &Report) -> Result<Markup> {
+    let rows = report.forest.calibration.iter().enumerate().map(|(i, bin)| {
         let n = bin.n_rows as f64;
         texts(vec![
             format!("{}–{} %", i * 10, (i + 1) * 10),
@@ -204,8 +213,9 @@ fn calibration(forest: &Evaluation) -> Result<Markup> {
     });
     Ok(plot(
         "Is it as sure as it is right?",
-        "On the dashed line it is; under it, it is too sure. Larger points stand for more flights.",
-        &plots::calibration(forest)?,
+        "On the dashed line it is; under it, it is too sure. Larger points stand for more flights. \
+         The line without points is the forest before it was calibrated.",
+        &plots::calibration(&report.forest, &report.uncalibrated)?,
         &["probability", "flights", "mean confidence", "share right"],
         rows,
     ))
@@ -248,20 +258,21 @@ fn importances(report: &Report) -> Result<Markup> {
     let importances = report.importances();
     let row = |&(name, share, change): &(&str, f64, Option<f64>)| {
         let change = change.map_or("–".into(), |change| signed(change * 100.0, 1));
-        texts(vec![name.to_owned(), percent(share), change])
+        let permuted = report.permuted(name).map_or("–".into(), |rise| signed(rise, 4));
+        texts(vec![name.to_owned(), percent(share), change, permuted])
     };
-    let note = match &report.previous {
+    let note = match &report.rival {
         Some(_) => {
             "Share of the decrease of impurity; in brackets its change in points. A line across a \
              bar is where the previous champion's ended."
         }
-        None => "Share of the decrease of impurity. There is no previous champion to compare with.",
+        None => "Share of the decrease of impurity. It is compared with no other champion.",
     };
     Ok(plot(
         "What does it look at?",
         note,
         &plots::importances(&importances)?,
-        &["feature", "share", "change in points"],
+        &["feature", "share", "change in points", "log loss more when permuted"],
         importances.iter().map(row),
     ))
 }
@@ -269,15 +280,20 @@ fn importances(report: &Report) -> Result<Markup> {
 /// What it was trained on, and how: enough to train it again.
 fn training(report: &Report) -> Markup {
     let (params, rows) = (&report.model.params, report.model.rows);
+    let n_days = report.model.days.map_or(0, |days| days.n);
+    let drawn = if params.draws_days(n_days) { "days" } else { "flights" };
     let facts = [
         ("flights trained on", thousands(rows.training)),
         ("flights held out", thousands(rows.holdout)),
-        ("share held out", percent(params.holdout)),
+        ("held out by", params.holdout.to_string()),
         ("trees", params.n_trees.to_string()),
         ("depth at most", params.depth.to_string()),
         ("bins at most", params.n_bins.to_string()),
         ("rows per leaf at least", params.min_rows_per_leaf.to_string()),
+        ("rows per category at least", params.min_rows_per_category.to_string()),
         ("features per node", params.features_per_node.to_string()),
+        ("drawn for a tree", drawn.into()),
+        ("temperature", decimals(report.model.temperature)),
         ("seed", params.seed.to_string()),
     ];
     let names: Vec<&str> = report.model.features.iter().map(|f| f.name.as_str()).collect();
@@ -285,7 +301,8 @@ fn training(report: &Report) -> Markup {
         ("features", names.join(", ")),
         ("SHA-256 of the SQL that made features and labels", report.model.sql_sha256.clone()),
     ];
-    long.extend(report.previous.iter().map(|p| ("previous champion", p.version.clone())));
+    long.extend(report.rival.iter().map(|rival| ("champion before", rival.version.clone())));
+    long.push(("fingerprint of the flights", report.model.data.clone()));
     html! {
         section {
             h2 { "Training" }
@@ -347,16 +364,13 @@ fn short(version: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::evaluation::{Bin, N_BINS};
-    use crate::train::report::{Phase, Previous};
+    use crate::models::evaluation::tests::of_confusion as evaluation;
+    use crate::models::promotion::{Decision, Promotion};
+    use crate::train::baselines::Baselines;
+    use crate::train::gate::Rival;
+    use crate::train::report::Phase;
     use udf::encode::encoder::Encoding;
     use udf::model::artefact::{FORMAT, FeatureSpec, ForestParams, Model, Node, Rows, Tree};
-
-    fn evaluation(confusion: [[u64; 4]; 4]) -> Evaluation {
-        let mut calibration = [Bin::default(); N_BINS];
-        calibration[7] = Bin { n_rows: 40, n_right: 30, confidence_billionths: 30_400_000_000 };
-        Evaluation::new(confusion, 30.0, calibration).unwrap()
-    }
 
     fn example() -> Report {
         let forest = evaluation([[8, 2, 0, 0], [4, 5, 1, 0], [0, 0, 0, 10], [0, 0, 0, 10]]);
@@ -370,17 +384,34 @@ mod tests {
             params: ForestParams { seed: 4_711, ..ForestParams::default() },
             sql_sha256: "5a1".repeat(21) + "0",
             rows: Rows { training: 1_234_567, holdout: 40 },
+            data: "0123456789abcdef".into(),
+            days: None,
             holdout: forest.metrics,
             features: names.map(feature).to_vec(),
             reference: None,
             importances: vec![0.75, 0.25],
+            temperature: 0.8,
             trees: vec![Tree { nodes: vec![Node { counts: [1; 4], split: None }] }],
         };
-        let majority = Evaluation::majority(&forest).unwrap();
+        let majority = Evaluation::majority(&forest);
+        let baselines = Baselines { permutation: vec![0.31, 0.0], ..Baselines::default() };
+        let promotion =
+            Promotion { decision: Decision::First, job: "train-1".into(), comparison: None };
         let phase = |name, seconds| Phase { name, seconds, n_rows: 1_000_000 };
         let phases = vec![phase("levels", 2.0), phase("evaluation", 0.0)];
         let version = "0123456789abcdef".repeat(4);
-        Report { model, version, forest, majority, logistic: None, previous: None, phases }
+        Report {
+            model,
+            version,
+            uncalibrated: forest.clone(),
+            forest,
+            future: None,
+            majority,
+            baselines,
+            rival: None,
+            promotion,
+            phases,
+        }
     }
 
     fn check(report: &Report, contains: &[&str]) {
@@ -395,7 +426,7 @@ mod tests {
         let report = example();
         check(&report, &["<title>Model 0123456789ab ·", &report.version, "1,234,567", "4711"]);
         check(&report, &[&report.model.sql_sha256, "500,000", "rows per second", "majority class"]);
-        check(&report, &["There is no previous champion"]);
+        check(&report, &["It is compared with no other champion"]);
         DelayClass::ALL.iter().for_each(|class| check(&report, &[&class.title()]));
         let page = to_html(&report).unwrap();
         assert_eq!(page.matches("role=\"img\"").count(), 4);
@@ -417,14 +448,15 @@ mod tests {
     fn the_previous_champion_and_the_baseline_come_with_changes() {
         let mut report = example();
         let worse = evaluation([[8, 2, 0, 0], [4, 5, 1, 0], [0, 0, 0, 10], [0, 0, 10, 0]]);
-        report.logistic = Some(worse.clone());
+        report.baselines.logistic = Some(worse.clone());
         let importances = vec![("dep_delay".to_owned(), 0.8)];
-        report.previous =
-            Some(Previous { version: "fedc".repeat(16), evaluation: worse, importances });
+        let candidate = report.forest.clone();
+        let version = "fedc".repeat(16);
+        report.rival = Some(Rival { version, evaluation: worse, candidate, importances });
         let change = "<small class=\"better\">+0.2500</small>";
-        check(&report, &["logistic (40 rows)", "previous champion", "fedcfedcfedc", change]);
+        check(&report, &["logistic", "champion before", "fedcfedcfedc", change]);
         let row = "<td class=\"number\">75.0 %</td><td class=\"number\">−5.0</td>";
-        check(&report, &[row, "25.0 %</td><td class=\"number\">+25.0</td>"]);
+        check(&report, &[row, "25.0 %</td><td class=\"number\">+25.0</td>", "+0.3100"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod cases;
 mod features;
+mod gate;
 mod gc;
 mod ingest;
 mod kafka;

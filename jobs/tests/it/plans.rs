@@ -13,6 +13,7 @@ use jobs::train::training::register_training;
 use udf::encode::encoder::Encoding;
 use udf::functions::indices::FeatureIndices;
 use udf::model::artefact::FeatureSpec;
+use udf::model::holdout::HoldOut;
 use udf::train::histogram::TreeHistogram;
 use udf::train::split::Growth;
 
@@ -58,18 +59,23 @@ fn register_functions(ctx: &SessionContext) {
     ctx.register_udf(FeatureIndices::new(specs).into());
 }
 
+fn every_fifth_day() -> HoldOut {
+    "day:5".parse().unwrap()
+}
+
 #[tokio::test]
 async fn a_pass_counts_in_every_partition_and_merges_once() {
     let ctx = session(2);
     register_functions(&ctx);
     some_lake().await.register_flights(&ctx).await.unwrap();
-    register_training(&ctx, 0.2, &used()).await.unwrap();
+    register_training(&ctx, &every_fifth_day(), &used()).await.unwrap();
     let indices = sql::plan(&ctx, sql::INDICES, &[]).await.unwrap();
     let schema = Arc::clone(indices.schema().inner());
     let partitions = vec![Vec::new(), Vec::new()];
     ctx.register_table("indices", Arc::new(MemTable::try_new(schema, partitions).unwrap()))
         .unwrap();
-    let plan = plan(&ctx, sql::HISTOGRAM, &[]).await;
+    let by_day = [("by_day", ScalarValue::from(false))];
+    let plan = plan(&ctx, sql::HISTOGRAM, &by_day).await;
     assert!(plan.contains("AggregateExec: mode=Final,"), "{plan}");
     assert!(plan.contains("AggregateExec: mode=Partial,"), "{plan}");
     check_golden("plan_of_43_histogram.txt", &plan);
@@ -80,7 +86,7 @@ async fn indices_are_made_in_one_scan_of_the_columns_that_are_used() {
     let ctx = session(2);
     register_functions(&ctx);
     some_lake().await.register_flights(&ctx).await.unwrap();
-    register_training(&ctx, 0.2, &used()).await.unwrap();
+    register_training(&ctx, &every_fifth_day(), &used()).await.unwrap();
     let plan = plan(&ctx, sql::INDICES, &[]).await;
     assert_eq!(plan.matches("file_groups=").count(), 2, "flights and distances\n{plan}");
     check_golden("plan_of_42_indices.txt", &plan);
@@ -90,7 +96,7 @@ async fn indices_are_made_in_one_scan_of_the_columns_that_are_used() {
 async fn distinct_values_are_counted_in_one_scan_of_the_columns_that_are_used() {
     let ctx = session(2);
     some_lake().await.register_flights(&ctx).await.unwrap();
-    register_training(&ctx, 0.2, &used()).await.unwrap();
+    register_training(&ctx, &every_fifth_day(), &used()).await.unwrap();
     let plan = plan(&ctx, sql::VALUES, &[]).await;
     assert!(!plan.contains("crs_arr_minutes"), "{plan}");
     check_golden("plan_of_41_values.txt", &plan);

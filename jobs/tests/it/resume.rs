@@ -7,7 +7,7 @@ use jobs::progress::Progress;
 use jobs::train::options::TrainOptions;
 use jobs::train::train;
 use tokio::sync::Notify;
-use udf::model::artefact::ForestParams;
+use udf::model::artefact::{Bootstrap, ForestParams};
 
 use crate::setup::{fixture, ingest_all, local_lake, options, session, some_flights, with_params};
 
@@ -46,7 +46,8 @@ async fn lake_with_flights() -> (tempfile::TempDir, Lake) {
 #[tokio::test]
 async fn a_run_that_died_goes_on_at_its_level_and_makes_the_same_bytes() {
     let (_directory, lake) = lake_with_flights().await;
-    let in_memory = options(3);
+    let days = ForestParams { bootstrap: Bootstrap::Day, ..options(3).params.get().clone() };
+    let in_memory = with_params(days);
     let on_disk = TrainOptions { indices_bytes: 0, ..in_memory.clone() };
     let (expected, told) = go_on(&lake, &in_memory).await;
     let level = |done| Progress::Level { n_trees: 3, done, total: 5 };

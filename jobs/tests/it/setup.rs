@@ -62,9 +62,9 @@ pub async fn rows(ctx: &SessionContext, query: &str) -> String {
     pretty_format_batches(&batches).unwrap().to_string()
 }
 
-/// Options with `n_trees` trees, the rest as on the command line.
+/// Options with `n_trees` small trees, as `--preset original` has.
 pub fn options(n_trees: usize) -> TrainOptions {
-    with_params(ForestParams { n_trees, ..ForestParams::default() })
+    with_params(ForestParams { n_trees, ..ForestParams::original() })
 }
 
 /// Options with these parameters, the rest as on the command line.
@@ -122,7 +122,7 @@ pub async fn shipped() -> &'static Shipped {
         let lake = memory_lake();
         let flights = repository().join("data/nycflights13/flights.parquet");
         let ingested = ingest_all(&lake, &[flights], "shipped").await;
-        let defaults = options(ForestParams::default().n_trees);
+        let defaults = TrainOptions::default();
         let report = train(&session(2), &lake, "run", &defaults, &|_| {}).await.unwrap();
         Shipped { lake, ingested, report }
     };

@@ -156,8 +156,9 @@ fn step_of(text: &str) -> (Step, Vec<(&str, ScalarValue)>) {
     let step = STEPS.iter().find(|step| step.file == file);
     let params = words.map(|word| {
         let (name, value) = word.split_once('=').unwrap();
+        let truth = value.parse::<bool>().map(ScalarValue::from);
         let number = value.parse::<i64>().map(ScalarValue::from);
-        (name, number.unwrap_or_else(|_| ScalarValue::from(value)))
+        (name, truth.or(number).unwrap_or_else(|_| ScalarValue::from(value)))
     });
     (*step.unwrap_or_else(|| panic!("there is no {file}")), params.collect())
 }
@@ -201,6 +202,8 @@ fn tiny_model() -> Model {
         params: ForestParams::default(),
         sql_sha256: String::new(),
         rows: Rows::default(),
+        data: String::new(),
+        days: None,
         holdout: Metrics::default(),
         features: vec![
             feature("dep_delay", Encoding::Numeric(vec![0.0, 30.0])),
@@ -208,6 +211,7 @@ fn tiny_model() -> Model {
         ],
         reference: None,
         importances: vec![0.5, 0.5],
+        temperature: 1.0,
         trees: vec![Tree { nodes: by_delay }, Tree { nodes: by_origin }],
     }
 }

@@ -1,10 +1,13 @@
 //! Flights to a model: the same bytes however it is run, a better model than the plain ones, and
 //! artefacts that are refused when they are not what they say.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::SessionContext;
 use jobs::lake::Lake;
+use jobs::models::evaluation::Evaluation;
 use jobs::models::registry::{self, RefreshOutcome};
 use jobs::predict::score::{open_model, score};
 use jobs::stream::micro_batch;
@@ -35,11 +38,17 @@ async fn refusal(lake: &Lake, version: &str) -> String {
 
 #[tokio::test]
 async fn the_model_is_the_same_bytes_however_it_is_trained() {
+    for params in [ForestParams::original(), ForestParams { depth: 7, ..ForestParams::default() }] {
+        let options = with_params(ForestParams { n_trees: 6, ..params });
+        the_bytes_are_the_same(&options).await;
+    }
+}
+
+async fn the_bytes_are_the_same(options: &TrainOptions) {
     let lake = some_lake().await;
-    let options = options(6);
-    let expected = artefact(lake, 1, &options).await;
+    let expected = artefact(lake, 1, options).await;
     for n_partitions in [2, 7] {
-        let model = artefact(lake, n_partitions, &options).await;
+        let model = artefact(lake, n_partitions, options).await;
         assert!(model == expected, "{n_partitions} partitions");
     }
     let many_passes = TrainOptions { histogram_bytes: 0, ..options.clone() };
@@ -51,7 +60,7 @@ async fn the_model_is_the_same_bytes_however_it_is_trained() {
     let reversed = some_flights(directory.path(), false).await;
     let (_directory, lake) = local_lake();
     ingest_all(&lake, &[reversed], "reversed").await;
-    assert!(artefact(&lake, 3, &options).await == expected, "rows in reversed order");
+    assert!(artefact(&lake, 3, options).await == expected, "rows in reversed order");
     assert!(artefact(&lake, 2, &on_disk).await == expected, "codes in a directory");
 }
 
@@ -90,9 +99,17 @@ async fn the_forest_beats_the_majority_and_the_logistic_baseline() {
     let accuracy = report.forest.metrics.accuracy;
     assert!(accuracy >= 0.527, "{}", report.to_text());
     assert!(accuracy > report.majority.metrics.accuracy, "{}", report.to_text());
-    let logistic = report.logistic.as_ref().unwrap();
+    let lookup = report.baselines.lookup.as_ref().unwrap();
+    let logistic = report.baselines.logistic.as_ref().unwrap();
+    let losses = [&report.forest, logistic, lookup, &report.majority].map(|e| e.metrics.log_loss);
+    assert!(losses.is_sorted(), "{}", report.to_text());
+    assert!(losses[0] < logistic.metrics.log_loss - 0.03, "{}", report.to_text());
     assert!(accuracy > logistic.metrics.accuracy, "{}", report.to_text());
-    assert!(report.forest.metrics.log_loss < logistic.metrics.log_loss, "{}", report.to_text());
+    // all are judged on the same flights, and the forest is as sure as it is right
+    assert_eq!(logistic.n_rows(), report.forest.n_rows());
+    let error = |of: &Evaluation| of.metrics.calibration_error.unwrap();
+    assert!(error(&report.forest) <= 0.01, "{}", report.to_text());
+    assert!(error(&report.forest) < error(&report.uncalibrated), "{}", report.to_text());
     // usable are 327,346 flights; a fifth is held out
     assert_eq!(report.model.rows.training + report.model.rows.holdout, 327_346);
     assert!(report.model.rows.holdout.abs_diff(327_346 / 5) < 1_000, "{:?}", report.model.rows);
@@ -115,11 +132,32 @@ async fn a_model_is_up_to_date_until_options_or_flights_change() {
     let mut other = options.clone();
     other.features.without.push("dep_delay".into());
     assert!(up_to_date(&ctx, &lake, &other).await.unwrap().is_none(), "a feature less");
-    ingest_all(&lake, &[fixture("bts_new.csv")], "more").await;
-    assert!(up_to_date(&ctx, &lake, &options).await.unwrap().is_none(), "more flights");
+    // the same flights from other files, in another order
+    ingest_all(&lake, &[some_flights(directory.path(), false).await], "again").await;
+    let found = up_to_date(&ctx, &lake, &options).await.unwrap().unwrap();
+    assert_eq!(found.version(), report.version);
 
+    let corrected = corrected(directory.path()).await;
+    ingest_all(&lake, &[corrected], "corrected").await;
+    assert!(up_to_date(&ctx, &lake, &options).await.unwrap().is_none(), "as many, one corrected");
     let again = train(&ctx, &lake, "run", &options, &|_| {}).await.unwrap();
-    assert_eq!(again.previous.unwrap().version, report.version);
+    assert_eq!(again.model.rows, report.model.rows);
+    assert_ne!(again.model.data, report.model.data);
+    assert_eq!(again.rival.unwrap().version, report.version);
+}
+
+/// Some of the shipped flights, those of one day a minute later.
+async fn corrected(directory: &Path) -> PathBuf {
+    let flights = some_flights(directory, true).await;
+    let corrected = directory.join("corrected.parquet");
+    let ctx = session(1);
+    ctx.register_parquet("some", flights.to_str().unwrap(), Default::default()).await.unwrap();
+    let query = "SELECT * EXCEPT (arr_delay), arr_delay + CASE WHEN day = 3 AND month = 3 AND
+                 dep_delay IS NOT NULL THEN 1 ELSE 0 END AS arr_delay FROM some";
+    let one_file = DataFrameWriteOptions::new().with_single_file_output(true);
+    let rows = ctx.sql(query).await.unwrap();
+    rows.write_parquet(corrected.to_str().unwrap(), one_file, None).await.unwrap();
+    corrected
 }
 
 #[tokio::test]
@@ -181,7 +219,8 @@ async fn flights_that_nobody_can_learn_from_are_said_to_be_so() {
     assert!(ingested.n_flights > 0);
     let error = train(&session(2), &lake, "run", &options(1), &|_| {}).await.unwrap_err();
     let error = error.to_string();
-    let want = "there is nothing to train on: no flight has a departure and an arrival delay";
+    let want = "there is nothing to train on: no flight has a departure and an arrival delay and \
+                is not held out by day:5; --holdout-by holds out others";
     assert_eq!(error, want);
     assert_eq!(lake.list("models/").await.unwrap(), Vec::<String>::new());
 }
@@ -269,8 +308,9 @@ async fn a_flight_stays_on_its_side_of_the_hold_out() {
     let lake = some_lake().await;
     let ctx = session(2);
     lake.register_flights(&ctx).await.unwrap();
-    for (name, holdout) in [("fifth", 0.2), ("half", 0.5)] {
-        register_training(&ctx, holdout, &["carrier".to_owned()]).await.unwrap();
+    for (name, holdout) in [("fifth", "flight:0.2"), ("half", "flight:0.5")] {
+        let holdout = holdout.parse().unwrap();
+        register_training(&ctx, &holdout, &["carrier".to_owned()]).await.unwrap();
         let held_out = ctx.sql("SELECT row_key FROM training WHERE is_holdout").await.unwrap();
         ctx.register_table(name, held_out.into_view()).unwrap();
     }
@@ -378,14 +418,14 @@ async fn a_champion_of_a_feature_that_is_gone_does_not_serve_and_is_no_hindrance
     assert!(error.to_string().starts_with("there is no feature \"colour\"; there are"), "{error}");
     options.features.with.clear();
     let report = train(&session(2), &lake, "run", &options, &|_| {}).await.unwrap();
-    assert!(report.previous.is_none(), "it cannot be evaluated");
+    assert!(report.rival.is_none(), "it cannot be evaluated");
 
     // the same where a number has become a text
     let mut of_text = shipped().await.report.model.clone();
     of_text.features[5].name = "crs_dep".into();
     registry::promote(&lake, &registry::save(&lake, &of_text).await.unwrap()).await.unwrap();
     let report = train(&session(2), &lake, "run", &options, &|_| {}).await.unwrap();
-    assert!(report.previous.is_none(), "it cannot be evaluated");
+    assert!(report.rival.is_none(), "it cannot be evaluated");
     assert_ne!(registry::champion(&lake).await.unwrap().unwrap().version(), other);
 }
 

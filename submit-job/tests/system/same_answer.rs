@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use datafusion::arrow::util::pretty::pretty_format_batches;
+use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use jobs::lake::Lake;
 use jobs::sql;
@@ -113,6 +114,12 @@ fn every_batch_job_gives_the_same_in_process_and_on_a_cluster_over_s3() {
     let on_cluster = trained(&mut cluster.job(remote), &[]);
     assert_eq!(in_process["model"], on_cluster["model"], "the bytes of the model");
     assert_eq!(in_process["holdout_log_loss"], on_cluster["holdout_log_loss"]);
+    // another one is compared with it
+    let second = ["--preset", "original", "--trees", "2"];
+    let in_process = trained(&mut submit_job(local), &second);
+    let on_cluster = trained(&mut cluster.job(remote), &second);
+    assert_eq!(in_process["decision"], on_cluster["decision"]);
+    assert!(in_process["decision"].as_str().unwrap().contains("log loss"), "{in_process}");
 
     let ask = |job: std::process::Command, text: &str| run({ job }.args(["sql", "-c", text]));
     let (here, there) = (ask(submit_job(local), QUESTIONS), ask(cluster.job(remote), QUESTIONS));
@@ -146,8 +153,12 @@ fn what_pages_need_is_published_from_a_cluster_too() {
 }
 
 /// The stages that the scheduler makes of a step, without the names of files.
-async fn staged_plan(ctx: &SessionContext, step: sql::Step) -> String {
-    let plan = sql::plan(ctx, step, &[]).await.unwrap().explain(false, false).unwrap();
+async fn staged_plan(
+    ctx: &SessionContext,
+    step: sql::Step,
+    params: &[(&str, ScalarValue)],
+) -> String {
+    let plan = sql::plan(ctx, step, params).await.unwrap().explain(false, false).unwrap();
     let batches = plan.collect().await.unwrap();
     let text = pretty_format_batches(&batches).unwrap().to_string();
     let text = &text[text.find("| distributed_plan").unwrap()..];
@@ -182,7 +193,7 @@ async fn partial_and_final_histograms_are_on_different_stages() {
     // the shape of the plan is that of any relation with these columns
     lake.register_flights(&ctx).await.unwrap();
     ctx.sql(&format!(
-        "COPY (SELECT flight_id AS row_key, arrow_cast(1, 'UInt8') AS label,
+        "COPY (SELECT flight_id AS row_key, 16060 AS day, arrow_cast(1, 'UInt8') AS label,
            arrow_cast(arrow_cast('ab', 'Binary'), 'FixedSizeBinary(2)') AS indices
          FROM flights) TO '{}indices/' STORED AS PARQUET",
         lake.root()
@@ -197,7 +208,8 @@ async fn partial_and_final_histograms_are_on_different_stages() {
     let params = ForestParams { n_trees: 1, features_per_node: 1, ..ForestParams::default() };
     let pass = Growth::new(&params, &[&indices]).next_pass(1 << 20).unwrap();
     ctx.register_udaf(TreeHistogram::new(pass.into()).into_udaf());
-    let plan = staged_plan(&ctx, sql::HISTOGRAM).await;
+    let by_day = [("by_day", ScalarValue::from(true))];
+    let plan = staged_plan(&ctx, sql::HISTOGRAM, &by_day).await;
     let golden = repository().join("submit-job/tests/golden/stages_of_43_histogram.txt");
     if is_update() {
         std::fs::write(&golden, &plan).unwrap();

@@ -253,8 +253,8 @@ impl World {
     pub fn learn_little(&self) -> [String; 2] {
         let fixture = "data/fixtures/bts_new.csv";
         run(submit_job(&self.data()).args(["ingest", "--rejects-max", "0.5", fixture]));
-        let train =
-            |seed| trained(&mut submit_job(&self.data()), &["--trees", "3", "--seed", seed]);
+        let small = ["--preset", "original", "--trees", "3", "--seed"];
+        let train = |seed| trained(&mut submit_job(&self.data()), &[&small[..], &[seed]].concat());
         let models = ["1", "2"].map(|seed| train(seed)["model"].as_str().unwrap().to_owned());
         run(submit_job(&self.data()).args(["models", "promote", &models[0]]));
         models

@@ -3,6 +3,7 @@
 mod classes;
 mod contributions;
 pub mod distinct_counts;
+pub mod fingerprint;
 pub mod indices;
 pub mod model;
 pub mod wire;

@@ -1,28 +1,36 @@
 //! What functions carry, as bytes: for the way from the program that plans a query to the programs
 //! that run it. A function that carries nothing travels by its name alone.
 //!
-//! The bytes are a line with the version of Tarmac and of this format, and a JSON document.
+//! The bytes are a line with the version of Tarmac and of this format, and a JSON document,
+//! deflated: the scheduler sends a plan once for each task, and forests are repetitive.
 //! Programs of different versions may compute different forests, so they refuse each other's
 //! functions.
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use datafusion::common::{DataFusionError, Result, exec_datafusion_err, exec_err};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use flate2::Compression;
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
 use serde::{Deserialize, Serialize};
 
 use crate::functions::indices::FeatureIndices;
 use crate::functions::model::{ModelFunction, Models, Output};
-use crate::model::artefact::{FeatureSpec, Model};
+use crate::model::artefact::{FeatureSpec, MODEL_BYTES_MAX, Model};
 use crate::model::scorer::Scorer;
 use crate::train::histogram::TreeHistogram;
 use crate::train::pass::Pass;
 
 /// The first line of what is sent. The number after the version counts up with every change of what
 /// functions carry or compute: two builds between releases have the same version.
-const HEADER: &str = concat!("tarmac ", env!("CARGO_PKG_VERSION"), ", functions 2");
+const HEADER: &str = concat!("tarmac ", env!("CARGO_PKG_VERSION"), ", functions 3");
+
+/// Longest document that is read, in bytes: a few models.
+const DOCUMENT_BYTES_MAX: u64 = 4 * MODEL_BYTES_MAX as u64;
 
 /// A model on its way, under the name that SQL calls it.
 #[derive(Serialize, Deserialize)]
@@ -95,10 +103,11 @@ fn unknown<T>(name: &str) -> Result<T> {
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    let mut bytes = format!("{HEADER}\n").into_bytes();
-    serde_json::to_writer(&mut bytes, value)
+    let bytes = format!("{HEADER}\n").into_bytes();
+    let mut deflated = ZlibEncoder::new(bytes, Compression::fast());
+    serde_json::to_writer(&mut deflated, value)
         .map_err(|e| DataFusionError::Execution(e.to_string()))?;
-    Ok(bytes)
+    Ok(deflated.finish()?)
 }
 
 fn decode<T: for<'a> Deserialize<'a>>(name: &str, bytes: &[u8]) -> Result<T> {
@@ -108,7 +117,11 @@ fn decode<T: for<'a> Deserialize<'a>>(name: &str, bytes: &[u8]) -> Result<T> {
         let header = String::from_utf8_lossy(&header[..header.len().min(64)]);
         return exec_err!("{name} comes from {header:?}, this program is {HEADER:?}");
     }
-    serde_json::from_slice(document)
+    let deflated = document.strip_prefix(b"\n").unwrap_or_default();
+    let mut document = Vec::new();
+    let read = ZlibDecoder::new(deflated).take(DOCUMENT_BYTES_MAX).read_to_end(&mut document);
+    read.map_err(|e| exec_datafusion_err!("{name}: what it carried cannot be read: {e}"))?;
+    serde_json::from_slice(&document)
         .map_err(|e| exec_datafusion_err!("{name}: what it carried cannot be read: {e}"))
 }
 
@@ -136,10 +149,13 @@ mod tests {
             params: ForestParams::default(),
             sql_sha256: String::new(),
             rows: Rows::default(),
+            data: String::new(),
+            days: None,
             holdout: Metrics::default(),
             features: specs(),
             reference: None,
             importances: vec![0.0; 2],
+            temperature: 1.0,
             trees: vec![Tree { nodes: vec![Node { counts: [1, 2, 3, 4], split: None }] }],
         };
         Arc::new(Models::from([("champion".into(), Arc::new(Scorer::new(model, "v1")))]))
@@ -184,12 +200,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_an_error_that_names_the_function() {
-        let cut = format!("{HEADER}\n{{\"seed\":1,").into_bytes();
-        let mistaken = format!(
-            "{HEADER}\n{{\"seed\":1,\"n_indices\":[2],\"trees\":[],\
-             \"open\":[{{\"tree\":3,\"node\":0,\"features\":[0]}}]}}"
-        );
-        for bytes in [&cut, mistaken.as_bytes(), b""] {
+        let open = serde_json::json!([{ "tree": 3, "node": 0, "features": [0] }]);
+        let whole = serde_json::json!({ "seed": 1, "n_indices": [2], "trees": [], "open": open });
+        let mistaken = encode(&whole).unwrap();
+        let cut = &mistaken[..mistaken.len() - 9];
+        let plain = format!("{HEADER}\n{whole}");
+        let unknown = encode(&serde_json::json!({ "seed": 1 })).unwrap();
+        for bytes in [cut, &mistaken, plain.as_bytes(), &unknown, b""] {
             let error = decode_aggregate("tree_histogram", bytes).unwrap_err().to_string();
             assert!(error.contains("tree_histogram"), "{error}");
         }

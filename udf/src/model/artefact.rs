@@ -9,14 +9,21 @@ use sha2::{Digest, Sha256};
 
 use crate::N_CLASSES;
 use crate::encode::encoder::{Encoding, Kind};
+use crate::model::calibration::calibrated;
 use crate::model::drift::ReferenceDistribution;
+use crate::model::holdout::{HoldOut, Rule};
 
-/// Version of the artefact's format. A change that an older reader would misread raises it.
-pub const FORMAT: u32 = 1;
-/// Largest artefact that is read, in bytes: 100 trees of depth 12 with 65,535 categories fit.
+/// Version of the artefact's format. A change that an older reader would misread raises it. Those
+/// from 1 on are read.
+pub const FORMAT: u32 = 2;
+/// Largest artefact that is read, in bytes.
 pub const MODEL_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Deepest tree: its nodes are numbered in 16 bits. A level needs a pass over the rows anyway.
 pub const DEPTH_MAX: u32 = 14;
+/// Lowest temperature.
+pub const TEMPERATURE_MIN: f64 = 0.25;
+/// Highest temperature.
+pub const TEMPERATURE_MAX: f64 = 4.0;
 /// Most trees.
 pub const TREES_MAX: usize = 1_000;
 
@@ -34,6 +41,13 @@ pub struct Model {
     pub sql_sha256: String,
     /// Rows it was trained and evaluated on.
     pub rows: Rows,
+    /// What those rows were, in their values: a hash of all of them, whatever their order and
+    /// files. Empty in models of format 1.
+    #[serde(default)]
+    pub data: String,
+    /// The days that it was trained on; models of format 1 do not say.
+    #[serde(default)]
+    pub days: Option<Days>,
     /// Its measures on the held-out rows.
     pub holdout: Metrics,
     /// What it looks at.
@@ -44,8 +58,16 @@ pub struct Model {
     /// before this was kept have none.
     #[serde(rename = "sample", default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<ReferenceDistribution>,
+    /// What makes it as sure as it is right; see [`calibration`](super::calibration). 1 changes
+    /// nothing.
+    #[serde(default = "one")]
+    pub temperature: f64,
     /// The trees.
     pub trees: Vec<Tree>,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// How a forest is grown.
@@ -62,25 +84,81 @@ pub struct ForestParams {
     pub min_rows_per_leaf: u64,
     /// Features that a node may choose from.
     pub features_per_node: usize,
-    /// Share of the flights that are held out of training.
-    pub holdout: f64,
+    /// Rows that a category must have in a node for its class shares to count: they are mixed with
+    /// as many rows of the node's, and rarer categories go where most rows go. 0: each counts.
+    #[serde(default)]
+    pub min_rows_per_category: u64,
+    /// What is drawn for a tree.
+    #[serde(default)]
+    pub bootstrap: Bootstrap,
+    /// The flights that are held out of training.
+    pub holdout: HoldOut,
     /// Seed of all random choices.
     pub seed: u64,
 }
 
-impl Default for ForestParams {
+/// What is drawn with replacement for a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bootstrap {
+    /// Flights.
+    #[default]
+    Flight,
+    /// Whole days, where there are [enough](ForestParams::draws_days): what a tree has not seen is
+    /// then as new to it as a day to come, so that the forest can be calibrated by it.
+    Day,
+}
+
+/// Days below which flights are drawn even so.
+const DAYS_MIN: u64 = 30;
+
+impl ForestParams {
     /// The forest of the original system; √9 = 3 features a node.
-    fn default() -> Self {
+    pub fn original() -> Self {
         Self {
             n_trees: 20,
             depth: 5,
             n_bins: 256,
             min_rows_per_leaf: 1,
             features_per_node: 3,
-            holdout: 0.2,
+            min_rows_per_category: 0,
+            bootstrap: Bootstrap::Flight,
+            holdout: HoldOut::by(Rule::Days(5)),
             seed: 1,
         }
     }
+
+    /// Whether the trees of a forest over `n_days` days draw days.
+    pub fn draws_days(&self, n_days: u64) -> bool {
+        self.bootstrap == Bootstrap::Day && n_days >= DAYS_MIN
+    }
+}
+
+impl Default for ForestParams {
+    /// What did well on the training days of the shipped flights; see `bench/README.md`.
+    fn default() -> Self {
+        Self {
+            n_trees: 50,
+            depth: 12,
+            min_rows_per_leaf: 20,
+            features_per_node: 5,
+            min_rows_per_category: 20,
+            bootstrap: Bootstrap::Day,
+            ..Self::original()
+        }
+    }
+}
+
+/// The days of training rows, as numbers of days since 1970-01-01.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Days {
+    /// The first.
+    pub first: i32,
+    /// The last.
+    pub last: i32,
+    /// How many there are.
+    pub n: u64,
 }
 
 /// Numbers of rows.
@@ -107,6 +185,10 @@ pub struct Metrics {
     pub f1: f64,
     /// Mean of -ln(probability given to the true class).
     pub log_loss: f64,
+    /// Expected calibration error: how far the predicted class's probability is from the share of
+    /// right predictions, over 15 bins of equal numbers of rows. Models of format 1 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration_error: Option<f64>,
 }
 
 /// A feature as the model sees it.
@@ -163,6 +245,8 @@ pub enum LeftIndices {
     UpTo(u16),
     /// These, ascending.
     Among(Vec<u16>),
+    /// All but these, ascending.
+    Except(Vec<u16>),
 }
 
 impl Split {
@@ -172,6 +256,7 @@ impl Split {
             _ if index == 0 => self.missing_left,
             LeftIndices::UpTo(last) => index <= *last,
             LeftIndices::Among(indices) => indices.binary_search(&index).is_ok(),
+            LeftIndices::Except(indices) => indices.binary_search(&index).is_err(),
         }
     }
 }
@@ -192,7 +277,7 @@ impl Tree {
             };
             let fits = match &split.left_indices {
                 LeftIndices::UpTo(last) => usize::from(*last) < n_indices,
-                LeftIndices::Among(indices) => {
+                LeftIndices::Among(indices) | LeftIndices::Except(indices) => {
                     indices.windows(2).all(|w| w[0] < w[1])
                         && indices.first() != Some(&0)
                         && indices.last().is_none_or(|&c| usize::from(c) < n_indices)
@@ -246,7 +331,7 @@ pub enum BadModel {
         expected: String,
     },
     /// Written by another version of Tarmac. Train again, or use that version.
-    #[error("format {0} is unknown; this program reads format {FORMAT}")]
+    #[error("format {0} is unknown; this program reads formats 1 to {FORMAT}")]
     UnknownFormat(u64),
     /// Not a model.
     #[error("not a model: {0}")]
@@ -277,7 +362,7 @@ impl Model {
         }
         let malformed = |e: serde_json::Error| BadModel::Malformed(e.to_string());
         let format: FormatOnly = serde_json::from_slice(bytes).map_err(malformed)?;
-        if format.format != u64::from(FORMAT) {
+        if !(1..=u64::from(FORMAT)).contains(&format.format) {
             return Err(BadModel::UnknownFormat(format.format));
         }
         let model: Self = serde_json::from_slice(bytes).map_err(malformed)?;
@@ -286,9 +371,9 @@ impl Model {
     }
 
     /// Probability of each class for indices in the order of [`Model::features`]: the mean of the
-    /// leaves' class shares, summed in the order of the trees.
+    /// leaves' class shares, summed in the order of the trees, [calibrated].
     pub fn probabilities(&self, indices: &[u16]) -> [f64; N_CLASSES] {
-        probabilities(&self.trees, indices)
+        calibrated(probabilities(&self.trees, indices), self.temperature)
     }
 
     /// Says what is wrong with a model that was read from outside.
@@ -301,6 +386,9 @@ impl Model {
         }
         if self.features.is_empty() || self.importances.len() != self.features.len() {
             return Err("features and importances do not match".into());
+        }
+        if !(TEMPERATURE_MIN..=TEMPERATURE_MAX).contains(&self.temperature) {
+            return Err(format!("a temperature of {}", self.temperature));
         }
         let mut names = BTreeSet::new();
         for FeatureSpec { name, encoding } in &self.features {
@@ -328,7 +416,7 @@ impl Model {
             let feature = &self.features[split.feature];
             let kind = match split.left_indices {
                 LeftIndices::UpTo(_) => Kind::Numeric,
-                LeftIndices::Among(_) => Kind::Categorical,
+                LeftIndices::Among(_) | LeftIndices::Except(_) => Kind::Categorical,
             };
             if kind != feature.encoding.kind() {
                 return Err(format!("node {i}: the split does not fit {:?}", feature.name));
@@ -408,10 +496,13 @@ pub(crate) mod tests {
             params: ForestParams::default(),
             sql_sha256: String::new(),
             rows: Rows::default(),
+            data: String::new(),
+            days: None,
             holdout: Metrics::default(),
             reference: None,
             importances: crate::train::split::importances(&trees, features.len()),
             features,
+            temperature: 1.0,
             trees,
         }
     }
@@ -430,11 +521,15 @@ pub(crate) mod tests {
                     Kind::Numeric => {
                         LeftIndices::UpTo((random(i, 7) % encoding.n_indices() as u64) as u16)
                     }
-                    Kind::Categorical => LeftIndices::Among(
-                        (1..encoding.n_indices() as u16)
+                    Kind::Categorical => {
+                        let some = (1..encoding.n_indices() as u16)
                             .filter(|c| random(i, 100 + u64::from(*c)).is_multiple_of(2))
-                            .collect(),
-                    ),
+                            .collect();
+                        match random(i, 9).is_multiple_of(2) {
+                            true => LeftIndices::Among(some),
+                            false => LeftIndices::Except(some),
+                        }
+                    }
                 };
                 let missing_left = random(i, 8).is_multiple_of(2);
                 let left = nodes.len();
@@ -465,7 +560,9 @@ pub(crate) mod tests {
         };
         check(&good[..good.len() / 2], "not a model: EOF");
         check("{}", "missing field `format`");
-        check(&good.replace("\"format\":1", "\"format\":2"), "format 2 is unknown");
+        check(&good.replace("\"format\":2", "\"format\":3"), "format 3 is unknown");
+        let cold = good.replace("\"temperature\":1.0", "\"temperature\":0.0");
+        check(&cold, "a temperature of 0");
         let twice = good.replace("\"dep_delay\"", "\"carrier\"");
         check(&twice, "feature \"carrier\" is listed twice");
         check(&good.replace("\"trees\"", "\"tries\""), "unknown field `tries`");

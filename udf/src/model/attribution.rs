@@ -3,11 +3,13 @@
 //! On its way down a tree a row passes nodes, each with the class shares of the rows that it was
 //! grown from. A step from a node to its child changes the shares; the change is put down to the
 //! feature that the node splits by. Over a path the changes add up to the difference between leaf
-//! and root, so over the forest they add up to the difference between the answer and the base
-//! rates (Saabas, "Interpreting random forests", 2014). Exact, and one walk a tree.
+//! and root, so over the forest they add up to the difference between the mean of the leaves and
+//! the base rates (Saabas, "Interpreting random forests", 2014). Exact, and one walk a tree. What
+//! [calibration](super::calibration) adds is shared out among the features by how much they moved.
 
 use crate::N_CLASSES;
 use crate::model::artefact::Model;
+use crate::model::calibration::calibrated;
 
 impl Model {
     /// Shares of the classes before anything is known of a row: the mean of the roots.
@@ -19,7 +21,7 @@ impl Model {
 
     /// For each of [`Model::features`], how far it moves each class from its base rate.
     pub fn contributions(&self, indices: &[u16]) -> Vec<[f64; N_CLASSES]> {
-        let mut changes = vec![[0.0; N_CLASSES]; self.features.len()];
+        let mut changes = Changes::new(self.features.len());
         for tree in &self.trees {
             let mut node = &tree.nodes[0];
             let mut shares = node.probabilities();
@@ -28,17 +30,58 @@ impl Model {
                 let side = usize::from(!split.goes_left(indices[split.feature]));
                 node = &tree.nodes[split.left + side];
                 let before = std::mem::replace(&mut shares, node.probabilities());
-                let change = &mut changes[split.feature];
-                *change = add(add(*change, shares, 1.0), before, -1.0);
+                changes.step(split.feature, &before, &shares);
             }
+            changes.end_of_tree(&shares);
         }
-        let n_trees = self.trees.len() as f64;
-        changes.into_iter().map(|change| change.map(|sum| sum / n_trees)).collect()
+        changes.contributions(self.trees.len(), self.temperature)
     }
 }
 
-fn add(sums: [f64; N_CLASSES], shares: [f64; N_CLASSES], sign: f64) -> [f64; N_CLASSES] {
-    std::array::from_fn(|class| sums[class] + sign * shares[class])
+/// Changes of the class shares on the way of a row down the trees, summed over the trees.
+pub(crate) struct Changes {
+    by_feature: Vec<[f64; N_CLASSES]>,
+    leaves: [f64; N_CLASSES],
+}
+
+impl Changes {
+    pub(crate) fn new(n_features: usize) -> Self {
+        Self { by_feature: vec![[0.0; N_CLASSES]; n_features], leaves: [0.0; N_CLASSES] }
+    }
+
+    pub(crate) fn step(
+        &mut self,
+        feature: usize,
+        before: &[f64; N_CLASSES],
+        after: &[f64; N_CLASSES],
+    ) {
+        let change = &mut self.by_feature[feature];
+        *change = add(add(*change, *after, 1.0), *before, -1.0);
+    }
+
+    pub(crate) fn end_of_tree(&mut self, leaf: &[f64; N_CLASSES]) {
+        self.leaves = add(self.leaves, *leaf, 1.0);
+    }
+
+    /// Their means, with the share of each feature in what calibration adds.
+    pub(crate) fn contributions(self, n_trees: usize, temperature: f64) -> Vec<[f64; N_CLASSES]> {
+        let mean = |sums: [f64; N_CLASSES]| sums.map(|sum| sum / n_trees as f64);
+        let probabilities = mean(self.leaves);
+        let added = add(calibrated(probabilities, temperature), probabilities, -1.0);
+        let mut changes: Vec<_> = self.by_feature.into_iter().map(mean).collect();
+        let moved = |change: &[f64; N_CLASSES]| change.iter().map(|c| c.abs()).sum::<f64>();
+        let all: f64 = changes.iter().map(moved).sum();
+        if all > 0.0 {
+            for change in &mut changes {
+                *change = add(*change, added, moved(change) / all);
+            }
+        }
+        changes
+    }
+}
+
+fn add(sums: [f64; N_CLASSES], shares: [f64; N_CLASSES], weight: f64) -> [f64; N_CLASSES] {
+    std::array::from_fn(|class| sums[class] + weight * shares[class])
 }
 
 #[cfg(test)]
@@ -56,7 +99,10 @@ mod tests {
             depth in 0..8_u32,
             numbers in proptest::collection::vec(any::<u16>(), 16),
         ) {
-            let model = random_model(seed, depth);
+            let mut model = random_model(seed, depth);
+            if model.trees.iter().any(|tree| tree.nodes.len() > 1) {
+                model.temperature = [1.0, 0.8][usize::from(seed.is_multiple_of(2))];
+            }
             let n_indices = model.features.iter().map(|spec| spec.encoding.n_indices());
             let indices: Vec<u16> =
                 n_indices.zip(&numbers).map(|(n, number)| number % n as u16).collect();

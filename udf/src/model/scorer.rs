@@ -3,7 +3,7 @@
 //! Trees of at most 32 leaves are evaluated after QuickScorer (Lucchese et al., SIGIR 2015): each
 //! (feature, index) has a row of bit masks, one a tree, that strike out the leaves which the index
 //! cannot reach; the leftmost bit that survives all features is the exit leaf. Since features are
-//! indices, the row is looked up, not searched. Larger trees are walked.
+//! indices, the row is looked up, not searched. Larger trees are walked ([`flat`](super::flat)).
 
 use datafusion::arrow::array::StructArray;
 use datafusion::common::Result;
@@ -11,6 +11,9 @@ use datafusion::common::Result;
 use crate::N_CLASSES;
 use crate::encode::encoder::FeatureEncoder;
 use crate::model::artefact::{Model, Tree, most_probable};
+use crate::model::attribution::Changes;
+use crate::model::calibration::calibrated;
+use crate::model::flat::FlatForest;
 
 /// Leaves that a mask can hold.
 const LEAVES_MAX: usize = 32;
@@ -26,6 +29,7 @@ pub struct Scorer {
     version: String,
     model: Model,
     encoder: FeatureEncoder,
+    flat: FlatForest,
     masks: Option<Masks>,
 }
 
@@ -43,7 +47,8 @@ impl Scorer {
     pub fn new(model: Model, version: impl Into<String>) -> Self {
         let features = model.features.iter().map(|spec| (spec.name.as_str(), &spec.encoding));
         let encoder = FeatureEncoder::new(features);
-        Self { version: version.into(), masks: Masks::new(&model), encoder, model }
+        let flat = FlatForest::new(&model.trees, &model.features);
+        Self { version: version.into(), masks: Masks::new(&model), flat, encoder, model }
     }
 
     /// The model.
@@ -70,27 +75,41 @@ impl Scorer {
     pub fn score_indices(&self, indices: &[u16]) -> Scores {
         let n_features = self.encoder.n_features();
         let n_rows = indices.len() / n_features;
+        let mut sums = Vec::with_capacity(n_rows);
+        match &self.masks {
+            Some(masks) => masks.sums(indices, n_features, &mut sums),
+            None => self.flat.sums(indices, n_features, &mut sums),
+        }
         let mut scores = Scores {
             classes: Vec::with_capacity(n_rows),
             probabilities: Vec::with_capacity(n_rows * N_CLASSES),
         };
-        let mut rows = vec![0; n_features];
-        for indices in indices.chunks_exact(n_features) {
-            let probabilities = match &self.masks {
-                Some(masks) => masks.probabilities(indices, &mut rows),
-                None => self.model.probabilities(indices),
-            };
+        let n_trees = self.model.trees.len() as f64;
+        for sum in sums {
+            let mean = sum.map(|total| total / n_trees);
+            let probabilities = calibrated(mean, self.model.temperature);
             scores.classes.push(most_probable(&probabilities) as i32);
             scores.probabilities.extend_from_slice(&probabilities);
         }
         scores
+    }
+
+    /// [`Model::contributions`], faster.
+    pub fn contributions(&self, indices: &[u16]) -> Vec<[f64; N_CLASSES]> {
+        let mut changes = Changes::new(self.model.features.len());
+        for tree in 0..self.model.trees.len() {
+            let leaf = self.flat.walk(tree, indices, |feature, before, after| {
+                changes.step(feature, before, after);
+            });
+            changes.end_of_tree(leaf);
+        }
+        changes.contributions(self.model.trees.len(), self.model.temperature)
     }
 }
 
 /// The forest as bit masks.
 #[derive(Debug)]
 struct Masks {
-    n_trees: usize,
     /// Words of an index: a mask a tree, filled up to whole [`LANES`].
     stride: usize,
     /// `stride` masks for each index of each feature, two in a word.
@@ -112,7 +131,7 @@ impl Masks {
             n_masks += feature.encoding.n_indices() * stride;
         }
         let leaves = vec![[0.0; N_CLASSES]; n_trees * LEAVES_MAX];
-        let mut masks = Self { n_trees, stride, of_index: vec![u64::MAX; n_masks], first, leaves };
+        let mut masks = Self { stride, of_index: vec![u64::MAX; n_masks], first, leaves };
         for (t, tree) in model.trees.iter().enumerate() {
             if tree.nodes.iter().filter(|node| node.split.is_none()).count() > LEAVES_MAX {
                 return None;
@@ -149,9 +168,17 @@ impl Masks {
         self.add_subtree(model, t, tree, split.left + 1, next_leaf);
     }
 
+    /// Sum of the shares at the leaves that each row falls to, in the order of the trees.
+    fn sums(&self, indices: &[u16], n_features: usize, sums: &mut Vec<[f64; N_CLASSES]>) {
+        let mut rows = vec![0; n_features];
+        for indices in indices.chunks_exact(n_features) {
+            sums.push(self.sum(indices, &mut rows));
+        }
+    }
+
     /// `rows` is scratch space, an element a feature.
     #[inline]
-    fn probabilities(&self, indices: &[u16], rows: &mut [usize]) -> [f64; N_CLASSES] {
+    fn sum(&self, indices: &[u16], rows: &mut [usize]) -> [f64; N_CLASSES] {
         for ((row, &index), first) in rows.iter_mut().zip(indices).zip(&self.first) {
             *row = first + usize::from(index) * self.stride;
         }
@@ -173,7 +200,7 @@ impl Masks {
                 }
             }
         }
-        sum.map(|total| total / self.n_trees as f64)
+        sum
     }
 }
 
@@ -250,7 +277,8 @@ mod tests {
             depth in 0..8_u32,
             rows in proptest::collection::vec(a_row(), 0..40),
         ) {
-            let model = random_model(seed, depth);
+            let temperature = [1.0, 0.8][usize::from(seed.is_multiple_of(2))];
+            let model = Model { temperature, ..random_model(seed, depth) };
             let features = features(&rows);
             let scorer = Scorer::new(model.clone(), "v");
             let scores = scorer.score(&features).unwrap();
@@ -261,6 +289,9 @@ mod tests {
                     want.iter().map(|p| p.to_bits()).collect::<Vec<_>>());
                 let class = crate::model::artefact::most_probable(&want) as i32;
                 prop_assert_eq!(scores.classes[row], class);
+            }
+            for indices in scorer.encoder().encode(&features).unwrap().chunks_exact(6) {
+                prop_assert_eq!(scorer.contributions(indices), model.contributions(indices));
             }
         }
     }
@@ -275,6 +306,23 @@ mod tests {
         let (first, second) = indices.split_at(scorer.encoder().n_features());
         assert!(first.iter().all(|&index| index > 0), "{first:?}");
         assert!(second.iter().all(|&index| index == 0), "{second:?}");
+    }
+
+    #[test]
+    fn rows_are_walked_by_the_block_in_their_order() {
+        let model = random_model(3, 9);
+        let random = |i: u64| crate::train::sampling::hash(&[i]);
+        let n_indices: Vec<u64> =
+            model.features.iter().map(|spec| spec.encoding.n_indices() as u64).collect();
+        let n_rows = 2 * crate::model::flat::BLOCK_ROWS + 3;
+        let indices: Vec<u16> = (0..n_rows as u64 * 6)
+            .map(|i| (random(i) % n_indices[i as usize % 6]) as u16)
+            .collect();
+        let scores = Scorer::new(model.clone(), "v").score_indices(&indices);
+        for (row, indices) in indices.chunks_exact(6).enumerate() {
+            let got = &scores.probabilities[row * N_CLASSES..][..N_CLASSES];
+            assert_eq!(got, model.probabilities(indices), "row {row}");
+        }
     }
 
     #[test]

@@ -84,8 +84,8 @@ impl ParamGuard for ForestFit {
                 return Err(FitError::BadParam(text));
             }
         }
-        if !(0.0..1.0).contains(&params.holdout) {
-            let text = format!("holdout is {}, not within 0 and below 1", params.holdout);
+        if params.min_rows_per_category > u32::MAX.into() {
+            let text = format!("min-rows-per-category is {}", params.min_rows_per_category);
             return Err(FitError::BadParam(text));
         }
         Ok(&self.0)
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_forest_learns_what_decides_the_class() {
-        let params = ForestParams { features_per_node: 2, ..ForestParams::default() };
+        let params = ForestParams { features_per_node: 2, ..ForestParams::original() };
         let forest = ForestFit::new(params).fit(&dataset(4_000)).unwrap();
         let unseen = dataset(6_000);
         let predicted = forest.predict(unseen.records());
@@ -205,7 +205,6 @@ mod tests {
         let default = ForestParams::default;
         assert!(bad(ForestParams { n_trees: 0, ..default() }).starts_with("trees is 0"));
         assert!(bad(ForestParams { depth: 15, ..default() }).starts_with("depth is 15"));
-        assert!(bad(ForestParams { holdout: 1.0, ..default() }).starts_with("holdout is 1"));
         assert!(bad(ForestParams { n_bins: 1, ..default() }).starts_with("bins is 1"));
     }
 

@@ -111,6 +111,8 @@ struct HistogramAccumulator {
     n_features: usize,
     /// A seed for each group of trees that share a hash.
     seeds: Vec<u64>,
+    n_counters: usize,
+    /// Both are empty until there is something to count or to merge.
     recent: Vec<u32>,
     n_recent_rows: usize,
     total: Vec<u64>,
@@ -127,9 +129,10 @@ impl HistogramAccumulator {
             walks,
             n_features: pass.n_indices.len(),
             seeds: (0..n_groups).map(|group| group_seed(pass.seed, group)).collect(),
-            recent: vec![0; pass.len()],
+            n_counters: pass.len(),
+            recent: Vec::new(),
             n_recent_rows: 0,
-            total: vec![0; pass.len()],
+            total: Vec::new(),
             hashes: Vec::new(),
             weights: vec![0; BLOCK_ROWS],
             drawn: vec![0; BLOCK_ROWS],
@@ -143,6 +146,11 @@ impl HistogramAccumulator {
         if self.n_recent_rows > FLUSH_ROWS {
             self.flush();
             self.n_recent_rows = keys.len();
+        }
+        if self.recent.is_empty() {
+            // written: the first addition to memory that is merely promised to be zero costs two
+            // faults of its page, of which the second stops all threads
+            self.recent.resize(self.n_counters, 0);
         }
         let walks = Arc::clone(&self.walks);
         let mut hashed_group = None;
@@ -176,15 +184,26 @@ impl HistogramAccumulator {
     }
 
     fn flush(&mut self) {
-        for (total, recent) in self.total.iter_mut().zip(&mut self.recent) {
-            *total += u64::from(std::mem::take(recent));
+        if self.n_recent_rows == 0 {
+            return;
         }
+        if self.total.is_empty() {
+            self.total = self.recent.iter().map(|&recent| u64::from(recent)).collect();
+        } else {
+            for (total, recent) in self.total.iter_mut().zip(&self.recent) {
+                *total += u64::from(*recent);
+            }
+        }
+        self.recent.fill(0);
         self.n_recent_rows = 0;
     }
 
     fn counters(&mut self) -> Vec<u64> {
         self.flush();
-        std::mem::take(&mut self.total)
+        match std::mem::take(&mut self.total) {
+            nothing if nothing.is_empty() => vec![0; self.n_counters],
+            counters => counters,
+        }
     }
 
     fn scalar(&mut self) -> ScalarValue {
@@ -238,8 +257,12 @@ impl Accumulator for HistogramAccumulator {
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         for state in states[0].as_list::<i32>().iter().flatten() {
             let counters = state.as_primitive::<UInt64Type>().values();
-            if counters.len() != self.total.len() {
+            if counters.len() != self.n_counters {
                 return exec_err!("tree_histogram: partial states of different forests");
+            }
+            if self.total.is_empty() {
+                self.total = counters.to_vec();
+                continue;
             }
             for (total, counter) in self.total.iter_mut().zip(counters) {
                 *total += counter;

@@ -1,10 +1,11 @@
 //! Growing a forest: what a pass over the rows counts ([`pass`], [`histogram`]), how counts become
-//! splits ([`split`]), what is drawn by lot ([`sampling`]), and all of it over a dataset in memory,
-//! for users of `linfa` ([`fit`]).
+//! splits ([`split`]), what is drawn by lot ([`sampling`]), how sure it may be ([`temperature`]),
+//! and all of it over a dataset in memory, for users of `linfa` ([`fit`]).
 
 pub mod fit;
 pub mod histogram;
 pub mod pass;
 pub mod sampling;
 pub mod split;
+pub mod temperature;
 mod walk;

@@ -17,6 +17,13 @@ use crate::train::sampling::{draw, hash};
 /// Rows per class, each counted as often as it was drawn.
 type Counts = [u64; N_CLASSES];
 
+/// Bytes of a counter: 32 bits while rows are counted, 64 when they are handed on.
+const COUNTER_BYTES: usize = size_of::<u32>() + size_of::<u64>();
+
+fn root() -> Node {
+    Node { counts: [0; N_CLASSES], split: None }
+}
+
 /// A forest that is being grown. Can be written down between two passes and gone on with later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,12 +41,11 @@ pub struct Growth {
 impl Growth {
     /// A forest of roots, each open.
     pub fn new(params: &ForestParams, encodings: &[&Encoding]) -> Self {
-        let root = Node { counts: [0; N_CLASSES], split: None };
         let mut growth = Self {
             params: params.clone(),
             kinds: encodings.iter().map(|e| e.kind()).collect(),
             n_indices: encodings.iter().map(|e| e.n_indices()).collect(),
-            trees: vec![Tree { nodes: vec![root] }; params.n_trees],
+            trees: vec![Tree { nodes: vec![root()] }; params.n_trees],
             this_level: VecDeque::new(),
             next_level: VecDeque::new(),
             depth: 0,
@@ -65,7 +71,7 @@ impl Growth {
         let mut open = Vec::new();
         let mut bytes_left = bytes;
         for (node, _) in &self.this_level {
-            let needed = Pass::n_counters(&self.n_indices, node) * size_of::<u64>();
+            let needed = Pass::n_counters(&self.n_indices, node) * COUNTER_BYTES;
             if !open.is_empty() && needed > bytes_left {
                 break;
             }
@@ -75,8 +81,14 @@ impl Growth {
         if open.is_empty() {
             return None;
         }
-        let (seed, n_indices) = (self.params.seed, self.n_indices.clone());
-        Some(Pass { seed, n_indices, trees: self.trees.clone(), open })
+        // what has no open node is not walked, and need not travel
+        let mut trees = vec![Tree { nodes: vec![root()] }; self.trees.len()];
+        for node in &open {
+            if trees[node.tree].nodes.len() < self.trees[node.tree].nodes.len() {
+                trees[node.tree] = self.trees[node.tree].clone();
+            }
+        }
+        Some(Pass { seed: self.params.seed, n_indices: self.n_indices.clone(), trees, open })
     }
 
     /// Splits the nodes of `pass`, which [`next_pass`](Self::next_pass) gave, by its counters.
@@ -108,7 +120,8 @@ impl Growth {
         for &feature in &open.features {
             let (own, rest) = counters.split_at(self.n_indices[feature] * N_CLASSES);
             counters = rest;
-            features.push((feature, as_counts(own)));
+            let (by_index, _) = own.as_chunks::<N_CLASSES>();
+            features.push((feature, by_index));
         }
         // every feature counts the same rows
         let counts = features.first().map_or([0; N_CLASSES], |(_, by_index)| sum(by_index));
@@ -116,7 +129,7 @@ impl Growth {
         let best = features
             .iter()
             .filter_map(|(feature, by_index)| {
-                let search = Search::new(counts, self.params.min_rows_per_leaf);
+                let search = Search::new(counts, &self.params);
                 match self.kinds[*feature] {
                     Kind::Numeric => search.threshold(by_index),
                     Kind::Categorical => search.subset(by_index),
@@ -166,15 +179,18 @@ struct Found {
 struct Search {
     counts: Counts,
     min_rows: u64,
+    min_rows_per_category: u64,
     /// A split must score above this.
     floor: f64,
 }
 
 impl Search {
-    fn new(counts: Counts, min_rows: u64) -> Self {
+    fn new(counts: Counts, params: &ForestParams) -> Self {
         // the last digits of a score are rounding
         let floor = purity(&counts) * (1.0 + 1e-12);
-        Self { counts, min_rows: min_rows.max(1), floor }
+        let (min_rows, min_rows_per_category) =
+            (params.min_rows_per_leaf.max(1), params.min_rows_per_category);
+        Self { counts, min_rows, min_rows_per_category, floor }
     }
 
     fn score(&self, left: &Counts) -> Option<f64> {
@@ -185,11 +201,13 @@ impl Search {
         Some(purity(left) + purity(&right)).filter(|&score| score > self.floor)
     }
 
-    /// The best threshold. Rows in the missing/unknown bin try both sides; where there are none, it
-    /// goes with the larger side.
+    /// The best threshold. Rows in the missing/unknown bin try both sides, and to be alone on
+    /// theirs; where there are none, it goes with the larger side.
     fn threshold(&self, by_index: &[Counts]) -> Option<Found> {
         let missing = by_index[0];
-        let mut best: Option<(f64, u16, bool, Counts)> = None;
+        // up to 0 is no other index
+        let alone = self.score(&missing).map(|score| (score, 0, true, missing));
+        let mut best: Option<(f64, u16, bool, Counts)> = alone;
         let mut below = [0; N_CLASSES];
         for (index, counts) in by_index.iter().enumerate().skip(1).take(by_index.len() - 2) {
             below = plus(below, *counts);
@@ -216,44 +234,67 @@ impl Search {
     /// The best subset among the prefixes of several orders: by the share of each class, and by
     /// the mean class. For two classes one such order holds the best subset (Breiman et al.); for
     /// more, trying each class against the rest comes close. The missing/unknown bin takes part as
-    /// a category; indices without rows in this node go with the larger side.
+    /// a category; indices with too few rows in this node, or none, go with the larger side.
     fn subset(&self, by_index: &[Counts]) -> Option<Found> {
-        let present: Vec<u16> =
-            (0..by_index.len()).filter(|&c| total(&by_index[c]) > 0).map(|c| c as u16).collect();
-        let mut best: Option<(f64, Counts, Vec<u16>)> = None;
+        let min_rows = self.min_rows_per_category.max(1);
+        let (known, rare): (Vec<u16>, Vec<u16>) = (0..=u16::MAX)
+            .zip(by_index)
+            .map(|(index, counts)| (index, total(counts)))
+            .fold((Vec::new(), Vec::new()), |(mut known, mut rare), (index, n)| {
+                match n {
+                    0 => {}
+                    n if n < min_rows => rare.push(index),
+                    _ => known.push(index),
+                }
+                (known, rare)
+            });
+        let of = |indices: &[u16]| {
+            indices.iter().fold([0; N_CLASSES], |all, &i| plus(all, by_index[usize::from(i)]))
+        };
+        let (of_known, of_rare) = (of(&known), of(&rare));
+        let mut best: Option<(f64, Counts, bool, Counts, usize)> = None;
         for weights in ORDERS {
-            let key = |index: &u16| {
-                let counts = &by_index[usize::from(*index)];
-                let weighted: u64 = counts.iter().zip(weights).map(|(c, w)| c * w).sum();
-                weighted as f64 / total(counts) as f64
-            };
-            let mut ordered = present.clone();
-            ordered.sort_by(|a, b| key(a).total_cmp(&key(b)).then(a.cmp(b)));
             let mut left = [0; N_CLASSES];
-            for (i, &index) in ordered.iter().enumerate() {
+            for (i, &index) in self.ordered(&known, by_index, weights).iter().enumerate() {
                 left = plus(left, by_index[usize::from(index)]);
-                if let Some(score) = self.score(&left)
+                let is_larger = 2 * total(&left) >= total(&of_known);
+                let with_rare = if is_larger { plus(left, of_rare) } else { left };
+                if let Some(score) = self.score(&with_rare)
                     && best.as_ref().is_none_or(|b| score > b.0)
                 {
-                    best = Some((score, left, ordered[..=i].to_vec()));
+                    best = Some((score, with_rare, is_larger, weights, i + 1));
                 }
             }
         }
-        let (score, left_counts, mut left_indices) = best?;
-        if self.left_is_larger(&left_counts) {
-            left_indices.extend(
-                (0..by_index.len()).filter(|&c| total(&by_index[c]) == 0).map(|c| c as u16),
-            );
-        }
-        left_indices.sort_unstable();
-        let missing_left = left_indices.first() == Some(&0);
-        left_indices.retain(|&index| index != 0);
-        Some(Found {
-            score,
-            left_indices: LeftIndices::Among(left_indices),
-            missing_left,
-            left_counts,
-        })
+        let (score, left_counts, is_larger, weights, n_left) = best?;
+        let ordered = self.ordered(&known, by_index, weights);
+        let (left, right) = ordered.split_at(n_left);
+        // the list of the smaller side, so that what is not listed goes with the larger one
+        let mut listed = if is_larger { right.to_vec() } else { left.to_vec() };
+        listed.sort_unstable();
+        let missing_left = (listed.first() == Some(&0)) != is_larger;
+        listed.retain(|&index| index != 0);
+        let left_indices = match is_larger {
+            true => LeftIndices::Except(listed),
+            false => LeftIndices::Among(listed),
+        };
+        Some(Found { score, left_indices, missing_left, left_counts })
+    }
+
+    /// Indices by their mean weight, that of the node mixed in; equal ones ascending.
+    fn ordered(&self, indices: &[u16], by_index: &[Counts], weights: Counts) -> Vec<u16> {
+        let weighted = |counts: &Counts| -> u64 {
+            counts.iter().zip(weights).map(|(count, weight)| count * weight).sum()
+        };
+        let mean = weighted(&self.counts) as f64 / total(&self.counts) as f64;
+        let mixed_in = self.min_rows_per_category as f64;
+        let key = |index: u16| {
+            let counts = &by_index[usize::from(index)];
+            (weighted(counts) as f64 + mixed_in * mean) / (total(counts) as f64 + mixed_in)
+        };
+        let mut keyed: Vec<(f64, u16)> = indices.iter().map(|&index| (key(index), index)).collect();
+        keyed.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        keyed.into_iter().map(|(_, index)| index).collect()
     }
 
     fn left_is_larger(&self, left: &Counts) -> bool {
@@ -295,10 +336,6 @@ fn purity(counts: &Counts) -> f64 {
         0 => 0.0,
         n => counts.iter().map(|&c| c as f64 * c as f64).sum::<f64>() / n as f64,
     }
-}
-
-fn as_counts(counters: &[u64]) -> Vec<Counts> {
-    counters.chunks_exact(N_CLASSES).map(|c| std::array::from_fn(|class| c[class])).collect()
 }
 
 fn total(counts: &Counts) -> u64 {

@@ -1,0 +1,166 @@
+//! A forest laid out to be walked fast, whatever the size of its trees.
+//!
+//! The nodes of all trees are in one array, twelve bytes each. A node has a bit for each index of
+//! its feature, which is added to its left child to give the next node; a leaf leads to itself.
+//! Rows walk a tree side by side, a level at a time: a row must wait for memory at every node, but
+//! many can wait together.
+
+use std::collections::HashMap;
+
+use crate::N_CLASSES;
+use crate::encode::encoder::Encoding;
+use crate::model::artefact::{FeatureSpec, LeftIndices, Split, Tree};
+
+/// Rows that walk side by side.
+pub(crate) const BLOCK_ROWS: usize = 512;
+/// Bits of a word.
+const WORD: usize = u32::BITS as usize;
+
+/// The trees of a model.
+#[derive(Debug)]
+pub(crate) struct FlatForest {
+    /// The root of each tree, and its number of levels below.
+    trees: Vec<(u32, u32)>,
+    nodes: Vec<FlatNode>,
+    /// Which indices go right. The first word is that of leaves: none.
+    rights: Vec<u32>,
+    /// Shares of the classes at each node.
+    shares: Vec<[f64; N_CLASSES]>,
+}
+
+/// `child + right(index & mask)` is the next node.
+#[derive(Debug, Clone, Copy)]
+struct FlatNode {
+    child: u32,
+    first_word: u32,
+    feature: u16,
+    mask: u16,
+}
+
+impl FlatForest {
+    /// The forest, for rows of an index for each of the features.
+    pub(crate) fn new(trees: &[Tree], features: &[FeatureSpec]) -> Self {
+        let mut flat =
+            Self { trees: Vec::new(), nodes: Vec::new(), rights: vec![0], shares: Vec::new() };
+        // thresholds recur, and their words with them
+        let mut known = HashMap::new();
+        for tree in trees {
+            flat.add(tree, features, &mut known);
+        }
+        flat
+    }
+
+    fn add(
+        &mut self,
+        tree: &Tree,
+        features: &[FeatureSpec],
+        known: &mut HashMap<(usize, u16, bool), u32>,
+    ) {
+        let root = self.nodes.len() as u32;
+        let mut levels = vec![0; tree.nodes.len()];
+        for (i, node) in tree.nodes.iter().enumerate() {
+            self.shares.push(node.probabilities());
+            let Some(split) = &node.split else {
+                let child = root + i as u32;
+                self.nodes.push(FlatNode { child, first_word: 0, feature: 0, mask: 0 });
+                continue;
+            };
+            levels[split.left] = levels[i] + 1;
+            levels[split.left + 1] = levels[i] + 1;
+            let encoding = &features[split.feature].encoding;
+            let first_word = match split.left_indices {
+                LeftIndices::UpTo(last) => *known
+                    .entry((split.feature, last, split.missing_left))
+                    .or_insert_with(|| self.add_rights(split, encoding)),
+                _ => self.add_rights(split, encoding),
+            };
+            let (child, feature) = (root + split.left as u32, split.feature as u16);
+            self.nodes.push(FlatNode { child, first_word, feature, mask: !0 });
+        }
+        self.trees.push((root, levels.into_iter().max().unwrap_or(0)));
+    }
+
+    /// The words of a split; returns where they begin.
+    fn add_rights(&mut self, split: &Split, encoding: &Encoding) -> u32 {
+        let first = self.rights.len();
+        self.rights.resize(first + encoding.n_indices().div_ceil(WORD), 0);
+        for index in 0..encoding.n_indices() {
+            let right = u32::from(!split.goes_left(index as u16));
+            self.rights[first + index / WORD] |= right << (index % WORD);
+        }
+        first as u32
+    }
+
+    /// Number of trees.
+    pub(crate) fn n_trees(&self) -> usize {
+        self.trees.len()
+    }
+
+    #[inline]
+    fn next(&self, node: u32, indices: &[u16]) -> u32 {
+        let at = self.nodes[node as usize];
+        let index = usize::from(indices[usize::from(at.feature)] & at.mask);
+        let word = self.rights[at.first_word as usize + index / WORD];
+        at.child + ((word >> (index % WORD)) & 1)
+    }
+
+    /// Shares of the classes at the leaf of `tree` that each row falls to, of at most
+    /// [`BLOCK_ROWS`] rows of `n_features` indices.
+    pub(crate) fn leaves(
+        &self,
+        tree: usize,
+        indices: &[u16],
+        n_features: usize,
+    ) -> impl Iterator<Item = &[f64; N_CLASSES]> {
+        let (root, n_levels) = self.trees[tree];
+        let mut at = [root; BLOCK_ROWS];
+        for _ in 0..n_levels {
+            for (node, row) in at.iter_mut().zip(indices.chunks_exact(n_features)) {
+                *node = self.next(*node, row);
+            }
+        }
+        let n_rows = indices.len() / n_features;
+        at.into_iter().take(n_rows).map(|node| &self.shares[node as usize])
+    }
+
+    /// Sum of the shares at the leaves that each row falls to, in the order of the trees.
+    pub(crate) fn sums(
+        &self,
+        indices: &[u16],
+        n_features: usize,
+        sums: &mut Vec<[f64; N_CLASSES]>,
+    ) {
+        for block in indices.chunks(BLOCK_ROWS * n_features) {
+            let first = sums.len();
+            sums.resize(first + block.len() / n_features, [0.0; N_CLASSES]);
+            for tree in 0..self.trees.len() {
+                let leaves = self.leaves(tree, block, n_features);
+                for (sum, shares) in sums[first..].iter_mut().zip(leaves) {
+                    for (sum, share) in sum.iter_mut().zip(shares) {
+                        *sum += share;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Walks a row down a tree and returns the shares at its leaf; `step` is told the feature of
+    /// each node on the way, with the shares there and at the next.
+    pub(crate) fn walk(
+        &self,
+        tree: usize,
+        indices: &[u16],
+        mut step: impl FnMut(usize, &[f64; N_CLASSES], &[f64; N_CLASSES]),
+    ) -> &[f64; N_CLASSES] {
+        let mut node = self.trees[tree].0;
+        loop {
+            let next = self.next(node, indices);
+            if next == node {
+                return &self.shares[node as usize];
+            }
+            let feature = usize::from(self.nodes[node as usize].feature);
+            step(feature, &self.shares[node as usize], &self.shares[next as usize]);
+            node = next;
+        }
+    }
+}
