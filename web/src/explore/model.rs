@@ -77,28 +77,92 @@ fn evaluated(model: &ModelCard) -> anyhow::Result<Markup> {
         value: percent,
     };
     let measure = |value: f64| html! { (format!("{value:.4}")) };
+    let calibration_error = model.calibration_error.map_or_else(|| html! { "not known" }, measure);
     Ok(html! {
         article.card {
             h2 { "Champion " (page::version(&model.version)) }
             p {
                 (counted(model.trees, "tree")) " of depth " (model.depth) ", trained on "
                 (counted(model.training_rows, "flight")) " and evaluated on "
-                (thousands(model.holdout_rows)) " that it had not seen."
+                (thousands(model.holdout_rows)) " that it had not seen" (days(&model.held_out_by))
+                "."
             }
+            @if !model.decision.is_empty() { p { "It is " (model.decision) "." } }
             (facts(&[
                 ("Accuracy", measure(model.accuracy)),
                 ("Precision", measure(model.precision)),
                 ("Recall", measure(model.recall)),
                 ("F1", measure(model.f1)),
                 ("Log loss", measure(model.log_loss)),
+                ("Calibration error", calibration_error),
             ]))
         }
         div.columns {
             (importances.rows()?)
             @if !bins.is_empty() { (calibration.lines()?) }
         }
-        @if model.confusion.iter().flatten().any(|n| *n > 0) { (confusion(model)) }
+        @if !model.compared.is_empty() { (compared(model)) }
+        @if model.confusion.iter().flatten().any(|n| *n > 0) {
+            (classes(model))
+            (confusion(model))
+        }
     })
+}
+
+/// How flights were held out, for people; nothing where it was by chance, or is not known.
+fn days(held_out_by: &str) -> String {
+    match held_out_by.split_once(':') {
+        _ if held_out_by.contains([',', '&']) => format!(" ({held_out_by})"),
+        Some(("day", n)) => format!(", one day in {n}"),
+        Some(("since", day)) => format!(", from {day} on"),
+        _ => String::new(),
+    }
+}
+
+/// The model beside what it must beat, and the champion before it.
+fn compared(model: &ModelCard) -> Markup {
+    let heads = [
+        Text("On flights that were held out"),
+        Number("Flights"),
+        Number("Accuracy"),
+        Number("Log loss"),
+        Number("Calibration error"),
+    ];
+    let rows = html! {
+        @for one in &model.compared {
+            tr {
+                th scope="row" { (one.name) }
+                td.number { (thousands(one.flights)) }
+                td.number { (percent(one.accuracy)) }
+                td.number { (format!("{:.4}", one.log_loss)) }
+                td.number { (one.calibration_error.map_or("–".into(), |e| format!("{e:.4}"))) }
+            }
+        }
+    };
+    table("Beside what it must beat", &heads, rows)
+}
+
+/// How often each class is right when it is said, and said when it is right.
+fn classes(model: &ModelCard) -> Markup {
+    let heads = [Text("Class"), Number("Flights"), Number("Precision"), Number("Recall")];
+    let share = |part: u64, whole: u64| match whole {
+        0 => "–".to_owned(),
+        _ => percent(part as f64 / whole as f64),
+    };
+    let rows = html! {
+        @for (i, class) in DelayClass::ALL.iter().enumerate() {
+            @let right = model.confusion[i][i];
+            @let of_class: u64 = model.confusion[i].iter().sum();
+            @let said: u64 = model.confusion.iter().map(|row| row[i]).sum();
+            tr {
+                th scope="row" { (class.name()) }
+                td.number { (thousands(of_class)) }
+                td.number { (share(right, said)) }
+                td.number { (share(right, of_class)) }
+            }
+        }
+    };
+    table("By class", &heads, rows)
 }
 
 /// Each row is a true class; a cell has the share of its row.
