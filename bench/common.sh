@@ -59,7 +59,8 @@ ingest_once() {
     find "$DATA/flights" -type f -exec cat {} + >/dev/null
 }
 
-# Trains under DATA and measures it: measure's arguments, then `train`'s after --.
+# Trains the original's forest under DATA and measures it: measure's arguments, then `train`'s
+# after --.
 #   train NAME [OPTION...] -- ARG...
 train() {
     local options=()
@@ -70,7 +71,7 @@ train() {
     shift
     # With a champion, training evaluates it too: without, all runs have the same work.
     rm -f "$DATA/models/champion"
-    measure "${options[@]}" -- "$SUBMIT_JOB" --data "$DATA" train --json "$@"
+    measure "${options[@]}" -- "$SUBMIT_JOB" --data "$DATA" train --json --preset original "$@"
 }
 
 # Ends the script: what $1 said is in LOG.

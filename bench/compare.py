@@ -6,7 +6,7 @@ import json
 
 TRAIN = [  # heading, keys in order of preference, format
     ("fit s", ("fit_seconds", "wall_seconds"), "{:.2f}"),
-    ("job s", ("job_seconds", "wall_seconds"), "{:.2f}"),
+    ("job s", ("evaluated_seconds", "job_seconds", "wall_seconds"), "{:.2f}"),
     ("peak MB", ("peak_rss_mb",), "{:.0f}"),
     ("fit rows", ("train_rows", "fit_rows"), "{:,.0f}"),
     ("train acc", ("train_accuracy",), "{:.4f}"),

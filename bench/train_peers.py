@@ -113,7 +113,7 @@ def spark(data, threads):
         .select(
             number("arr_delay").alias("ArrDelay"), number("dep_delay").alias("DepDelay"),
             f.col("distance").cast("double").alias("Distance"),
-            f.dayofmonth(date).alias("DayOfMonth"), (f.weekday(date) + 1).alias("DayOfWeek"),
+            f.unix_date(date).alias("Day"), f.dayofmonth(date).alias("DayOfMonth"), (f.weekday(date) + 1).alias("DayOfWeek"),
             f.dayofyear(date).alias("DayOfYear"),
             f.col("carrier").alias("Carrier"), f.col("origin").alias("Origin"), f.col("dest").alias("Dest"),
         )
@@ -124,7 +124,7 @@ def spark(data, threads):
     rows = Bucketizer(
         splits=[-infinity, *map(float, flights.SPLITS), infinity], inputCol="ArrDelay", outputCol="ArrDelayBucket",
     ).transform(rows)
-    held_out = f.col("DayOfYear") % flights.HOLDOUT == 0
+    held_out = f.col("Day") % flights.HOLDOUT == 0
     train, test = rows.where(~held_out), rows.where(held_out)
 
     names = ["Carrier", "Origin", "Dest", "Route"]
