@@ -7,7 +7,7 @@
 //!
 //! let typed = ["submit-job", "--data", "s3://flights/root", "train", "--trees", "50"];
 //! match Cli::try_parse_from(typed)?.command {
-//!     Some(Command::Batch(Batch::Train(train))) => assert_eq!(train.trees, 50),
+//!     Some(Command::Batch(Batch::Train(train))) => assert_eq!(train.trees, Some(50)),
 //!     other => panic!("{other:?}"),
 //! }
 //! # Ok::<_, clap::Error>(())

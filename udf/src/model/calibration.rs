@@ -83,7 +83,7 @@ pub fn ln(x: f64) -> f64 {
 
 /// The exponential of a number that is not positive.
 #[inline]
-fn exp(x: f64) -> f64 {
+pub fn exp(x: f64) -> f64 {
     let x = x.max(EXPONENT_MIN);
     let doublings = x * LOG2_E + ROUNDING - ROUNDING;
     let rest = x - doublings * LN_2;

@@ -3,7 +3,7 @@
 //! Trees of at most 32 leaves are evaluated after QuickScorer (Lucchese et al., SIGIR 2015): each
 //! (feature, index) has a row of bit masks, one a tree, that strike out the leaves which the index
 //! cannot reach; the leftmost bit that survives all features is the exit leaf. Since features are
-//! indices, the row is looked up, not searched. Larger trees are walked ([`flat`](super::flat)).
+//! indices, the row is looked up, not searched. Larger trees are walked (`flat.rs`).
 
 use datafusion::arrow::array::StructArray;
 use datafusion::common::Result;

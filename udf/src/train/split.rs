@@ -353,3 +353,109 @@ fn plus(a: Counts, b: Counts) -> Counts {
 fn minus(a: Counts, b: Counts) -> Counts {
     std::array::from_fn(|class| a[class] - b[class])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The split of a root over one feature whose indices have these counts.
+    fn split(kind: Kind, by_index: &[Counts], params: &ForestParams) -> Option<Found> {
+        let search = Search::new(sum(by_index), params);
+        match kind {
+            Kind::Numeric => search.threshold(by_index),
+            Kind::Categorical => search.subset(by_index),
+        }
+    }
+
+    fn original() -> ForestParams {
+        ForestParams::original()
+    }
+
+    #[test]
+    fn rows_without_a_value_may_be_a_side_of_their_own() {
+        // late where nothing is known, early wherever something is
+        let by_index = [[0, 0, 0, 50], [40, 1, 0, 0], [40, 0, 1, 0], [40, 1, 0, 0]];
+        let found = split(Kind::Numeric, &by_index, &original()).unwrap();
+        assert_eq!((found.left_indices, found.missing_left), (LeftIndices::UpTo(0), true));
+        assert_eq!(found.left_counts, [0, 0, 0, 50]);
+        // but not where there are none of them
+        let by_index = [[0; 4], [40, 1, 0, 0], [40, 0, 1, 0], [1, 40, 0, 0]];
+        let found = split(Kind::Numeric, &by_index, &original()).unwrap();
+        assert_eq!(found.left_indices, LeftIndices::UpTo(2));
+    }
+
+    #[test]
+    fn a_rare_category_goes_where_most_rows_go_and_so_do_those_without_rows() {
+        let by_index =
+            [[0; 4], [60, 10, 0, 0], [10, 60, 0, 0], [70, 10, 0, 0], [0, 3, 0, 0], [0; 4]];
+        let found = split(Kind::Categorical, &by_index, &original()).unwrap();
+        // each category counts: 2 and 4 are late
+        let goes_left = |found: &Found, index| {
+            let split = Split {
+                feature: 0,
+                left_indices: found.left_indices.clone(),
+                missing_left: found.missing_left,
+                left: 1,
+            };
+            split.goes_left(index)
+        };
+        let sides: Vec<bool> = (0..6).map(|index| goes_left(&found, index)).collect();
+        let with_early = sides[1];
+        assert_eq!(sides, [true, true, false, true, false, true].map(|left| left == with_early));
+        assert_eq!(total(&found.left_counts), if with_early { 150 } else { 73 });
+
+        let careful = ForestParams { min_rows_per_category: 5, ..original() };
+        let found = split(Kind::Categorical, &by_index, &careful).unwrap();
+        let sides: Vec<bool> = (0..6).map(|index| goes_left(&found, index)).collect();
+        let with_early = sides[1];
+        assert_eq!(sides, [true, true, false, true, true, true].map(|left| left == with_early));
+        assert_eq!(total(&found.left_counts), if with_early { 153 } else { 70 });
+    }
+
+    #[test]
+    fn what_is_listed_is_the_smaller_side() {
+        let mut by_index = vec![[0; 4], [5, 0, 0, 0]];
+        by_index.extend([[0, 9, 0, 0]; 30]);
+        let found = split(Kind::Categorical, &by_index, &original()).unwrap();
+        match found.left_indices {
+            LeftIndices::Among(listed) | LeftIndices::Except(listed) => assert_eq!(listed, [1]),
+            LeftIndices::UpTo(_) => panic!("a category has no threshold"),
+        }
+    }
+
+    #[test]
+    fn a_few_rows_of_a_category_do_not_make_it_the_surest_of_all() {
+        // alone, a category with two rows would come first; with those of the node it does not
+        let by_index = [[0; 4], [90, 10, 0, 0], [10, 90, 0, 0], [2, 0, 0, 0]];
+        let (known, weights) = (vec![1, 2, 3], [1, 0, 0, 0]);
+        let search = Search::new(sum(&by_index), &original());
+        assert_eq!(search.ordered(&known, &by_index, weights), [2, 1, 3]);
+        let careful = ForestParams { min_rows_per_category: 20, ..original() };
+        let search = Search::new(sum(&by_index), &careful);
+        assert_eq!(search.ordered(&known, &by_index, weights), [2, 3, 1]);
+    }
+
+    #[test]
+    fn a_pass_takes_no_more_memory_than_it_may_and_carries_only_what_it_counts() {
+        let encodings = [Encoding::Numeric((0..98).map(f64::from).collect())];
+        let params = ForestParams { n_trees: 5, features_per_node: 1, ..original() };
+        let mut growth = Growth::new(&params, &[&encodings[0]]);
+        // a node has 100 indices of 4 counters of 12 bytes
+        let pass = growth.next_pass(2 * 100 * 4 * 12).unwrap();
+        assert_eq!(pass.open.len(), 2);
+        assert_eq!(growth.next_pass(2 * 100 * 4 * 12 - 1).unwrap().open.len(), 1);
+        assert_eq!(growth.next_pass(0).unwrap().open.len(), 1, "one at least");
+        // once they have grown, trees that are not counted do not travel
+        let mut counters = vec![0; 100 * N_CLASSES];
+        for (index, counts) in counters.as_chunks_mut::<N_CLASSES>().0.iter_mut().enumerate() {
+            *counts = if index <= 50 { [7, 2, 0, 0] } else { [0, 0, 2, 7] };
+        }
+        let pass = growth.next_pass(usize::MAX).unwrap();
+        growth.split(&pass, &counters.repeat(5));
+        let sizes = |bytes| -> Vec<usize> {
+            growth.next_pass(bytes).unwrap().trees.iter().map(|tree| tree.nodes.len()).collect()
+        };
+        assert_eq!(sizes(0), [3, 1, 1, 1, 1]);
+        assert_eq!(sizes(usize::MAX), [3; 5]);
+    }
+}

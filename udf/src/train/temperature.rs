@@ -7,7 +7,7 @@
 
 use crate::N_CLASSES;
 use crate::model::artefact::{FeatureSpec, TEMPERATURE_MAX, TEMPERATURE_MIN, Tree};
-use crate::model::calibration::{calibrated, log_loss_billionths};
+use crate::model::calibration::{exp, ln, log_loss_billionths};
 use crate::model::flat::{BLOCK_ROWS, FlatForest};
 use crate::train::sampling::{TREES_PER_HASH, bootstrap_weight, group_seed, row_hash};
 
@@ -35,11 +35,18 @@ pub fn temperature(trees: &[Tree], features: &[FeatureSpec], rows: GrownFrom<'_>
     if answers.len() < ROWS_MIN || trees.iter().all(|tree| tree.nodes.len() == 1) {
         return 1.0;
     }
+    // as `calibrated` does, with the logarithms taken once
+    let logarithms = |(probabilities, label): ([f64; N_CLASSES], u8)| {
+        let highest = probabilities.iter().copied().fold(0.0, f64::max);
+        (probabilities.map(|p| ln(p) - ln(highest)), usize::from(label))
+    };
+    let answers: Vec<_> = answers.into_iter().map(logarithms).collect();
     let loss = |power: u32| -> i64 {
-        let temperature = f64::from(STEPS) / f64::from(power);
-        let of_row = |(probabilities, label): &([f64; N_CLASSES], u8)| {
-            let of_label = calibrated(*probabilities, temperature)[usize::from(*label)];
-            log_loss_billionths(of_label) / 1_000
+        let power = f64::from(power) / f64::from(STEPS);
+        let of_row = |(logarithms, label): &([f64; N_CLASSES], usize)| {
+            let powers = logarithms.map(|logarithm| exp(logarithm * power));
+            let sum = powers.iter().fold(0.0, |sum, power| sum + power);
+            log_loss_billionths(powers[*label] / sum) / 1_000
         };
         answers.iter().map(of_row).sum()
     };
