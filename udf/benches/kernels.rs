@@ -1,4 +1,5 @@
-//! The two hot loops on one core: scoring a row, and counting a row into a tree's histogram.
+//! The hot loops on one core, for the default forest and the original's: counting a row into a
+//! tree's histogram, scoring a row, saying what moved it.
 //! `cargo bench --profile dev --workspace --bench kernels`; prints nanoseconds a row.
 
 use std::sync::Arc;
@@ -95,7 +96,7 @@ fn main() {
         reference: None,
         importances: vec![0.0; 9],
         features: specs.clone(),
-        temperature: 1.0,
+        temperature: 0.8,
         trees,
     };
     let encoder = FeatureEncoder::new(specs.iter().map(|s| (s.name.as_str(), &s.encoding)));
@@ -109,34 +110,41 @@ fn main() {
         Arc::new(UInt8Array::from_iter_values(labels)),
         Arc::new(index_array(indices, 9).expect("nine indices a row")),
     ];
-    let params = ForestParams::default();
-    let mut growth = Growth::new(&params, &specs.iter().map(|s| &s.encoding).collect::<Vec<_>>());
-    let started = Instant::now();
-    let mut n_passes = 0;
-    while let Some(pass) = growth.next_pass(usize::MAX) {
-        let level = Instant::now();
-        let counters = count_rows(&pass, &rows).expect("rows fit the pass");
-        report("level", level, N_ROWS * params.n_trees);
-        growth.split(&pass, &counters);
-        n_passes += 1;
-    }
-    report("tree_histogram", started, N_ROWS * params.n_trees * n_passes);
-
-    let scorer = Scorer::new(model(growth.into_trees()), "bench");
-    for what in ["first", "predict_delay"] {
-        let started = Instant::now();
-        for first in (0..N_ROWS).step_by(BATCH_ROWS) {
-            let n_rows = BATCH_ROWS.min(N_ROWS - first);
-            scorer.score(&features.slice(first, n_rows)).expect("fields fit the model");
-        }
-        report(what, started, N_ROWS);
-    }
     let started = Instant::now();
     for first in (0..N_ROWS).step_by(BATCH_ROWS) {
         let n_rows = BATCH_ROWS.min(N_ROWS - first);
         encoder.encode(&features.slice(first, n_rows)).expect("fields fit the model");
     }
-    report("of which indices", started, N_ROWS);
+    report("indices", started, N_ROWS);
+    for (preset, params) in [("_default", ForestParams::default()), ("", ForestParams::original())]
+    {
+        let encodings: Vec<&Encoding> = specs.iter().map(|spec| &spec.encoding).collect();
+        let mut growth = Growth::new(&params, &encodings);
+        let (started, mut n_levels) = (Instant::now(), 0);
+        while let Some(pass) = growth.next_pass(usize::MAX) {
+            let counters = count_rows(&pass, &rows).expect("rows fit the pass");
+            growth.split(&pass, &counters);
+            n_levels += 1;
+        }
+        report(&format!("tree_histogram{preset}"), started, N_ROWS * params.n_trees * n_levels);
+
+        let scorer = Scorer::new(model(growth.into_trees()), "bench");
+        // the first time is for the caches
+        for _ in 0..2 {
+            let started = Instant::now();
+            for first in (0..N_ROWS).step_by(BATCH_ROWS) {
+                let n_rows = BATCH_ROWS.min(N_ROWS - first);
+                scorer.score(&features.slice(first, n_rows)).expect("fields fit the model");
+            }
+            report(&format!("predict_delay{preset}"), started, N_ROWS);
+        }
+        let some = scorer.encoder().encode(&features.slice(0, BATCH_ROWS)).expect("fields fit");
+        let started = Instant::now();
+        for row in some.chunks_exact(specs.len()) {
+            std::hint::black_box(scorer.contributions(row));
+        }
+        report(&format!("contributions{preset}"), started, BATCH_ROWS);
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints")]
