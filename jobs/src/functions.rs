@@ -31,7 +31,7 @@ use datafusion::logical_expr::{
 use events::{clock_minutes, flight_code, is_code};
 use udf::model::calibration::log_loss_billionths;
 use udf::model::holdout::HoldOut;
-use udf::train::sampling::{GOLDEN, mix};
+use udf::train::sampling::{GOLDEN, hash_text, mix};
 
 use crate::clock::{Written, hhmm};
 
@@ -180,14 +180,4 @@ impl ScalarUDFImpl for FlightId {
         let ids = Int64Array::from_iter_values(ids.into_iter().map(|id| mix(id).cast_signed()));
         Ok(ColumnarValue::Array(Arc::new(ids)))
     }
-}
-
-fn hash_text(text: &str) -> u64 {
-    let mut hash = text.len() as u64;
-    for chunk in text.as_bytes().chunks(8) {
-        let mut bytes = [0; 8];
-        bytes[..chunk.len()].copy_from_slice(chunk);
-        hash = mix(hash.wrapping_add(GOLDEN) ^ u64::from_le_bytes(bytes));
-    }
-    hash
 }

@@ -5,7 +5,7 @@ use events::{CalibrationBin, Importance, ModelCard};
 use udf::model::artefact::Model;
 
 use crate::lake::Lake;
-use crate::models::evaluation::Evaluation;
+use crate::models::evaluation::{Bin, Evaluation};
 use crate::models::promotion::{self, Promotion};
 use crate::models::registry;
 
@@ -25,7 +25,7 @@ pub async fn save(lake: &Lake, card: &ModelCard) -> Result<()> {
 
 /// The calibration bins of an evaluation.
 pub fn bins(evaluation: &Evaluation) -> Vec<CalibrationBin> {
-    let bin = |bin: &crate::models::evaluation::Bin| CalibrationBin {
+    let bin = |bin: &Bin| CalibrationBin {
         flights: bin.n_rows,
         right: bin.n_right,
         mean_confidence: bin.confidence_billionths as f64 / 1e9 / bin.n_rows.max(1) as f64,

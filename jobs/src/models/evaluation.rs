@@ -85,19 +85,29 @@ impl Tally {
         let predicted = most_probable(probabilities);
         let confidence = probabilities[predicted];
         let step = ((confidence * N_STEPS as f64) as usize).min(N_STEPS - 1);
-        let bin = Bin {
-            n_rows,
-            n_right: if label == predicted { n_rows } else { 0 },
-            confidence_billionths: n_rows * (confidence * 1e9).round() as u64,
-        };
+        let confidence = (confidence * 1e9).round() as u64;
         let log_loss = log_loss_billionths(probabilities[label]).unsigned_abs();
-        self.count(label, predicted, step, bin, n_rows * log_loss);
+        self.count(
+            [label, predicted],
+            step,
+            n_rows,
+            [confidence, log_loss].map(|sum| n_rows * sum),
+        );
     }
 
-    fn count(&mut self, label: usize, predicted: usize, step: usize, bin: Bin, log_loss: u64) {
-        self.confusion[label][predicted] += bin.n_rows;
-        self.by_confidence[step].add(bin);
-        self.log_loss_billionths += log_loss;
+    /// Counts rows of a label and prediction; the sums of their confidences and log losses are in
+    /// billionths.
+    fn count(
+        &mut self,
+        [label, predicted]: [usize; 2],
+        step: usize,
+        n_rows: u64,
+        [confidence_billionths, log_loss_billionths]: [u64; 2],
+    ) {
+        let n_right = if label == predicted { n_rows } else { 0 };
+        self.confusion[label][predicted] += n_rows;
+        self.by_confidence[step].add(Bin { n_rows, n_right, confidence_billionths });
+        self.log_loss_billionths += log_loss_billionths;
     }
 
     fn merge(&mut self, other: &Self) {
@@ -200,15 +210,10 @@ impl Evaluation {
             for row in 0..batch.num_rows() {
                 let index = |i: usize| small(i).value(row).unsigned_abs() as usize;
                 let number = |i: usize| large(i).value(row).unsigned_abs();
-                let (label, predicted) = (index(0), index(1));
-                let bin = Bin {
-                    n_rows: number(4),
-                    n_right: if label == predicted { number(4) } else { 0 },
-                    confidence_billionths: number(5),
-                };
                 let is_future = batch.column(2).as_boolean().value(row);
                 let tally = if is_future { &mut future } else { &mut past };
-                tally.count(label, predicted, index(3).min(N_STEPS - 1), bin, number(6));
+                let sums = [number(5), number(6)];
+                tally.count([index(0), index(1)], index(3).min(N_STEPS - 1), number(4), sums);
             }
         }
         let later = future.evaluation();

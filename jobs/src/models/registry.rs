@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use tokio::time::Instant;
 use udf::functions::model::{ModelFunction, Models, Output};
@@ -179,6 +180,13 @@ pub fn register(ctx: &SessionContext, models: Models) {
     for output in Output::ALL {
         ctx.register_udf(ModelFunction::new(output, Arc::clone(&models)).into());
     }
+}
+
+/// Makes a model the only one that SQL knows; returns the parameter that names it. A query carries
+/// all that are known, to each of its tasks.
+pub fn register_one(ctx: &SessionContext, scorer: &Arc<Scorer>) -> (&'static str, ScalarValue) {
+    register(ctx, Models::from([("model".to_owned(), Arc::clone(scorer))]));
+    ("model", ScalarValue::from("model"))
 }
 
 /// The champion that a long job serves with, looked at again from time to time.

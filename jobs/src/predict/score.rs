@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
-use udf::functions::model::Models;
 use udf::model::scorer::Scorer;
 
 use crate::lake::Lake;
@@ -36,9 +34,9 @@ pub async fn score(
 ) -> Result<(u64, String)> {
     lake.register_flights(ctx).await?;
     sql::view(ctx, "features", sql::FEATURES, &[]).await?;
-    registry::register(ctx, Models::from([("model".to_owned(), model)]));
+    let model = registry::register_one(ctx, &model);
     on_progress(Progress::Stage("scoring flights by sql/60_predictions.sql"));
-    let rows = sql::plan(ctx, sql::PREDICTIONS, &[("model", ScalarValue::from("model"))]).await?;
+    let rows = sql::plan(ctx, sql::PREDICTIONS, &[model]).await?;
     let directory = format!("predictions/{run}/");
     let place = Place { directory: &directory, partitions: &[] };
     let n_rows = write(ctx, lake, &[rows], place, &parquet()).await?;
@@ -56,7 +54,6 @@ pub async fn evaluate(
     lake.register_flights(ctx).await?;
     let of_model = model.model();
     register_training(ctx, &of_model.params.holdout, &of_model.feature_names()).await?;
-    registry::register(ctx, Models::from([("model".to_owned(), Arc::clone(&model))]));
     on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
-    training::evaluate(ctx, "model", of_model).await
+    training::evaluate(ctx, &model).await
 }

@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
 use datafusion::arrow::compute::{cast, concat_batches};
 use datafusion::arrow::datatypes::{DataType, Float64Type, UInt8Type};
-use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use events::N_CLASSES;
 use linfa::Dataset;
@@ -23,6 +22,7 @@ use udf::train::sampling::hash;
 
 use crate::models::evaluation::{Evaluation, Tally};
 use crate::sql;
+use crate::train::training::share;
 
 /// Flights that the baselines learn from, about: they are kept in memory as 64-bit numbers. More
 /// of them lower the log loss by 0.001.
@@ -71,10 +71,6 @@ struct Sample {
 
 /// Trains and evaluates the baselines for a forest that was grown on some of `training`.
 pub async fn evaluate(ctx: &SessionContext, forest: Arc<Scorer>, rows: Rows) -> Result<Baselines> {
-    let share = |n_wanted: u64, n_rows: u64| -> Result<ScalarValue> {
-        let share = (n_wanted.saturating_mul(65_536) / n_rows.max(1)).clamp(1, 65_536);
-        Ok(ScalarValue::from(i64::try_from(share)?))
-    };
     let shares = [
         ("training_share", share(TRAINING_ROWS, rows.training)?),
         ("holdout_share", share(HOLDOUT_ROWS, rows.holdout)?),

@@ -11,9 +11,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::Int64Type;
-use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
-use udf::functions::model::Models;
 use udf::model::scorer::Scorer;
 use udf::train::sampling::hash;
 
@@ -130,8 +128,7 @@ async fn answered(
     ctx: &SessionContext,
     scorer: &Arc<Scorer>,
 ) -> Result<(Vec<(u64, f64)>, Evaluation)> {
-    registry::register(ctx, Models::from([("compared".to_owned(), Arc::clone(scorer))]));
-    let model = [("model", ScalarValue::from("compared"))];
+    let model = [registry::register_one(ctx, scorer)];
     let by_day = sql::plan(ctx, sql::COMPARISON, &model).await?.collect().await?;
     let mut days = Vec::new();
     for batch in &by_day {
@@ -139,7 +136,7 @@ async fn answered(
         let rows = numbers(1).iter().zip(numbers(2));
         days.extend(rows.map(|(n, loss)| (n.unsigned_abs(), *loss as f64 / 1e9)));
     }
-    Ok((days, evaluate(ctx, "compared", scorer.model()).await?.0))
+    Ok((days, evaluate(ctx, scorer).await?.0))
 }
 
 /// A day: its flights, and the sums of the log losses of both models.

@@ -28,7 +28,6 @@ use datafusion::prelude::{SessionContext, col};
 use events::DelayClass;
 use udf::encode::encoder::{Encoding, indices_of};
 use udf::functions::distinct_counts;
-use udf::functions::model::Models;
 use udf::model::artefact::{Days, FORMAT, FeatureSpec, Metrics, Model, Rows, version_of};
 use udf::model::drift::{self, ReferenceDistribution};
 use udf::model::scorer::Scorer;
@@ -48,7 +47,7 @@ use crate::sql;
 use crate::train::checkpoint::{Checkpoint, Counted};
 use crate::train::options::TrainOptions;
 use crate::train::report::{Phase, Report};
-use crate::train::training::{evaluate, register_training};
+use crate::train::training::{evaluate, register_training, share};
 
 /// Flights that the temperature is fitted on, about.
 const OUT_OF_BAG_ROWS: u64 = 100_000;
@@ -104,9 +103,10 @@ async fn make(
     clock.end("calibration", n_training.min(OUT_OF_BAG_ROWS));
 
     on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
-    let candidate = register_candidate(ctx, &model);
-    let (forest, future) = evaluate(ctx, "candidate", &model).await?;
-    let (uncalibrated, _) = evaluate(ctx, "uncalibrated", &model).await?;
+    let candidate = Arc::new(Scorer::new(model.clone(), "candidate"));
+    let raw = Model { temperature: 1.0, ..model.clone() };
+    let (forest, future) = evaluate(ctx, &candidate).await?;
+    let (uncalibrated, _) = evaluate(ctx, &Arc::new(Scorer::new(raw, "uncalibrated"))).await?;
     model.rows.holdout = forest.n_rows();
     model.holdout = forest.metrics;
     if let Some(reference) = &mut model.reference {
@@ -138,16 +138,6 @@ async fn make(
         promotion,
         phases,
     })
-}
-
-/// Makes the model known to SQL as it is and without its calibration.
-fn register_candidate(ctx: &SessionContext, model: &Model) -> Arc<Scorer> {
-    let candidate = Arc::new(Scorer::new(model.clone(), "candidate"));
-    let raw = Model { temperature: 1.0, ..model.clone() };
-    let raw = Arc::new(Scorer::new(raw, "uncalibrated"));
-    let known = [("candidate".to_owned(), Arc::clone(&candidate)), ("uncalibrated".into(), raw)];
-    registry::register(ctx, Models::from(known));
-    candidate
 }
 
 /// Saves the report and then the model, and makes it the champion if that was decided.
@@ -270,8 +260,7 @@ async fn grow(
 
 /// The grown forest as a model that is as sure as it is right, yet to be evaluated.
 async fn calibrated(ctx: &SessionContext, at: Checkpoint) -> Result<Model> {
-    let share = (OUT_OF_BAG_ROWS.saturating_mul(65_536) / at.n_training).clamp(1, 65_536);
-    let share = ScalarValue::from(i64::try_from(share)?);
+    let share = share(OUT_OF_BAG_ROWS, at.n_training)?;
     let params = [("by_day", ScalarValue::from(at.draws_days())), ("share", share)];
     let rows = sql::plan(ctx, sql::OUT_OF_BAG, &params).await?;
     let schema = Arc::clone(rows.schema().inner());

@@ -1,13 +1,16 @@
 //! `flights` → the relations that a model is trained and evaluated on, and how it does there.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use datafusion::common::ScalarValue;
 use datafusion::functions::core::expr_fn::{get_field, named_struct};
 use datafusion::prelude::{SessionContext, col, lit};
-use udf::model::artefact::Model;
 use udf::model::holdout::HoldOut;
+use udf::model::scorer::Scorer;
 
 use crate::models::evaluation::Evaluation;
+use crate::models::registry;
 use crate::sql;
 
 /// Makes `features` and `training` from `flights` and `distances`. Of the features only `used` go
@@ -28,16 +31,21 @@ pub async fn register_training(
     Ok(())
 }
 
-/// Evaluates `model`, which SQL knows as `name`, on the held-out rows of `training`: on all of
-/// them, and on those after the last day that it was trained on, where there are any.
+/// Evaluates a model on the held-out rows of `training`: on all of them, and on those after the
+/// last day that it was trained on, where there are any.
 pub async fn evaluate(
     ctx: &SessionContext,
-    name: &str,
-    model: &Model,
+    scorer: &Arc<Scorer>,
 ) -> Result<(Evaluation, Option<Evaluation>)> {
     // models that do not say have seen every day
-    let last_day = model.days.map_or(i32::MAX, |days| days.last);
-    let params = [("model", ScalarValue::from(name)), ("last_day", ScalarValue::from(last_day))];
+    let last_day = scorer.model().days.map_or(i32::MAX, |days| days.last);
+    let params = [registry::register_one(ctx, scorer), ("last_day", ScalarValue::from(last_day))];
     let rows = sql::plan(ctx, sql::EVALUATION, &params).await?;
     Ok(Evaluation::from_batches(&rows.collect().await?))
+}
+
+/// The share, in 65,536ths, that gives about `n_wanted` of `n_rows` rows.
+pub fn share(n_wanted: u64, n_rows: u64) -> Result<ScalarValue> {
+    let share = (n_wanted.saturating_mul(65_536) / n_rows.max(1)).clamp(1, 65_536);
+    Ok(ScalarValue::from(i64::try_from(share)?))
 }

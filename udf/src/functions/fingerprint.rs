@@ -13,7 +13,7 @@ use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, Signature, Volatility};
 
 use crate::encode::categories::short_key;
-use crate::train::sampling::{GOLDEN, mix};
+use crate::train::sampling::{GOLDEN, hash_text, mix};
 
 /// What a missing value hashes as.
 const MISSING: u64 = u64::MAX;
@@ -111,9 +111,6 @@ fn add(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
             mix_in(&mut values.iter().map(bits));
         }
         kind if kind.is_integer() || matches!(kind, DataType::Boolean | DataType::Date32) => {
-            let of_days = cast(column, &DataType::Int32).ok();
-            let is_day = *kind == DataType::Date32;
-            let column = if is_day { of_days.as_ref().unwrap_or(column) } else { column };
             let column = cast(column, &DataType::Int64)?;
             let values = column.as_primitive::<Int64Type>().values();
             mix_in(&mut values.iter().map(|v| v.cast_unsigned()));
@@ -130,16 +127,6 @@ fn add(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
         other => return exec_err!("fingerprint does not know values of {other}"),
     }
     Ok(())
-}
-
-fn hash_text(text: &str) -> u64 {
-    let mut hash = GOLDEN ^ text.len() as u64;
-    for chunk in text.as_bytes().chunks(8) {
-        let mut bytes = [0; 8];
-        bytes[..chunk.len()].copy_from_slice(chunk);
-        hash = mix(hash ^ u64::from_le_bytes(bytes)).wrapping_add(GOLDEN);
-    }
-    hash
 }
 
 #[cfg(test)]

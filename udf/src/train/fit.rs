@@ -77,16 +77,13 @@ impl ParamGuard for ForestFit {
             ("depth", params.depth.into(), 1, DEPTH_MAX.into()),
             ("bins", params.n_bins as u64, 2, CATEGORIES_MAX as u64 - 1),
             ("min-rows-per-leaf", params.min_rows_per_leaf, 1, u32::MAX.into()),
+            ("min-rows-per-category", params.min_rows_per_category, 0, u32::MAX.into()),
             ("features-per-node", params.features_per_node as u64, 1, CATEGORIES_MAX as u64),
         ] {
             if !(min..=max).contains(&value) {
                 let text = format!("{name} is {value}, not within {min} and {max}");
                 return Err(FitError::BadParam(text));
             }
-        }
-        if params.min_rows_per_category > u32::MAX.into() {
-            let text = format!("min-rows-per-category is {}", params.min_rows_per_category);
-            return Err(FitError::BadParam(text));
         }
         Ok(&self.0)
     }

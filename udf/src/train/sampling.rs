@@ -17,6 +17,17 @@ pub fn hash(parts: &[u64]) -> u64 {
     parts.iter().fold(GOLDEN, |state, &part| mix(state ^ part).wrapping_add(GOLDEN))
 }
 
+/// A hash of a text. Never changes: what names a flight depends on it.
+pub fn hash_text(text: &str) -> u64 {
+    let mut hash = text.len() as u64;
+    for chunk in text.as_bytes().chunks(8) {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        hash = mix(hash.wrapping_add(GOLDEN) ^ u64::from_le_bytes(bytes));
+    }
+    hash
+}
+
 /// Trees that share one hash of a row: each takes 16 of its 64 bits.
 pub const TREES_PER_HASH: usize = 4;
 

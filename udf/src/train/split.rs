@@ -237,17 +237,14 @@ impl Search {
     /// a category; indices with too few rows in this node, or none, go with the larger side.
     fn subset(&self, by_index: &[Counts]) -> Option<Found> {
         let min_rows = self.min_rows_per_category.max(1);
-        let (known, rare): (Vec<u16>, Vec<u16>) = (0..=u16::MAX)
-            .zip(by_index)
-            .map(|(index, counts)| (index, total(counts)))
-            .fold((Vec::new(), Vec::new()), |(mut known, mut rare), (index, n)| {
-                match n {
-                    0 => {}
-                    n if n < min_rows => rare.push(index),
-                    _ => known.push(index),
-                }
-                (known, rare)
-            });
+        let (mut known, mut rare) = (Vec::new(), Vec::new());
+        for (index, counts) in (0..=u16::MAX).zip(by_index) {
+            match total(counts) {
+                0 => {}
+                n if n < min_rows => rare.push(index),
+                _ => known.push(index),
+            }
+        }
         let of = |indices: &[u16]| {
             indices.iter().fold([0; N_CLASSES], |all, &i| plus(all, by_index[usize::from(i)]))
         };
