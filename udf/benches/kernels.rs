@@ -123,7 +123,7 @@ fn main() {
         let (started, mut n_levels) = (Instant::now(), 0);
         while let Some(pass) = growth.next_pass(usize::MAX) {
             let counters = count_rows(&pass, &rows).expect("rows fit the pass");
-            growth.split(&pass, &counters);
+            growth.split(&pass, &counters).expect("counters of the pass");
             n_levels += 1;
         }
         report(&format!("tree_histogram{preset}"), started, N_ROWS * params.n_trees * n_levels);
@@ -140,9 +140,7 @@ fn main() {
         }
         let some = scorer.encoder().encode(&features.slice(0, BATCH_ROWS)).expect("fields fit");
         let started = Instant::now();
-        for row in some.chunks_exact(specs.len()) {
-            std::hint::black_box(scorer.contributions(row));
-        }
+        std::hint::black_box(scorer.contributions(&some));
         report(&format!("contributions{preset}"), started, BATCH_ROWS);
     }
 }

@@ -17,10 +17,10 @@ use crate::model::scorer::Scorer;
 pub(crate) fn contributions(scorer: &Scorer, indices: &[u16]) -> Result<StructArray> {
     let model = scorer.model();
     let (mut features, mut changes, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
-    for row in indices.chunks_exact(model.features.len()) {
+    for row in scorer.contributions(indices).chunks_exact(model.features.len()) {
         let n_before = features.len();
-        for (spec, change) in model.features.iter().zip(scorer.contributions(row)) {
-            if change != [0.0; N_CLASSES] {
+        for (spec, change) in model.features.iter().zip(row) {
+            if *change != [0.0; N_CLASSES] {
                 features.push(spec.name.as_str());
                 changes.extend(change);
             }

@@ -9,7 +9,7 @@
 
 use crate::N_CLASSES;
 use crate::model::artefact::Model;
-use crate::model::calibration::calibrated;
+use crate::model::calibration::calibrate;
 
 impl Model {
     /// Shares of the classes before anything is known of a row: the mean of the roots.
@@ -21,7 +21,8 @@ impl Model {
 
     /// For each of [`Model::features`], how far it moves each class from its base rate.
     pub fn contributions(&self, indices: &[u16]) -> Vec<[f64; N_CLASSES]> {
-        let mut changes = Changes::new(self.features.len());
+        let mut changes = vec![[0.0; N_CLASSES]; self.features.len()];
+        let mut leaves = [0.0; N_CLASSES];
         for tree in &self.trees {
             let mut node = &tree.nodes[0];
             let mut shares = node.probabilities();
@@ -30,53 +31,40 @@ impl Model {
                 let side = usize::from(!split.goes_left(indices[split.feature]));
                 node = &tree.nodes[split.left + side];
                 let before = std::mem::replace(&mut shares, node.probabilities());
-                changes.step(split.feature, &before, &shares);
+                let change = &mut changes[split.feature];
+                *change = add(*change, add(shares, before, -1.0), 1.0);
             }
-            changes.end_of_tree(&shares);
+            leaves = add(leaves, shares, 1.0);
         }
-        changes.contributions(self.trees.len(), self.temperature)
+        contributions(&mut changes, &mut [leaves], self.trees.len(), self.temperature);
+        changes
     }
 }
 
-/// Changes of the class shares on the way of a row down the trees, summed over the trees.
-pub(crate) struct Changes {
-    by_feature: Vec<[f64; N_CLASSES]>,
-    leaves: [f64; N_CLASSES],
-}
-
-impl Changes {
-    pub(crate) fn new(n_features: usize) -> Self {
-        Self { by_feature: vec![[0.0; N_CLASSES]; n_features], leaves: [0.0; N_CLASSES] }
+/// Makes contributions of the changes of the class shares, as many a row as there are features, on
+/// the way down all trees, and of the shares at the leaves, both summed over the trees: their
+/// means, with the share of each feature in what calibration adds. `leaves` are the answers then.
+pub(crate) fn contributions(
+    changes: &mut [[f64; N_CLASSES]],
+    leaves: &mut [[f64; N_CLASSES]],
+    n_trees: usize,
+    temperature: f64,
+) {
+    for numbers in [&mut *changes, &mut *leaves] {
+        numbers.as_flattened_mut().iter_mut().for_each(|sum| *sum /= n_trees as f64);
     }
-
-    pub(crate) fn step(
-        &mut self,
-        feature: usize,
-        before: &[f64; N_CLASSES],
-        after: &[f64; N_CLASSES],
-    ) {
-        let change = &mut self.by_feature[feature];
-        *change = add(add(*change, *after, 1.0), *before, -1.0);
-    }
-
-    pub(crate) fn end_of_tree(&mut self, leaf: &[f64; N_CLASSES]) {
-        self.leaves = add(self.leaves, *leaf, 1.0);
-    }
-
-    /// Their means, with the share of each feature in what calibration adds.
-    pub(crate) fn contributions(self, n_trees: usize, temperature: f64) -> Vec<[f64; N_CLASSES]> {
-        let mean = |sums: [f64; N_CLASSES]| sums.map(|sum| sum / n_trees as f64);
-        let probabilities = mean(self.leaves);
-        let added = add(calibrated(probabilities, temperature), probabilities, -1.0);
-        let mut changes: Vec<_> = self.by_feature.into_iter().map(mean).collect();
+    let n_features = changes.len() / leaves.len();
+    let means = leaves.to_vec();
+    calibrate(leaves, temperature);
+    for ((changes, mean), answer) in changes.chunks_exact_mut(n_features).zip(means).zip(leaves) {
+        let added = add(*answer, mean, -1.0);
         let moved = |change: &[f64; N_CLASSES]| change.iter().map(|c| c.abs()).sum::<f64>();
         let all: f64 = changes.iter().map(moved).sum();
         if all > 0.0 {
-            for change in &mut changes {
+            for change in changes {
                 *change = add(*change, added, moved(change) / all);
             }
         }
-        changes
     }
 }
 

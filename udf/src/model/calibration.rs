@@ -15,11 +15,16 @@ use crate::N_CLASSES;
 /// Bits of the fraction of a number.
 const FRACTION_BITS: u32 = 52;
 /// What the exponent of 1 is stored as.
-const EXPONENT_OF_ONE: i64 = 1_023;
+const EXPONENT_OF_ONE: u64 = 1_023;
+/// The number whose fraction counts in ones: a whole number below it, put there, is added to it.
+const WHOLE: f64 = (1_u64 << FRACTION_BITS) as f64;
 /// A probability below this counts as this in a log loss, as is usual.
 const PROBABILITY_MIN: f64 = 1e-15;
-/// Adding and subtracting it rounds a small number to a whole one.
-const ROUNDING: f64 = 1.5 * (1_u64 << FRACTION_BITS) as f64;
+/// Adding it rounds a small number to a whole one, which the last bits then hold; subtracting it
+/// gives that number.
+const ROUNDING: f64 = 1.5 * WHOLE;
+/// Rows that are calibrated side by side.
+const BLOCK_ROWS: usize = 64;
 /// The exponential of less is as good as 0.
 const EXPONENT_MIN: f64 = -700.0;
 /// 1, 1/3, 1/5, …: the coefficients of artanh.
@@ -41,21 +46,45 @@ const FACTORIAL_INVERSES: [f64; 14] = {
     inverses
 };
 
-/// Probabilities, each to the power of `1 / temperature`, scaled to sum to 1. Those of temperature
-/// 1 are returned as they are.
-#[inline]
+/// The probabilities of a row as [`calibrate`] changes them.
 pub fn calibrated(probabilities: [f64; N_CLASSES], temperature: f64) -> [f64; N_CLASSES] {
+    let mut rows = [probabilities];
+    calibrate(&mut rows, temperature);
+    rows[0]
+}
+
+/// Raises the probabilities of each row to the power of `1 / temperature`, and scales them to sum
+/// to 1. Temperature 1 leaves them as they are.
+pub fn calibrate(rows: &mut [[f64; N_CLASSES]], temperature: f64) {
     if temperature == 1.0 {
-        return probabilities;
+        return;
     }
-    let highest = probabilities.iter().copied().fold(0.0, f64::max);
-    let of_highest = ln(highest);
-    let powers = probabilities.map(|p| {
-        let power = exp((ln(p) - of_highest) / temperature);
-        if p > 0.0 { power } else { 0.0 }
-    });
-    let sum = powers.iter().fold(0.0, |sum, power| sum + power);
-    powers.map(|power| power / sum)
+    let mut powers = [0.0; BLOCK_ROWS * N_CLASSES];
+    for block in rows.chunks_mut(BLOCK_ROWS) {
+        let powers = &mut powers[..block.len() * N_CLASSES];
+        // loops over numbers without a branch, which the compiler vectorises
+        for (power, p) in powers.iter_mut().zip(block.as_flattened()) {
+            *power = ln(*p);
+        }
+        let (of_rows, _) = powers.as_chunks_mut::<N_CLASSES>();
+        for (logarithms, row) in of_rows.iter_mut().zip(&*block) {
+            let (mut highest, mut of_highest) = (0.0, 0.0);
+            for (&p, &logarithm) in row.iter().zip(&*logarithms) {
+                let is_higher = p > highest;
+                highest = if is_higher { p } else { highest };
+                of_highest = if is_higher { logarithm } else { of_highest };
+            }
+            *logarithms = logarithms.map(|logarithm| (logarithm - of_highest) / temperature);
+        }
+        for (power, p) in powers.iter_mut().zip(block.as_flattened()) {
+            *power = if *p > 0.0 { exp(*power) } else { 0.0 };
+        }
+        let (of_rows, _) = powers.as_chunks::<N_CLASSES>();
+        for (powers, row) in of_rows.iter().zip(block) {
+            let sum = powers.iter().fold(0.0, |sum, power| sum + power);
+            *row = powers.map(|power| power / sum);
+        }
+    }
 }
 
 /// -ln(probability) in whole billionths, so that sums are the same for any order of rows.
@@ -69,28 +98,28 @@ pub fn log_loss_billionths(probability: f64) -> i64 {
 pub fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let fraction = bits & ((1 << FRACTION_BITS) - 1);
-    let m = f64::from_bits(fraction | ((EXPONENT_OF_ONE as u64) << FRACTION_BITS));
+    let m = f64::from_bits(fraction | (EXPONENT_OF_ONE << FRACTION_BITS));
+    let stored = f64::from_bits(WHOLE.to_bits() | (bits >> FRACTION_BITS)) - WHOLE;
     // from 1 … 2 to √½ … √2, where the series is short
-    let halve = m > SQRT_2;
-    let m = if halve { m * 0.5 } else { m };
-    let exponent = (bits >> FRACTION_BITS) as i32 - EXPONENT_OF_ONE as i32 + i32::from(halve);
+    let (m, halved) = if m > SQRT_2 { (m * 0.5, 1.0) } else { (m, 0.0) };
+    let exponent = stored - EXPONENT_OF_ONE as f64 + halved;
     // ln m = 2 artanh s
     let s = (m - 1.0) / (m + 1.0);
     let z = s * s;
     let series = ODD_INVERSES.iter().rev().fold(0.0, |series, inverse| series * z + inverse);
-    f64::from(exponent) * LN_2 + 2.0 * s * series
+    exponent * LN_2 + 2.0 * s * series
 }
 
 /// The exponential of a number that is not positive.
 #[inline]
 pub fn exp(x: f64) -> f64 {
     let x = x.max(EXPONENT_MIN);
-    let doublings = x * LOG2_E + ROUNDING - ROUNDING;
-    let rest = x - doublings * LN_2;
+    let rounded = x * LOG2_E + ROUNDING;
+    let rest = x - (rounded - ROUNDING) * LN_2;
     let series =
         FACTORIAL_INVERSES.iter().rev().fold(0.0, |series, inverse| series * rest + inverse);
-    let scale = (doublings as i32 + EXPONENT_OF_ONE as i32) as u64;
-    series * f64::from_bits(scale << FRACTION_BITS)
+    let scale = rounded.to_bits().wrapping_add(EXPONENT_OF_ONE) << FRACTION_BITS;
+    series * f64::from_bits(scale)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use crate::N_CLASSES;
 use crate::encode::encoder::Encoding;
-use crate::model::artefact::{FeatureSpec, LeftIndices, Split, Tree};
+use crate::model::artefact::{FeatureSpec, LeftIndices, Node, Split, Tree};
 
 /// Rows that walk side by side.
 pub(crate) const BLOCK_ROWS: usize = 512;
@@ -26,6 +26,8 @@ pub(crate) struct FlatForest {
     rights: Vec<u32>,
     /// Shares of the classes at each node.
     shares: Vec<[f64; N_CLASSES]>,
+    /// How they differ from those of its parent; 0 at roots.
+    steps: Vec<[f64; N_CLASSES]>,
 }
 
 /// `child + right(index & mask)` is the next node.
@@ -40,8 +42,13 @@ struct FlatNode {
 impl FlatForest {
     /// The forest, for rows of an index for each of the features.
     pub(crate) fn new(trees: &[Tree], features: &[FeatureSpec]) -> Self {
-        let mut flat =
-            Self { trees: Vec::new(), nodes: Vec::new(), rights: vec![0], shares: Vec::new() };
+        let mut flat = Self {
+            trees: Vec::new(),
+            nodes: Vec::new(),
+            rights: vec![0],
+            shares: Vec::new(),
+            steps: Vec::new(),
+        };
         // thresholds recur, and their words with them
         let mut known = HashMap::new();
         for tree in trees {
@@ -57,16 +64,21 @@ impl FlatForest {
         known: &mut HashMap<(usize, u16, bool), u32>,
     ) {
         let root = self.nodes.len() as u32;
+        self.shares.extend(tree.nodes.iter().map(Node::probabilities));
+        self.steps.resize(self.shares.len(), [0.0; N_CLASSES]);
         let mut levels = vec![0; tree.nodes.len()];
         for (i, node) in tree.nodes.iter().enumerate() {
-            self.shares.push(node.probabilities());
             let Some(split) = &node.split else {
                 let child = root + i as u32;
                 self.nodes.push(FlatNode { child, first_word: 0, feature: 0, mask: 0 });
                 continue;
             };
-            levels[split.left] = levels[i] + 1;
-            levels[split.left + 1] = levels[i] + 1;
+            for child in [split.left, split.left + 1] {
+                levels[child] = levels[i] + 1;
+                let shares = &self.shares[root as usize..];
+                self.steps[root as usize + child] =
+                    std::array::from_fn(|class| shares[child][class] - shares[i][class]);
+            }
             let encoding = &features[split.feature].encoding;
             let first_word = match split.left_indices {
                 LeftIndices::UpTo(last) => *known
@@ -135,32 +147,43 @@ impl FlatForest {
             sums.resize(first + block.len() / n_features, [0.0; N_CLASSES]);
             for tree in 0..self.trees.len() {
                 let leaves = self.leaves(tree, block, n_features);
-                for (sum, shares) in sums[first..].iter_mut().zip(leaves) {
-                    for (sum, share) in sum.iter_mut().zip(shares) {
-                        *sum += share;
-                    }
-                }
+                sums[first..].iter_mut().zip(leaves).for_each(|(sum, shares)| add(sum, shares));
             }
         }
     }
 
-    /// Walks a row down a tree and returns the shares at its leaf; `step` is told the feature of
-    /// each node on the way, with the shares there and at the next.
-    pub(crate) fn walk(
+    /// Adds up, for at most [`BLOCK_ROWS`] rows of `n_features` indices, the shares at the leaves
+    /// that each falls to, and how they changed on the way: an element for each feature and row.
+    pub(crate) fn changes(
         &self,
-        tree: usize,
         indices: &[u16],
-        mut step: impl FnMut(usize, &[f64; N_CLASSES], &[f64; N_CLASSES]),
-    ) -> &[f64; N_CLASSES] {
-        let mut node = self.trees[tree].0;
-        loop {
-            let next = self.next(node, indices);
-            if next == node {
-                return &self.shares[node as usize];
+        n_features: usize,
+        changes: &mut [[f64; N_CLASSES]],
+        leaves: &mut [[f64; N_CLASSES]],
+    ) {
+        let mut at = [0; BLOCK_ROWS];
+        for &(root, n_levels) in &self.trees {
+            at.fill(root);
+            for _ in 0..n_levels {
+                let rows =
+                    indices.chunks_exact(n_features).zip(changes.chunks_exact_mut(n_features));
+                for (node, (row, changes)) in at.iter_mut().zip(rows) {
+                    let next = self.next(*node, row);
+                    if next != *node {
+                        let feature = usize::from(self.nodes[*node as usize].feature);
+                        add(&mut changes[feature], &self.steps[next as usize]);
+                        *node = next;
+                    }
+                }
             }
-            let feature = usize::from(self.nodes[node as usize].feature);
-            step(feature, &self.shares[node as usize], &self.shares[next as usize]);
-            node = next;
+            for (sum, node) in leaves.iter_mut().zip(at) {
+                add(sum, &self.shares[node as usize]);
+            }
         }
     }
+}
+
+#[inline]
+fn add(sums: &mut [f64; N_CLASSES], shares: &[f64; N_CLASSES]) {
+    sums.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share);
 }

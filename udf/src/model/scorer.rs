@@ -11,9 +11,9 @@ use datafusion::common::Result;
 use crate::N_CLASSES;
 use crate::encode::encoder::FeatureEncoder;
 use crate::model::artefact::{Model, Tree, most_probable};
-use crate::model::attribution::Changes;
-use crate::model::calibration::calibrated;
-use crate::model::flat::FlatForest;
+use crate::model::attribution;
+use crate::model::calibration::calibrate;
+use crate::model::flat::{BLOCK_ROWS, FlatForest};
 
 /// Leaves that a mask can hold.
 const LEAVES_MAX: usize = 32;
@@ -80,30 +80,28 @@ impl Scorer {
             Some(masks) => masks.sums(indices, n_features, &mut sums),
             None => self.flat.sums(indices, n_features, &mut sums),
         }
-        let mut scores = Scores {
-            classes: Vec::with_capacity(n_rows),
-            probabilities: Vec::with_capacity(n_rows * N_CLASSES),
-        };
         let n_trees = self.model.trees.len() as f64;
-        for sum in sums {
-            let mean = sum.map(|total| total / n_trees);
-            let probabilities = calibrated(mean, self.model.temperature);
-            scores.classes.push(most_probable(&probabilities) as i32);
-            scores.probabilities.extend_from_slice(&probabilities);
+        let mut rows = sums;
+        rows.as_flattened_mut().iter_mut().for_each(|sum| *sum /= n_trees);
+        calibrate(&mut rows, self.model.temperature);
+        Scores {
+            classes: rows.iter().map(|row| most_probable(row) as i32).collect(),
+            probabilities: rows.into_flattened(),
         }
-        scores
     }
 
-    /// [`Model::contributions`], faster.
+    /// [`Model::contributions`] of each row, one after the other, faster.
     pub fn contributions(&self, indices: &[u16]) -> Vec<[f64; N_CLASSES]> {
-        let mut changes = Changes::new(self.model.features.len());
-        for tree in 0..self.model.trees.len() {
-            let leaf = self.flat.walk(tree, indices, |feature, before, after| {
-                changes.step(feature, before, after);
-            });
-            changes.end_of_tree(leaf);
+        let n_features = self.encoder.n_features();
+        let mut changes = vec![[0.0; N_CLASSES]; indices.len()];
+        let blocks = changes.chunks_mut(BLOCK_ROWS * n_features);
+        for (changes, indices) in blocks.zip(indices.chunks(BLOCK_ROWS * n_features)) {
+            let mut leaves = vec![[0.0; N_CLASSES]; indices.len() / n_features];
+            self.flat.changes(indices, n_features, changes, &mut leaves);
+            let (n_trees, temperature) = (self.model.trees.len(), self.model.temperature);
+            attribution::contributions(changes, &mut leaves, n_trees, temperature);
         }
-        changes.contributions(self.model.trees.len(), self.model.temperature)
+        changes
     }
 }
 
@@ -290,8 +288,10 @@ mod tests {
                 let class = crate::model::artefact::most_probable(&want) as i32;
                 prop_assert_eq!(scores.classes[row], class);
             }
-            for indices in scorer.encoder().encode(&features).unwrap().chunks_exact(6) {
-                prop_assert_eq!(scorer.contributions(indices), model.contributions(indices));
+            let indices = scorer.encoder().encode(&features).unwrap();
+            let contributions = scorer.contributions(&indices);
+            for (row, indices) in indices.chunks_exact(6).enumerate() {
+                prop_assert_eq!(&contributions[row * 6..][..6], model.contributions(indices));
             }
         }
     }
@@ -318,10 +318,13 @@ mod tests {
         let indices: Vec<u16> = (0..n_rows as u64 * 6)
             .map(|i| (random(i) % n_indices[i as usize % 6]) as u16)
             .collect();
-        let scores = Scorer::new(model.clone(), "v").score_indices(&indices);
+        let scorer = Scorer::new(model.clone(), "v");
+        let scores = scorer.score_indices(&indices);
+        let contributions = scorer.contributions(&indices);
         for (row, indices) in indices.chunks_exact(6).enumerate() {
             let got = &scores.probabilities[row * N_CLASSES..][..N_CLASSES];
             assert_eq!(got, model.probabilities(indices), "row {row}");
+            assert_eq!(contributions[row * 6..][..6], model.contributions(indices), "row {row}");
         }
     }
 
