@@ -34,7 +34,7 @@ macro_rules! our_functions {
         }
 
         fn try_encode_udf(&self, function: &ScalarUDF, bytes: &mut Vec<u8>) -> Result<()> {
-            bytes.extend(wire::encode_scalar(function)?.unwrap_or_default());
+            bytes.extend_from_slice(&wire::encode_scalar(function)?.unwrap_or_default());
             Ok(())
         }
 
@@ -43,7 +43,7 @@ macro_rules! our_functions {
         }
 
         fn try_encode_udaf(&self, function: &AggregateUDF, bytes: &mut Vec<u8>) -> Result<()> {
-            bytes.extend(wire::encode_aggregate(function)?.unwrap_or_default());
+            bytes.extend_from_slice(&wire::encode_aggregate(function)?.unwrap_or_default());
             Ok(())
         }
     };

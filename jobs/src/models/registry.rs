@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use tokio::time::Instant;
+use udf::functions::load::Load;
 use udf::functions::model::{ModelFunction, Models, Output};
 use udf::model::artefact::{BadModel, MODEL_BYTES_MAX, Model, version_of};
 use udf::model::scorer::Scorer;
@@ -176,7 +177,7 @@ pub async fn find(lake: &Lake, start: &str) -> Result<String> {
 
 /// Registers the functions of these models.
 pub fn register(ctx: &SessionContext, models: Models) {
-    let models = Arc::new(models);
+    let models = Arc::new(Load::from(models));
     for output in Output::ALL {
         ctx.register_udf(ModelFunction::new(output, Arc::clone(&models)).into());
     }

@@ -12,6 +12,7 @@ use datafusion::common::config::TableParquetOptions;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{DataFrame, Expr, SessionContext, col, lit};
 use udf::functions::indices::FeatureIndices;
+use udf::functions::load::Load;
 use udf::model::holdout::HoldOut;
 
 use crate::lake::Lake;
@@ -32,7 +33,7 @@ pub async fn materialise(
     at: &mut Checkpoint,
     bytes_max: u64,
 ) -> Result<()> {
-    ctx.register_udf(FeatureIndices::new(at.specs.clone()).into());
+    ctx.register_udf(FeatureIndices::new(Load::from(at.specs.clone())).into());
     let written = indices_path(run);
     if !at.indices_are_written {
         let key_and_day = size_of::<i64>() + size_of::<i32>();

@@ -18,7 +18,7 @@ pub mod training;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::{Int32Type, Int64Type, UInt8Type, UInt64Type};
@@ -28,6 +28,7 @@ use datafusion::prelude::{SessionContext, col};
 use events::DelayClass;
 use udf::encode::encoder::{Encoding, indices_of};
 use udf::functions::distinct_counts;
+use udf::functions::load::Load;
 use udf::model::artefact::{Days, FORMAT, FeatureSpec, Metrics, Model, Rows, version_of};
 use udf::model::drift::{self, ReferenceDistribution};
 use udf::model::scorer::Scorer;
@@ -104,9 +105,8 @@ async fn make(
 
     on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
     let candidate = Arc::new(Scorer::new(model.clone(), "candidate"));
-    let raw = Model { temperature: 1.0, ..model.clone() };
     let (forest, future) = evaluate(ctx, &candidate).await?;
-    let (uncalibrated, _) = evaluate(ctx, &Arc::new(Scorer::new(raw, "uncalibrated"))).await?;
+    let uncalibrated = uncalibrated(ctx, &model, &forest).await?;
     model.rows.holdout = forest.n_rows();
     model.holdout = forest.metrics;
     if let Some(reference) = &mut model.reference {
@@ -138,6 +138,19 @@ async fn make(
         promotion,
         phases,
     })
+}
+
+/// The evaluation of a model before its calibration; `calibrated` is the one after it.
+async fn uncalibrated(
+    ctx: &SessionContext,
+    model: &Model,
+    calibrated: &Evaluation,
+) -> Result<Evaluation> {
+    if model.temperature == 1.0 {
+        return Ok(calibrated.clone());
+    }
+    let model = Model { temperature: 1.0, ..model.clone() };
+    Ok(evaluate(ctx, &Arc::new(Scorer::new(model, "uncalibrated"))).await?.0)
 }
 
 /// Saves the report and then the model, and makes it the champion if that was decided.
@@ -240,12 +253,12 @@ async fn grow(
     let (mut n_passes, mut saved, mut saving) = (0, Instant::now(), Duration::ZERO);
     while let Some(pass) = at.growth.next_pass(pass_bytes) {
         on_progress(Progress::Level { n_trees, done: at.growth.depth(), total });
-        let pass = Arc::new(pass);
+        let pass = Arc::new(Load::from(pass));
         ctx.register_udaf(TreeHistogram::new(Arc::clone(&pass)).into_udaf());
         let counted = sql::plan(ctx, sql::HISTOGRAM, &by_day).await?.collect().await?;
         let counted = one_row(&counted, sql::HISTOGRAM.file)?;
-        let counters = counted.column(0).as_list::<i32>().value(0);
-        at.growth.split(&pass, counters.as_primitive::<UInt64Type>().values());
+        let counters = counted.column(0).as_binary::<i32>().value(0);
+        at.growth.split(&pass, counters).context(sql::HISTOGRAM.file)?;
         n_passes += 1;
         // a large forest takes as long to write down as to grow a little further
         if saved.elapsed() >= saving * CHECKPOINT_SHARE {

@@ -12,6 +12,7 @@ use jobs::stream::micro_batch;
 use jobs::train::training::register_training;
 use udf::encode::encoder::Encoding;
 use udf::functions::indices::FeatureIndices;
+use udf::functions::load::Load;
 use udf::model::artefact::FeatureSpec;
 use udf::model::holdout::HoldOut;
 use udf::train::histogram::TreeHistogram;
@@ -55,8 +56,8 @@ fn register_functions(ctx: &SessionContext) {
     let specs = specs();
     let encodings: Vec<&Encoding> = specs.iter().map(|spec| &spec.encoding).collect();
     let pass = Growth::new(&Default::default(), &encodings).next_pass(usize::MAX).unwrap();
-    ctx.register_udaf(TreeHistogram::new(Arc::new(pass)).into_udaf());
-    ctx.register_udf(FeatureIndices::new(specs).into());
+    ctx.register_udaf(TreeHistogram::new(Load::from(pass)).into_udaf());
+    ctx.register_udf(FeatureIndices::new(Load::from(specs)).into());
 }
 
 fn every_fifth_day() -> HoldOut {

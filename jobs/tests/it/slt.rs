@@ -1,14 +1,17 @@
 //! Runs `sql/tests/*.slt`: each step over rows that are written out in its file.
 //!
 //! Beside SQL these files may say `CREATE VIEW name AS :step parameter=value …`, which makes the
-//! step `sql/<step>.sql` the relation `name`, and they know a tiny model, `tiny`.
+//! step `sql/<step>.sql` the relation `name`; they know a tiny model, `tiny`, and `unpacked`, which
+//! shows packed counters.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use datafusion::arrow::array::{AsArray, StringArray};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::prelude::SessionContext;
 use jobs::sql::{STEPS, Step};
 use sqllogictest::{
@@ -17,11 +20,13 @@ use sqllogictest::{
 };
 use udf::encode::encoder::Encoding;
 use udf::functions::indices::FeatureIndices;
+use udf::functions::load::Load;
 use udf::functions::model::Models;
 use udf::model::artefact::{
     FORMAT, FeatureSpec, ForestParams, LeftIndices, Metrics, Model, Node, Rows, Split, Tree,
 };
 use udf::model::scorer::Scorer;
+use udf::train::counters::Packed;
 use udf::train::histogram::TreeHistogram;
 use udf::train::pass::{OpenNode, Pass};
 
@@ -86,6 +91,22 @@ struct Engine {
     ctx: SessionContext,
 }
 
+/// Counters as people read them.
+fn unpacked(arguments: &[ColumnarValue]) -> datafusion::error::Result<ColumnarValue> {
+    let all = ColumnarValue::values_to_arrays(arguments)?;
+    let texts = all[0].as_binary::<i32>().iter().map(|bytes| {
+        let mut packed = Packed::new(bytes?);
+        let mut counters = Vec::new();
+        while packed.clone().end().is_err() {
+            let mut next = [0];
+            packed.add_to(&mut next).unwrap();
+            counters.extend(next);
+        }
+        Some(format!("{counters:?}"))
+    });
+    Ok(ColumnarValue::Array(Arc::new(texts.collect::<StringArray>())))
+}
+
 /// Any error, as a text.
 #[derive(Debug)]
 struct Failed(String);
@@ -113,8 +134,15 @@ impl Engine {
     fn new() -> Self {
         let ctx = session(2);
         let (model, pass) = (tiny_model(), root_pass());
-        ctx.register_udf(FeatureIndices::new(model.features.clone()).into());
-        ctx.register_udaf(TreeHistogram::new(Arc::new(pass)).into_udaf());
+        ctx.register_udf(FeatureIndices::new(Load::from(model.features.clone())).into());
+        ctx.register_udaf(TreeHistogram::new(Load::from(pass)).into_udaf());
+        ctx.register_udf(create_udf(
+            "unpacked",
+            vec![DataType::Binary],
+            DataType::Utf8,
+            Volatility::Immutable,
+            Arc::new(unpacked),
+        ));
         let scorer = Arc::new(Scorer::new(model, "version-of-tiny"));
         jobs::models::registry::register(&ctx, Models::from([("tiny".to_owned(), scorer)]));
         Self { ctx }

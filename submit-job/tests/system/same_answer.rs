@@ -10,6 +10,7 @@ use jobs::lake::Lake;
 use jobs::sql;
 use serde_json::Value;
 use udf::encode::encoder::Encoding;
+use udf::functions::load::Load;
 use udf::model::artefact::ForestParams;
 use udf::train::histogram::TreeHistogram;
 use udf::train::split::Growth;
@@ -207,7 +208,7 @@ async fn partial_and_final_histograms_are_on_different_stages() {
     let indices = Encoding::Numeric(vec![0.5]);
     let params = ForestParams { n_trees: 1, features_per_node: 1, ..ForestParams::default() };
     let pass = Growth::new(&params, &[&indices]).next_pass(1 << 20).unwrap();
-    ctx.register_udaf(TreeHistogram::new(pass.into()).into_udaf());
+    ctx.register_udaf(TreeHistogram::new(Load::from(pass)).into_udaf());
     let by_day = [("by_day", ScalarValue::from(true))];
     let plan = staged_plan(&ctx, sql::HISTOGRAM, &by_day).await;
     let golden = repository().join("submit-job/tests/golden/stages_of_43_histogram.txt");

@@ -12,6 +12,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::encode::encoder::{FeatureEncoder, index_array};
+use crate::functions::load::Load;
 use crate::model::artefact::FeatureSpec;
 
 /// `feature_indices(features)`: two bytes for each of the features it was made for, in their order,
@@ -19,28 +20,29 @@ use crate::model::artefact::FeatureSpec;
 #[derive(Debug, Clone)]
 pub struct FeatureIndices {
     signature: Signature,
-    specs: Arc<Vec<FeatureSpec>>,
+    specs: Arc<Load<Vec<FeatureSpec>>>,
     encoder: Arc<FeatureEncoder>,
 }
 
 impl FeatureIndices {
     /// The function for these features.
-    pub fn new(specs: Vec<FeatureSpec>) -> Self {
+    pub fn new(specs: impl Into<Arc<Load<Vec<FeatureSpec>>>>) -> Self {
+        let specs = specs.into();
         let features = specs.iter().map(|spec| (spec.name.as_str(), &spec.encoding));
         let encoder = Arc::new(FeatureEncoder::new(features));
         let signature = Signature::any(1, Volatility::Immutable);
-        Self { signature, specs: Arc::new(specs), encoder }
+        Self { signature, specs, encoder }
     }
 
     /// The features whose indices it gives.
-    pub fn specs(&self) -> &[FeatureSpec] {
+    pub fn specs(&self) -> &Load<Vec<FeatureSpec>> {
         &self.specs
     }
 }
 
 impl PartialEq for FeatureIndices {
     fn eq(&self, other: &Self) -> bool {
-        self.specs == other.specs
+        **self.specs == **other.specs
     }
 }
 

@@ -5,5 +5,6 @@ mod contributions;
 pub mod distinct_counts;
 pub mod fingerprint;
 pub mod indices;
+pub mod load;
 pub mod model;
 pub mod wire;

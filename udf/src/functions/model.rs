@@ -20,6 +20,7 @@ use crate::encode::encoder::{index_array, indices_of};
 use crate::functions::classes::{by_class, class_list};
 use crate::functions::contributions::{contributions, explanation_fields};
 use crate::functions::indices::index_type;
+use crate::functions::load::Load;
 use crate::model::scorer::Scorer;
 
 /// Models by the name that SQL calls them.
@@ -68,18 +69,19 @@ impl Output {
 #[derive(Debug, Clone)]
 pub struct ModelFunction {
     output: Output,
-    models: Arc<Models>,
+    models: Arc<Load<Models>>,
     signature: Signature,
 }
 
 impl ModelFunction {
     /// The function over these models.
-    pub fn new(output: Output, models: Arc<Models>) -> Self {
-        Self { output, models, signature: Signature::any(2, Volatility::Immutable) }
+    pub fn new(output: Output, models: impl Into<Arc<Load<Models>>>) -> Self {
+        let signature = Signature::any(2, Volatility::Immutable);
+        Self { output, models: models.into(), signature }
     }
 
     /// The models that it knows.
-    pub fn models(&self) -> &Models {
+    pub fn models(&self) -> &Load<Models> {
         &self.models
     }
 

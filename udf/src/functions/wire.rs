@@ -1,36 +1,21 @@
-//! What functions carry, as bytes: for the way from the program that plans a query to the programs
-//! that run it. A function that carries nothing travels by its name alone.
-//!
-//! The bytes are a line with the version of Tarmac and of this format, and a JSON document,
-//! deflated: the scheduler sends a plan once for each task, and forests are repetitive.
-//! Programs of different versions may compute different forests, so they refuse each other's
-//! functions.
+//! Which functions carry what, on the way from the program that plans a query to the programs that
+//! run it. A function that carries nothing travels by its name alone.
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::Arc;
 
-use datafusion::common::{DataFusionError, Result, exec_datafusion_err, exec_err};
+use datafusion::common::{Result, exec_datafusion_err, exec_err};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
-use flate2::Compression;
-use flate2::read::ZlibDecoder;
-use flate2::write::ZlibEncoder;
 use serde::{Deserialize, Serialize};
 
 use crate::functions::indices::FeatureIndices;
+use crate::functions::load::{HEADER, Load, decode, encode, ready_once};
 use crate::functions::model::{ModelFunction, Models, Output};
-use crate::model::artefact::{FeatureSpec, MODEL_BYTES_MAX, Model};
+use crate::model::artefact::{FeatureSpec, Model};
 use crate::model::scorer::Scorer;
 use crate::train::histogram::TreeHistogram;
 use crate::train::pass::Pass;
-
-/// The first line of what is sent. The number after the version counts up with every change of what
-/// functions carry or compute: two builds between releases have the same version.
-const HEADER: &str = concat!("tarmac ", env!("CARGO_PKG_VERSION"), ", functions 3");
-
-/// Longest document that is read, in bytes: a few models.
-const DOCUMENT_BYTES_MAX: u64 = 4 * MODEL_BYTES_MAX as u64;
 
 /// A model on its way, under the name that SQL calls it.
 #[derive(Serialize, Deserialize)]
@@ -41,88 +26,75 @@ struct SentModel {
 }
 
 /// What a scalar function carries; `None` when it is known by its name.
-pub fn encode_scalar(function: &ScalarUDF) -> Result<Option<Vec<u8>>> {
+pub fn encode_scalar(function: &ScalarUDF) -> Result<Option<Arc<[u8]>>> {
     let function: &dyn Any = function.inner().as_ref();
     if let Some(function) = function.downcast_ref::<FeatureIndices>() {
-        return encode(&function.specs()).map(Some);
+        return function.specs().bytes(encode).map(Some);
     }
     let Some(function) = function.downcast_ref::<ModelFunction>() else { return Ok(None) };
-    let sent: BTreeMap<&String, SentModel> = function
-        .models()
-        .iter()
-        .map(|(name, scorer)| {
-            let (version, model) = (scorer.version().to_owned(), scorer.model().clone());
-            (name, SentModel { version, model })
-        })
-        .collect();
-    encode(&sent).map(Some)
+    function.models().bytes(encode_models).map(Some)
+}
+
+fn encode_models(models: &Models) -> Result<Vec<u8>> {
+    let sent = models.iter().map(|(name, scorer)| {
+        let (version, model) = (scorer.version().to_owned(), scorer.model().clone());
+        (name, SentModel { version, model })
+    });
+    encode(&sent.collect::<BTreeMap<_, _>>())
 }
 
 /// The scalar function `name` with what it carried.
 pub fn decode_scalar(name: &str, bytes: &[u8]) -> Result<ScalarUDF> {
     if let Some(output) = Output::of_name(name) {
-        let sent: BTreeMap<String, SentModel> = decode(name, bytes)?;
-        let mut models = Models::new();
-        for (called, SentModel { version, model }) in sent {
-            model.check().map_err(|e| exec_datafusion_err!("{name}: model {called}: {e}"))?;
-            models.insert(called, Arc::new(Scorer::new(model, version)));
-        }
-        return Ok(ModelFunction::new(output, Arc::new(models)).into());
+        let models =
+            ready_once(bytes, |bytes| Ok(Load::received(decode_models(name, &bytes)?, bytes)))?;
+        return Ok(ModelFunction::new(output, models).into());
     }
     if name == "feature_indices" {
-        let specs: Vec<FeatureSpec> = decode(name, bytes)?;
-        for FeatureSpec { name: feature, encoding } in &specs {
-            encoding.check().map_err(|e| exec_datafusion_err!("{name}: {feature}: {e}"))?;
-        }
-        return Ok(FeatureIndices::new(specs).into());
+        let function = ready_once(bytes, |bytes| {
+            let specs: Vec<FeatureSpec> = decode(name, &bytes)?;
+            for FeatureSpec { name: feature, encoding } in &specs {
+                encoding.check().map_err(|e| exec_datafusion_err!("{name}: {feature}: {e}"))?;
+            }
+            Ok(FeatureIndices::new(Load::received(specs, bytes)))
+        })?;
+        return Ok(function.into());
     }
     unknown(name)
 }
 
+fn decode_models(name: &str, bytes: &[u8]) -> Result<Models> {
+    let sent: BTreeMap<String, SentModel> = decode(name, bytes)?;
+    let mut models = Models::new();
+    for (called, SentModel { version, model }) in sent {
+        model.check().map_err(|e| exec_datafusion_err!("{name}: model {called}: {e}"))?;
+        models.insert(called, Arc::new(Scorer::new(model, version)));
+    }
+    Ok(models)
+}
+
 /// What an aggregate function carries; `None` when it is known by its name.
-pub fn encode_aggregate(function: &AggregateUDF) -> Result<Option<Vec<u8>>> {
+pub fn encode_aggregate(function: &AggregateUDF) -> Result<Option<Arc<[u8]>>> {
     let function: &dyn Any = function.inner().as_ref();
     let histogram = function.downcast_ref::<TreeHistogram>();
-    histogram.map(|histogram| encode(histogram.pass())).transpose()
+    histogram.map(|histogram| histogram.pass().bytes(encode)).transpose()
 }
 
 /// The aggregate function `name` with what it carried.
 pub fn decode_aggregate(name: &str, bytes: &[u8]) -> Result<AggregateUDF> {
     match name {
-        "tree_histogram" => {
-            let pass: Pass = decode(name, bytes)?;
+        "tree_histogram" => ready_once(bytes, |bytes| {
+            let pass: Pass = decode(name, &bytes)?;
             pass.check().map_err(|e| exec_datafusion_err!("{name}: {e}"))?;
-            Ok(TreeHistogram::new(Arc::new(pass)).into_udaf())
-        }
+            Ok(TreeHistogram::new(Load::received(pass, bytes)))
+        })
+        .map(TreeHistogram::into_udaf),
         _ => unknown(name),
     }
 }
 
 fn unknown<T>(name: &str) -> Result<T> {
     exec_err!("this program ({HEADER}) does not know the function {name}")
-}
-
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    let bytes = format!("{HEADER}\n").into_bytes();
-    let mut deflated = ZlibEncoder::new(bytes, Compression::fast());
-    serde_json::to_writer(&mut deflated, value)
-        .map_err(|e| DataFusionError::Execution(e.to_string()))?;
-    Ok(deflated.finish()?)
-}
-
-fn decode<T: for<'a> Deserialize<'a>>(name: &str, bytes: &[u8]) -> Result<T> {
-    let end = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
-    let (header, document) = bytes.split_at(end);
-    if header != HEADER.as_bytes() {
-        let header = String::from_utf8_lossy(&header[..header.len().min(64)]);
-        return exec_err!("{name} comes from {header:?}, this program is {HEADER:?}");
-    }
-    let deflated = document.strip_prefix(b"\n").unwrap_or_default();
-    let mut document = Vec::new();
-    let read = ZlibDecoder::new(deflated).take(DOCUMENT_BYTES_MAX).read_to_end(&mut document);
-    read.map_err(|e| exec_datafusion_err!("{name}: what it carried cannot be read: {e}"))?;
-    serde_json::from_slice(&document)
-        .map_err(|e| exec_datafusion_err!("{name}: what it carried cannot be read: {e}"))
 }
 
 #[cfg(test)]
@@ -142,7 +114,7 @@ mod tests {
         ]
     }
 
-    fn models() -> Arc<Models> {
+    fn models() -> Models {
         let model = Model {
             format: crate::model::artefact::FORMAT,
             classes: (0..crate::N_CLASSES).map(|class| class.to_string()).collect(),
@@ -158,13 +130,13 @@ mod tests {
             temperature: 1.0,
             trees: vec![Tree { nodes: vec![Node { counts: [1, 2, 3, 4], split: None }] }],
         };
-        Arc::new(Models::from([("champion".into(), Arc::new(Scorer::new(model, "v1")))]))
+        Models::from([("champion".into(), Arc::new(Scorer::new(model, "v1")))])
     }
 
     #[test]
     fn functions_arrive_as_they_were_sent() {
-        let mut functions: Vec<ScalarUDF> = vec![FeatureIndices::new(specs()).into()];
-        let of_models = |output| ModelFunction::new(output, models()).into();
+        let mut functions: Vec<ScalarUDF> = vec![FeatureIndices::new(Load::from(specs())).into()];
+        let of_models = |output| ModelFunction::new(output, Load::from(models())).into();
         functions.extend(Output::ALL.map(of_models));
         for sent in functions {
             let bytes = encode_scalar(&sent).unwrap().unwrap();
@@ -173,9 +145,41 @@ mod tests {
         let specs = specs();
         let encodings: Vec<&Encoding> = specs.iter().map(|spec| &spec.encoding).collect();
         let pass = Growth::new(&ForestParams::default(), &encodings).next_pass(1 << 20).unwrap();
-        let sent = TreeHistogram::new(Arc::new(pass)).into_udaf();
+        let sent = TreeHistogram::new(Load::from(pass)).into_udaf();
         let bytes = encode_aggregate(&sent).unwrap().unwrap();
         assert_eq!(decode_aggregate(sent.name(), &bytes).unwrap(), sent);
+    }
+
+    #[test]
+    fn a_load_is_written_once_and_made_ready_once() {
+        let models = Arc::new(Load::from(models()));
+        let functions = Output::ALL.map(|output| {
+            let sent = ScalarUDF::from(ModelFunction::new(output, Arc::clone(&models)));
+            let bytes = encode_scalar(&sent).unwrap().unwrap();
+            let received = decode_scalar(sent.name(), &bytes).unwrap();
+            let sent_on = encode_scalar(&received).unwrap().unwrap();
+            assert_eq!(sent_on, bytes);
+            (bytes, received)
+        });
+        let scorers = functions.each_ref().map(|(_, function)| {
+            let function: &dyn Any = function.inner().as_ref();
+            Arc::clone(&function.downcast_ref::<ModelFunction>().unwrap().models()["champion"])
+        });
+        for i in 1..functions.len() {
+            assert!(Arc::ptr_eq(&functions[0].0, &functions[i].0));
+            assert!(Arc::ptr_eq(&scorers[0], &scorers[i]));
+        }
+        // so many that the first is kept no more
+        for i in 0..crate::functions::load::KEPT_MAX {
+            let spec = FeatureSpec { name: i.to_string(), encoding: Encoding::Numeric(Vec::new()) };
+            let sent = FeatureIndices::new(Load::from(vec![spec])).into();
+            let bytes = encode_scalar(&sent).unwrap().unwrap();
+            assert_eq!(decode_scalar("feature_indices", &bytes).unwrap(), sent);
+        }
+        assert_eq!(
+            decode_scalar("predict_delay", &functions[0].0).unwrap().name(),
+            "predict_delay"
+        );
     }
 
     #[test]

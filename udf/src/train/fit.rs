@@ -126,7 +126,9 @@ where
         let mut growth = Growth::new(&self.0, &encodings.iter().collect::<Vec<_>>());
         while let Some(pass) = growth.next_pass(HISTOGRAM_BYTES) {
             let pass = Arc::new(pass);
-            growth.split(&pass, &count_rows(&pass, &rows)?);
+            growth
+                .split(&pass, &count_rows(&pass, &rows)?)
+                .map_err(|e| DataFusionError::External(e.into()))?;
         }
         Ok(MatrixForest { encodings, trees: growth.into_trees() })
     }

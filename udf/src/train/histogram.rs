@@ -2,15 +2,14 @@
 //!
 //! The forest so far travels inside the function, not as an argument: an argument would be
 //! expanded to an array for every batch. Each partition drops its rows down each tree to the open
-//! node they belong to and adds their bootstrap weight; states are arrays of integers, merged by
-//! addition, so neither order nor partitioning shows in the result.
+//! node they belong to and adds their bootstrap weight; states are [packed](crate::train::counters)
+//! integers, merged by addition, so neither order nor partitioning shows in the result.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, ListArray, UInt64Array};
-use datafusion::arrow::buffer::OffsetBuffer;
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt8Type, UInt64Type};
-use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt8Type};
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
@@ -19,6 +18,8 @@ use datafusion::logical_expr::{
 
 use crate::N_CLASSES;
 use crate::encode::encoder::indices_of;
+use crate::functions::load::Load;
+use crate::train::counters::{Packed, pack};
 use crate::train::pass::Pass;
 use crate::train::sampling::{TREES_PER_HASH, bootstrap_weight, group_seed, row_hash};
 use crate::train::walk::{Block, TreeWalk};
@@ -33,19 +34,20 @@ const FLUSH_ROWS: usize = (u32::MAX / 8) as usize;
 #[derive(Debug, Clone)]
 pub struct TreeHistogram {
     signature: Signature,
-    pass: Arc<Pass>,
+    pass: Arc<Load<Pass>>,
     walks: Arc<Vec<TreeWalk>>,
 }
 
 impl TreeHistogram {
     /// The function that counts `pass`.
-    pub fn new(pass: Arc<Pass>) -> Self {
+    pub fn new(pass: impl Into<Arc<Load<Pass>>>) -> Self {
+        let pass = pass.into();
         let walks = Arc::new(TreeWalk::of_pass(&pass));
         Self { signature: Signature::any(3, Volatility::Immutable), pass, walks }
     }
 
     /// What it counts.
-    pub fn pass(&self) -> &Pass {
+    pub fn pass(&self) -> &Load<Pass> {
         &self.pass
     }
 
@@ -57,7 +59,7 @@ impl TreeHistogram {
 
 impl PartialEq for TreeHistogram {
     fn eq(&self, other: &Self) -> bool {
-        self.pass == other.pass
+        **self.pass == **other.pass
     }
 }
 
@@ -70,14 +72,6 @@ impl std::hash::Hash for TreeHistogram {
     }
 }
 
-fn counter_item() -> FieldRef {
-    Arc::new(Field::new_list_field(DataType::UInt64, false))
-}
-
-fn counters_type() -> DataType {
-    DataType::List(counter_item())
-}
-
 impl AggregateUDFImpl for TreeHistogram {
     fn name(&self) -> &str {
         "tree_histogram"
@@ -88,7 +82,7 @@ impl AggregateUDFImpl for TreeHistogram {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(counters_type())
+        Ok(DataType::Binary)
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
@@ -96,7 +90,7 @@ impl AggregateUDFImpl for TreeHistogram {
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        Ok(vec![Arc::new(Field::new(format!("{}[counters]", args.name), counters_type(), true))])
+        Ok(vec![Arc::new(Field::new(format!("{}[counters]", args.name), DataType::Binary, true))])
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
@@ -187,38 +181,33 @@ impl HistogramAccumulator {
         if self.n_recent_rows == 0 {
             return;
         }
-        if self.total.is_empty() {
-            self.total = self.recent.iter().map(|&recent| u64::from(recent)).collect();
-        } else {
-            for (total, recent) in self.total.iter_mut().zip(&self.recent) {
-                *total += u64::from(*recent);
-            }
+        // as above: written, not promised
+        self.total.resize(self.n_counters, 0);
+        for (total, recent) in self.total.iter_mut().zip(&self.recent) {
+            *total += u64::from(*recent);
         }
         self.recent.fill(0);
         self.n_recent_rows = 0;
     }
 
-    fn counters(&mut self) -> Vec<u64> {
-        self.flush();
-        match std::mem::take(&mut self.total) {
-            nothing if nothing.is_empty() => vec![0; self.n_counters],
-            counters => counters,
+    /// The counters, packed.
+    fn packed(&mut self) -> Vec<u8> {
+        if self.total.is_empty() && !self.recent.is_empty() {
+            return pack(&self.recent);
         }
-    }
-
-    fn scalar(&mut self) -> ScalarValue {
-        let counters = self.counters();
-        let offsets = OffsetBuffer::from_lengths([counters.len()]);
-        let values = Arc::new(UInt64Array::from(counters));
-        ScalarValue::List(Arc::new(ListArray::new(counter_item(), offsets, values, None)))
+        self.flush();
+        // of no rows there are as many, all 0
+        self.total.resize(self.n_counters, 0);
+        pack(&self.total)
     }
 }
 
-/// Counts `rows` (keys, labels, indices) at once, without a query.
-pub fn count_rows(pass: &Pass, rows: &[ArrayRef]) -> Result<Vec<u64>> {
+/// Counts `rows` (keys, labels, indices) at once, without a query; the counters are
+/// [packed](crate::train::counters).
+pub fn count_rows(pass: &Pass, rows: &[ArrayRef]) -> Result<Vec<u8>> {
     let mut accumulator = HistogramAccumulator::new(pass, Arc::new(TreeWalk::of_pass(pass)));
     accumulator.update_batch(rows)?;
-    Ok(accumulator.counters())
+    Ok(accumulator.packed())
 }
 
 impl Accumulator for HistogramAccumulator {
@@ -251,28 +240,23 @@ impl Accumulator for HistogramAccumulator {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![self.scalar()])
+        Ok(vec![ScalarValue::Binary(Some(self.packed()))])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        for state in states[0].as_list::<i32>().iter().flatten() {
-            let counters = state.as_primitive::<UInt64Type>().values();
-            if counters.len() != self.n_counters {
-                return exec_err!("tree_histogram: partial states of different forests");
-            }
-            if self.total.is_empty() {
-                self.total = counters.to_vec();
-                continue;
-            }
-            for (total, counter) in self.total.iter_mut().zip(counters) {
-                *total += counter;
-            }
+        self.total.resize(self.n_counters, 0);
+        for state in states[0].as_binary::<i32>().iter().flatten() {
+            let mut state = Packed::new(state);
+            state
+                .add_to(&mut self.total)
+                .and_then(|()| state.end())
+                .map_err(|e| exec_datafusion_err!("tree_histogram: partial counters: {e}"))?;
         }
         Ok(())
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(self.scalar())
+        Ok(ScalarValue::Binary(Some(self.packed())))
     }
 
     fn size(&self) -> usize {

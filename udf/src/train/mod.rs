@@ -1,7 +1,9 @@
-//! Growing a forest: what a pass over the rows counts ([`pass`], [`histogram`]), how counts become
-//! splits ([`split`]), what is drawn by lot ([`sampling`]), how sure it may be ([`temperature`]),
-//! and all of it over a dataset in memory, for users of `linfa` ([`fit`]).
+//! Growing a forest: what a pass over the rows counts ([`pass`], [`histogram`]), the bytes that it
+//! travels in ([`counters`]), how counts become splits ([`split`]), what is drawn by lot
+//! ([`sampling`]), how sure it may be ([`temperature`]), and all of it over a dataset in memory,
+//! for users of `linfa` ([`fit`]).
 
+pub mod counters;
 pub mod fit;
 pub mod histogram;
 pub mod pass;

@@ -11,13 +11,15 @@ use serde::{Deserialize, Serialize};
 use crate::N_CLASSES;
 use crate::encode::encoder::{Encoding, Kind};
 use crate::model::artefact::{ForestParams, LeftIndices, Node, Split, Tree};
+use crate::train::counters::{BadCounters, Packed};
 use crate::train::pass::{OpenNode, Pass};
 use crate::train::sampling::{draw, hash};
 
 /// Rows per class, each counted as often as it was drawn.
 type Counts = [u64; N_CLASSES];
 
-/// Bytes of a counter: 32 bits while rows are counted, 64 when they are handed on.
+/// Bytes of a counter: 32 bits while rows are counted, 64 where those of partitions are added up
+/// and in rows without end; what they travel as is little beside.
 const COUNTER_BYTES: usize = size_of::<u32>() + size_of::<u64>();
 
 fn root() -> Node {
@@ -91,22 +93,27 @@ impl Growth {
         Some(Pass { seed: self.params.seed, n_indices: self.n_indices.clone(), trees, open })
     }
 
-    /// Splits the nodes of `pass`, which [`next_pass`](Self::next_pass) gave, by its counters.
+    /// Splits the nodes of `pass`, which [`next_pass`](Self::next_pass) gave, by its
+    /// [packed](crate::train::counters) counters.
     ///
-    /// Panics when the counters are not those of the pass.
-    pub fn split(&mut self, pass: &Pass, counters: &[u64]) {
-        let mut counters = counters;
+    /// Errors when the counters are not those of the pass; then this is of no use any more.
+    pub fn split(&mut self, pass: &Pass, counters: &[u8]) -> Result<(), BadCounters> {
+        let mut counters = Packed::new(counters);
+        let mut own = Vec::new();
         for open in &pass.open {
             let (queued, path) = self.this_level.pop_front().expect("the pass came from here");
             assert_eq!(&queued, open, "the pass came from here");
-            let (own, rest) = counters.split_at(Pass::n_counters(&self.n_indices, open));
-            counters = rest;
-            self.split_node(open, path, own);
+            own.clear();
+            own.resize(Pass::n_counters(&self.n_indices, open), 0);
+            counters.add_to(&mut own)?;
+            self.split_node(open, path, &own);
         }
+        counters.end()?;
         if self.this_level.is_empty() {
             self.this_level = std::mem::take(&mut self.next_level);
             self.depth += 1;
         }
+        Ok(())
     }
 
     /// The grown trees.
@@ -354,6 +361,7 @@ fn minus(a: Counts, b: Counts) -> Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::counters::pack;
 
     /// The split of a root over one feature whose indices have these counts.
     fn split(kind: Kind, by_index: &[Counts], params: &ForestParams) -> Option<Found> {
@@ -443,12 +451,12 @@ mod tests {
         assert_eq!(growth.next_pass(2 * 100 * 4 * 12 - 1).unwrap().open.len(), 1);
         assert_eq!(growth.next_pass(0).unwrap().open.len(), 1, "one at least");
         // once they have grown, trees that are not counted do not travel
-        let mut counters = vec![0; 100 * N_CLASSES];
+        let mut counters = vec![0_u64; 100 * N_CLASSES];
         for (index, counts) in counters.as_chunks_mut::<N_CLASSES>().0.iter_mut().enumerate() {
             *counts = if index <= 50 { [7, 2, 0, 0] } else { [0, 0, 2, 7] };
         }
         let pass = growth.next_pass(usize::MAX).unwrap();
-        growth.split(&pass, &counters.repeat(5));
+        growth.split(&pass, &pack(&counters.repeat(5))).unwrap();
         let sizes = |bytes| -> Vec<usize> {
             growth.next_pass(bytes).unwrap().trees.iter().map(|tree| tree.nodes.len()).collect()
         };
