@@ -30,7 +30,7 @@ impl Shown {
     /// Shows a step.
     pub fn show(&self, progress: Progress) {
         match (&self.bar, progress) {
-            (Some(bar), Progress::Notice(text)) => bar.println(format!("  {text}")),
+            (Some(bar), Progress::Notice(text)) => bar.println(format!("  {}", printable(&text))),
             (None, Progress::Notice(text)) => self.line(text),
             (Some(bar), Progress::Stage(stage)) => {
                 bar.println(format!("  {stage}"));
@@ -93,7 +93,14 @@ impl Shown {
 /// Says something to the person who started the program.
 #[expect(clippy::print_stderr, reason = "the one place that talks to the terminal")]
 pub fn say(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", printable(text));
+}
+
+/// A text without what would steer a terminal: names in archives and answers of servers are
+/// whatever somebody made them.
+fn printable(text: &str) -> String {
+    let is_steering = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.replace(is_steering, "\u{fffd}")
 }
 
 /// Prints a result, for people or for a pipe; errors when it is lost, on a full disk.
@@ -108,5 +115,15 @@ pub fn written(text: &str) -> Result<bool> {
         // a reader that has seen enough closes its end; that is no error of ours
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         written => written.map(|()| true).context("cannot write the output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_named_does_not_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2J\u{9b}b\r\n\tc é"), "a\u{fffd}[2J\u{fffd}b\u{fffd}\n\tc é");
     }
 }
