@@ -53,6 +53,11 @@ impl Written {
         time.date().num_days_from_ce() - DAYS_TO_EPOCH
     }
 
+    /// The year and the month of the day that stands there.
+    pub fn month(self) -> (i32, i32) {
+        (self.local.year(), self.local.month().cast_signed())
+    }
+
     /// The point in time; without an offset as if its clock were that of UTC.
     pub fn utc(self) -> NaiveDateTime {
         let utc = self.offset.and_then(|offset| self.local.checked_sub_signed(offset));

@@ -1,6 +1,8 @@
 //! The data root: a local directory or an object store, and how the jobs find things in it.
 //!
 //! ```text
+//! raw/                                  files as they were downloaded; those of people as well
+//! downloads/                            where each of them came from; see download/mod.rs
 //! flights/year=2013/month=1/*.parquet   the relation flights
 //! distances/*.parquet                   the relation distances
 //! rejects/<run>/*.parquet               rows that were refused, with file, line and reason
@@ -26,6 +28,7 @@ use datafusion::datasource::listing::{ListingOptions, ListingTableUrl};
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -34,6 +37,7 @@ use object_store::{
 };
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
 use url::Url;
 
 use crate::visible::Visible;
@@ -51,7 +55,8 @@ const RETRY: RetryConfig = RetryConfig {
 };
 
 /// The places of a data root that hold what jobs make.
-pub const PLACES: [&str; 10] = [
+pub const PLACES: [&str; 11] = [
+    "downloads",
     "flights",
     "distances",
     "rejects",
@@ -317,6 +322,31 @@ impl Lake {
         let put = self.store.put(&path, PutPayload::from(bytes));
         put.await.with_context(|| format!("cannot write {}", self.url(relative)))?;
         Ok(())
+    }
+
+    /// Copies a local file to an object, a part at a time; readers see the old or the new one.
+    pub async fn upload(&self, file: &FilePath, relative: &str) -> Result<()> {
+        let what = || format!("cannot copy {} to {}", file.display(), self.url(relative));
+        let mut from = tokio::fs::File::open(file).await.with_context(what)?;
+        let mut to = BufWriter::new(Arc::clone(&self.store), self.path(relative)?);
+        let copied = match tokio::io::copy(&mut from, &mut to).await {
+            Ok(_) => to.shutdown().await,
+            Err(error) => Err(error),
+        };
+        if copied.is_err() {
+            // what went wrong first is what is told
+            _ = to.abort().await;
+        }
+        copied.with_context(what)
+    }
+
+    /// The size of an object, in bytes; `None` when there is none.
+    pub async fn size(&self, relative: &str) -> Result<Option<u64>> {
+        match self.store.head(&self.path(relative)?).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e).with_context(|| self.url(relative)),
+        }
     }
 
     /// Replaces an object only if nobody else replaced it meanwhile.

@@ -28,6 +28,7 @@
 //! ```
 
 pub mod clock;
+pub mod download;
 pub mod features;
 pub mod functions;
 pub mod gc;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::cli::{Batch, Cli, Command};
 use crate::config::{Environment, now};
 use crate::context::{self, JobContext, Master, run_name};
+use crate::download::run_download;
 use crate::driver::{self, Drive, JobOutcome, what_lacks, without_secrets};
 use crate::enrich::run_enrich;
 use crate::ingest::run_ingest;
@@ -165,7 +166,7 @@ async fn drive(
 /// Errors when the data root that a job needs is not there.
 async fn keeps_record(job: &Batch, lake: &Lake, record: &Record) -> Result<bool> {
     match job {
-        Batch::Ingest(_) | Batch::Enrich(_) => lake.create()?,
+        Batch::Download(_) | Batch::Ingest(_) | Batch::Enrich(_) => lake.create()?,
         Batch::Sql(_) if !lake.exists() => return Ok(false),
         Batch::Sql(_) => {
             if let Err(error) = record.put(lake).await {
@@ -194,6 +195,7 @@ async fn advise(lake: &Lake, id: &str) {
 async fn work(job: &Batch, around: &Environment, opened: &JobContext) -> Result<Value> {
     let lake = &opened.lake;
     match job {
+        Batch::Download(args) => run_download(opened, args).await,
         Batch::Ingest(args) => run_ingest(opened, args, &around.store_options).await,
         Batch::Train(args) => run_train_command(opened, args).await,
         Batch::Evaluate(args) => run_evaluate(opened, args).await,

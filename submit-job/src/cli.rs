@@ -10,6 +10,7 @@ use cluster::scheduler::SchedulerArgs;
 use crate::context::{Master, SessionArgs};
 use crate::demo::Demo;
 use crate::dlq::Dlq;
+use crate::download::Download;
 use crate::enrich::Enrich;
 use crate::ingest::{Ingest, Rejects};
 use crate::models::Models;
@@ -85,6 +86,8 @@ pub enum Command {
 /// looked at, ended and resumed.
 #[derive(Debug, Subcommand)]
 pub enum Batch {
+    /// Months of flights from the Bureau of Transportation Statistics, to the data root
+    Download(Download),
     /// Raw files to flights
     Ingest(Ingest),
     /// Flights to a model
@@ -233,12 +236,13 @@ impl Batch {
     /// Whether it runs queries of a session of its own, which may be on a cluster. The others ask
     /// the store, in this process.
     pub fn has_session(&self) -> bool {
-        !matches!(self, Self::Enrich(_) | Self::Predict(_))
+        !matches!(self, Self::Download(_) | Self::Enrich(_) | Self::Predict(_))
     }
 
     /// The job's name in the history.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Download(_) => "download",
             Self::Ingest(_) => "ingest",
             Self::Train(_) => "train",
             Self::Evaluate(_) => "evaluate",

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use datafusion::prelude::SessionContext;
+use jobs::download::fresh;
 use jobs::history;
 use jobs::ingest::columns::Names;
 use jobs::ingest::options::{IngestOptions, Months};
@@ -26,8 +27,11 @@ const PASSED_OVER_SHOWN: usize = 10;
 pub struct Ingest {
     /// Files, directories, patterns, and URLs of object stores: CSV and other tables of text,
     /// Parquet, JSON Lines and arrays, and .gz, .bz2, .zip of them
-    #[arg(required = true)]
+    #[arg(required_unless_present = "new", conflicts_with = "new")]
     pub files: Vec<PathBuf>,
+    /// What was downloaded and not ingested yet
+    #[arg(long)]
+    pub new: bool,
     /// Share of bad rows above which nothing is replaced and the job fails
     #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
     pub rejects_max: f64,
@@ -57,8 +61,9 @@ impl Ingest {
     /// Of these files, the rest as usual.
     pub fn of(files: Vec<PathBuf>) -> Self {
         let IngestOptions { rejects_max, repeats_max, .. } = IngestOptions::default();
-        let (distinct, append, replace, columns) = (false, false, false, String::new());
-        Self { files, rejects_max, repeats_max, distinct, append, replace, columns }
+        let (distinct, append, replace, new) = (false, false, false, false);
+        let columns = String::new();
+        Self { files, new, rejects_max, repeats_max, distinct, append, replace, columns }
     }
 
     fn options(&self, store_options: &[(String, String)]) -> Result<IngestOptions> {
@@ -85,9 +90,19 @@ pub async fn run_ingest(
     let started = Instant::now();
     let JobContext { ctx, lake, id, shown, .. } = opened;
     let show = |progress: Progress| shown.show(progress);
-    let ingested = ingest(ctx, lake, &args.files, id, &args.options(store_options)?, &show).await;
+    let fresh = if args.new { fresh(lake).await? } else { Vec::new() };
+    if args.new && fresh.is_empty() {
+        say("nothing new was downloaded");
+        return Ok(json!({ "flights": 0 }));
+    }
+    let new_files = fresh.iter().map(|file| file.url(lake).into());
+    let files: Vec<PathBuf> = args.files.iter().cloned().chain(new_files).collect();
+    let ingested = ingest(ctx, lake, &files, id, &args.options(store_options)?, &show).await;
     shown.clear();
     let ingested = ingested?;
+    for file in &fresh {
+        file.set_ingested(lake, id).await?;
+    }
     tell(&ingested, args.distinct);
     let months = match (ingested.months.first(), ingested.months.last()) {
         (Some(first), Some(last)) => {

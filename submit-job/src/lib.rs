@@ -19,6 +19,7 @@ pub mod config;
 pub mod context;
 pub mod demo;
 pub mod dlq;
+pub mod download;
 pub mod driver;
 pub mod enrich;
 pub mod ingest;

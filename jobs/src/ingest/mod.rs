@@ -11,9 +11,9 @@ mod lines;
 pub mod months;
 pub mod options;
 mod parquet;
-mod raw;
+pub(crate) mod raw;
 pub mod rejects;
-mod rows;
+pub(crate) mod rows;
 mod table;
 
 use std::collections::BTreeMap;
