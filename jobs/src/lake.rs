@@ -32,8 +32,8 @@ use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
-    PutOptions, PutPayload, RetryConfig, UpdateVersion,
+    BackoffConfig, ClientConfigKey, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme,
+    PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion,
 };
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
@@ -306,11 +306,16 @@ impl Lake {
     /// What changes whenever an object is written, also with the same bytes; `None` when there is
     /// none.
     pub async fn stamp(&self, relative: &str) -> Result<Option<String>> {
+        let stamp = |meta: ObjectMeta| {
+            let tag = meta.e_tag.unwrap_or_default();
+            format!("{} {tag}", meta.last_modified.timestamp_micros())
+        };
+        Ok(self.head(relative).await?.map(stamp))
+    }
+
+    async fn head(&self, relative: &str) -> Result<Option<ObjectMeta>> {
         match self.store.head(&self.path(relative)?).await {
-            Ok(meta) => {
-                let tag = meta.e_tag.unwrap_or_default();
-                Ok(Some(format!("{} {tag}", meta.last_modified.timestamp_micros())))
-            }
+            Ok(meta) => Ok(Some(meta)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(e).with_context(|| self.url(relative)),
         }
@@ -342,11 +347,7 @@ impl Lake {
 
     /// The size of an object, in bytes; `None` when there is none.
     pub async fn size(&self, relative: &str) -> Result<Option<u64>> {
-        match self.store.head(&self.path(relative)?).await {
-            Ok(meta) => Ok(Some(meta.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(e).with_context(|| self.url(relative)),
-        }
+        Ok(self.head(relative).await?.map(|meta| meta.size))
     }
 
     /// Replaces an object only if nobody else replaced it meanwhile.
@@ -354,10 +355,11 @@ impl Lake {
     /// A local directory has no conditional put: there the last writer wins, atomically.
     pub async fn replace(&self, relative: &str, bytes: Vec<u8>) -> Result<()> {
         let path = self.path(relative)?;
-        let mode = match self.store.head(&path).await {
-            Ok(meta) => PutMode::Update(UpdateVersion { e_tag: meta.e_tag, version: meta.version }),
-            Err(object_store::Error::NotFound { .. }) => PutMode::Create,
-            Err(e) => return Err(e).with_context(|| self.url(relative)),
+        let mode = match self.head(relative).await? {
+            Some(meta) => {
+                PutMode::Update(UpdateVersion { e_tag: meta.e_tag, version: meta.version })
+            }
+            None => PutMode::Create,
         };
         let mode = if self.root.scheme() == "file" { PutMode::Overwrite } else { mode };
         let options = PutOptions { mode, ..PutOptions::default() };
@@ -381,7 +383,7 @@ impl Lake {
         };
         let found = self.store.list(Some(&self.path(relative)?));
         let found: Vec<_> = found.try_collect().await.with_context(|| self.url(relative))?;
-        let object = |o: &object_store::ObjectMeta| Object {
+        let object = |o: &ObjectMeta| Object {
             name: relative_to_root(&o.location),
             n_bytes: o.size,
             written: o.last_modified,
