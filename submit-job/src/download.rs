@@ -18,7 +18,8 @@ use crate::progress::say;
 /// Arguments of `download`.
 #[derive(Debug, Args)]
 pub struct Download {
-    /// The first month, such as 2015-01; by default the one after the last that was downloaded
+    /// The first month, such as 2015-01; by default the first that is missing after
+    /// those that were downloaded
     #[arg(long, value_parser = month)]
     pub from: Option<Month>,
     /// The last month; by default the last one that is over
@@ -72,7 +73,6 @@ pub async fn run_download(opened: &JobContext, args: &Download) -> Result<Value>
         )?,
     };
     let to = args.to.unwrap_or(last_month(now()));
-    let mut n_bytes = 0;
     let mut downloaded = Downloaded::default();
     if from <= to || args.from.is_some() {
         let options = DownloadOptions {
@@ -86,9 +86,8 @@ pub async fn run_download(opened: &JobContext, args: &Download) -> Result<Value>
         let coming = download(lake, &options, now, &|progress| shown.show(progress)).await;
         shown.clear();
         downloaded = coming?;
-        n_bytes = downloaded.n_bytes;
     }
-    let Downloaded { n_new, n_there, n_unpublished, .. } = downloaded;
+    let Downloaded { n_new, n_there, n_unpublished, n_bytes } = downloaded;
     let n = n_new + n_there + n_unpublished;
     say(&format!(
         "downloaded {n_new} of {n} months, {:.1} MB; {n_there} were there, {n_unpublished} are not \

@@ -9,6 +9,7 @@ use datafusion::prelude::SessionContext;
 use jobs::download::fresh;
 use jobs::history;
 use jobs::ingest::columns::Names;
+use jobs::ingest::months;
 use jobs::ingest::options::{IngestOptions, Months};
 use jobs::ingest::rejects::{reject_kinds, rejects, rejects_of};
 use jobs::ingest::{Ingested, ingest};
@@ -107,13 +108,11 @@ pub async fn run_ingest(
     let months = match (ingested.months.first(), ingested.months.last()) {
         (Some(first), Some(last)) => {
             format!(
-                "{} {} from {}-{:02} to {}-{:02}",
+                "{} {} from {} to {}",
                 ingested.months.len(),
                 if ingested.months.len() == 1 { "month" } else { "months" },
-                first.0,
-                first.1,
-                last.0,
-                last.1
+                months::name(*first),
+                months::name(*last)
             )
         }
         _ => "no month".to_owned(),

@@ -8,7 +8,7 @@ use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 
 use crate::clock::Written;
 use crate::ingest::columns::Names;
-use crate::ingest::months::Month;
+use crate::ingest::months::{Month, name as shown};
 use crate::ingest::raw::{self, Reading};
 use crate::ingest::rows::Unfit;
 
@@ -39,16 +39,13 @@ pub(crate) fn check_month(path: &Path, name: &str, month: Month) -> Result<u64> 
         pass_over: &mut |name, reason| reasons.push(format!("{name}: {reason}")),
         sink: &mut sink,
     };
-    match raw::read(path, name, &mut |_| (), &mut reading) {
-        Err(error) if error.is::<Unfit>() && !reasons.is_empty() => {
-            reasons.truncate(REASONS_SHOWN);
-            bail!("{error}: {}", reasons.join("; "));
-        }
-        read => _ = read?,
+    if let Err(error) = raw::read(path, name, &mut |_| (), &mut reading) {
+        ensure!(error.is::<Unfit>() && !reasons.is_empty(), error);
+        reasons.truncate(REASONS_SHOWN);
+        bail!("{error}: {}", reasons.join("; "));
     }
-    if let Some((year, number)) = other {
-        let (of_year, of_number) = month;
-        bail!("it holds flights of {year}-{number:02}, not only of {of_year}-{of_number:02}");
+    if let Some(other) = other {
+        bail!("it holds flights of {}, not only of {}", shown(other), shown(month));
     }
     ensure!(is_there, "it holds no flight with a date");
     Ok(n_rows)

@@ -100,7 +100,7 @@ pub(crate) struct Told<'a> {
 }
 
 /// An address as it is said and kept: without a password.
-pub(crate) fn shown(url: &Url) -> Url {
+pub(crate) fn without_password(url: &Url) -> Url {
     let mut shown = url.clone();
     // both fail for addresses that can have neither
     _ = shown.set_username("");
@@ -121,7 +121,7 @@ pub(crate) async fn fetch<T>(
     told: &Told<'_>,
     check: impl AsyncFn() -> Result<T>,
 ) -> Result<Option<T>> {
-    let place = || shown(url).to_string();
+    let place = || without_password(url).to_string();
     // attempts in a row that brought little, and whole files that were not what they should be
     let (mut n_idle, mut n_bad) = (0, 0);
     for _ in 0..ATTEMPTS_MAX {
@@ -259,7 +259,10 @@ async fn receive(
     }
     let of = total.map_or_else(String::new, |total| format!(" of {total}"));
     let cut = format!("the line was cut after {there}{of} bytes");
-    Ok(less(why.map_or_else(|| anyhow!(cut.clone()), |why| why.context(cut.clone()))))
+    Ok(less(match why {
+        Some(why) => why.context(cut),
+        None => anyhow!(cut),
+    }))
 }
 
 /// What went wrong, without the address, which is said already.

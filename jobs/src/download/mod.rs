@@ -23,8 +23,8 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 pub use crate::download::fetch::Patience;
-use crate::download::fetch::{Told, discard, fetch, shown as shown_address};
-use crate::ingest::months::Month;
+use crate::download::fetch::{Told, discard, fetch, without_password};
+use crate::ingest::months::{Month, name as shown};
 use crate::lake::Lake;
 use crate::progress::{OnProgress, Progress};
 
@@ -120,19 +120,20 @@ fn raw_path(name: &str) -> String {
 
 /// The months from `first` to `last`.
 fn months(first: Month, last: Month) -> impl Iterator<Item = Month> {
-    let number = |(year, month): Month| year * 12 + month - 1;
-    (number(first)..=number(last)).map(|n| (n.div_euclid(12), n.rem_euclid(12) + 1))
+    (number(first)..=number(last)).map(month)
+}
+
+fn number((year, month): Month) -> i32 {
+    year * 12 + month - 1
+}
+
+fn month(number: i32) -> Month {
+    (number.div_euclid(12), number.rem_euclid(12) + 1)
 }
 
 /// The month before that of `now`: the last one that is complete.
 pub fn last_month(now: DateTime<Utc>) -> Month {
-    months_before((now.year(), now.month().cast_signed()), 1)
-}
-
-/// The month `n` months earlier.
-fn months_before((year, month): Month, n: i32) -> Month {
-    let number = year * 12 + month - 1 - n;
-    (number.div_euclid(12), number.rem_euclid(12) + 1)
+    month(number((now.year(), now.month().cast_signed())) - 1)
 }
 
 /// The first month that is missing after those that were downloaded; `None` when none was.
@@ -146,7 +147,7 @@ pub async fn next_month(lake: &Lake) -> Result<Option<Month>> {
     // files come side by side: one that failed may have later ones behind it
     let there: BTreeSet<Month> = records.iter().filter_map(month_of).collect();
     let (Some(&first), Some(&last)) = (there.first(), there.last()) else { return Ok(None) };
-    let after = months_before(last, -1);
+    let after = month(number(last) + 1);
     Ok(months(first, after).find(|month| !there.contains(month)))
 }
 
@@ -194,10 +195,6 @@ pub async fn download(
     Ok(downloaded)
 }
 
-fn shown((year, month): Month) -> String {
-    format!("{year}-{month:02}")
-}
-
 /// What became of a file.
 enum Came {
     New(u64),
@@ -227,7 +224,7 @@ impl Job<'_> {
         }
         let url = self.options.address.join(&file)?;
         let part = self.work.join(format!("{file}.part"));
-        let lock = lock(&part)?;
+        let _lock = lock(&part)?;
         let checked = || async {
             let part = part.clone();
             let file = file.clone();
@@ -244,8 +241,8 @@ impl Job<'_> {
         let fetched =
             fetch(&self.client, &url, &part, &self.options.patience, &told, checked).await?;
         let Some((rows, (bytes, sha256))) = fetched else {
-            let is_young = month > months_before(last_month((self.now)()), UNPUBLISHED_MONTHS);
-            let address = shown_address(&url);
+            let is_young = number(last_month((self.now)())) - number(month) < UNPUBLISHED_MONTHS;
+            let address = without_password(&url);
             ensure!(is_young, "{address}: there is no such file; is the address right?");
             (self.on_progress)(Progress::Notice(format!("{}: not published yet", shown(month))));
             return Ok(Came::Unpublished);
@@ -253,12 +250,11 @@ impl Job<'_> {
         // in between there is a file without a record, which is fetched again
         self.lake.delete_if_there(&record_path(&name)).await?;
         self.lake.upload(&part, &raw_path(&name)).await?;
-        let address = shown_address(&url).to_string();
+        let address = without_password(&url).to_string();
         let record =
             Download { address, bytes, sha256, rows, time: (self.now)(), ingested_by: None };
         record.put(self.lake, &name).await?;
         discard(&part)?;
-        drop(lock);
         let text = format!("{}: {rows} rows, {bytes} bytes", shown(month));
         (self.on_progress)(Progress::Notice(text));
         Ok(Came::New(bytes))

@@ -65,7 +65,8 @@ async fn by_carrier(ctx: &SessionContext, lake: &Lake, directory: &str) -> Resul
     Ok(found)
 }
 
-fn name((year, month): Month) -> String {
+/// As people write it: `2015-01`.
+pub fn name((year, month): Month) -> String {
     format!("{year}-{month:02}")
 }
 

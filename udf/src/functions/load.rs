@@ -96,8 +96,9 @@ fn place_of(bytes: &[u8]) -> Kept {
     kept.push(place.clone());
     let mut n_bytes: usize = kept.iter().map(|(of, _)| of.len()).sum();
     while kept.len() > KEPT_MAX || (n_bytes > KEPT_BYTES_MAX && kept.len() > 1) {
-        dropped.push(kept.remove(0));
-        n_bytes -= dropped[dropped.len() - 1].0.len();
+        let oldest = kept.remove(0);
+        n_bytes -= oldest.0.len();
+        dropped.push(oldest);
     }
     place
 }
