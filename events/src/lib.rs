@@ -26,8 +26,8 @@ mod sender;
 pub use answer::{Answer, Contribution, DelayClass, N_CLASSES, Prediction, Refusal};
 pub use model::{AirlineProfile, CalibrationBin, Compared, Importance, ModelCard, StreamStatus};
 pub use request::{
-    BadRequest, PredictionRequest, REASON_BYTES_MAX, REQUEST_BYTES_MAX, clock_minutes, flight_code,
-    is_code, parse_uuid,
+    BadRequest, DISTANCE_MILES_MAX, PredictionRequest, REASON_BYTES_MAX, REQUEST_BYTES_MAX,
+    clock_minutes, flight_code, is_code, parse_uuid,
 };
 pub use sender::request_uuid;
 
@@ -83,6 +83,8 @@ pub const FLIGHTS_BY_MONTH: &str = "flights_by_month";
 pub const MANUFACTURERS: &str = "manufacturers";
 /// Collection of flights, `_id` = the flight's id.
 pub const ON_TIME_PERFORMANCE: &str = "on_time_performance";
+/// Collection of distances between airports, `_id` = `EWR-IAH`, unique by `Origin` and `Dest`.
+pub const ORIGIN_DEST_DISTANCES: &str = "origin_dest_distances";
 /// Collection of routes, `_id` = `EWR-IAH`.
 pub const ROUTES: &str = "routes";
 

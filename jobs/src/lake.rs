@@ -5,6 +5,7 @@
 //! downloads/                            where each of them came from; see download/mod.rs
 //! flights/year=2013/month=1/*.parquet   the relation flights
 //! distances/*.parquet                   the relation distances
+//! imported_distances/*.parquet          those that people imported
 //! rejects/<run>/*.parquet               rows that were refused, with file, line and reason
 //! models/<sha256>.json, .html           models and their reports; models/champion names one
 //! models/<sha256>.card.json             what the pages show of a model
@@ -55,7 +56,8 @@ const RETRY: RetryConfig = RetryConfig {
 };
 
 /// The places of a data root that hold what jobs make.
-pub const PLACES: [&str; 11] = [
+pub const PLACES: [&str; 12] = [
+    "imported_distances",
     "downloads",
     "flights",
     "distances",

@@ -223,6 +223,48 @@ fn beats(lake: &Lake, path: String, held: Arc<Mutex<Held>>) -> JoinSet<()> {
     beats
 }
 
+/// Changes the data root for `job`: `make` stages files below the directory it is given, under the
+/// epoch of the lease, and says what becomes of them. Waits while another job has the lease.
+pub async fn change<T>(
+    lake: &Lake,
+    job: &str,
+    on_progress: OnProgress<'_>,
+    make: impl AsyncFnOnce(&str, u64) -> Result<(T, Swap)>,
+) -> Result<T> {
+    let lease = Lease::take(lake, job, on_progress).await?;
+    // of its own, also where another process runs under the same name
+    let staging = format!("staging/{job}/{}/", lease.epoch);
+    match make(&staging, lease.epoch).await {
+        Ok((what, made)) => {
+            // when it fails, who comes next may need what is staged
+            lease.swap(&made, on_progress).await?;
+            if let Err(error) = lake.delete_below(&staging).await {
+                let text = format!("what was staged is left behind: {error:#}");
+                on_progress(Progress::Notice(text));
+            }
+            Ok(what)
+        }
+        Err(error) => {
+            // what went wrong first is what is told
+            _ = lake.delete_below(&staging).await.and(lease.end().await);
+            Err(error)
+        }
+    }
+}
+
+/// Moves of all that is staged to a directory. The epoch of the lease makes the names new.
+pub async fn moves(
+    lake: &Lake,
+    job: &str,
+    epoch: u64,
+    staged: &str,
+    directory: &str,
+) -> Result<Vec<(String, String)>> {
+    let names = lake.list(staged).await?.into_iter().enumerate();
+    let new = |i: usize| format!("{directory}{job}-{epoch}-{i}.parquet");
+    Ok(names.map(|(i, name)| (name, new(i))).collect())
+}
+
 /// The lease of a job that changes the data root, as long as it beats.
 pub struct Lease {
     lake: Lake,

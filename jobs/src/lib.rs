@@ -28,6 +28,7 @@
 //! ```
 
 pub mod clock;
+pub mod distances;
 pub mod download;
 pub mod features;
 pub mod functions;

@@ -77,6 +77,8 @@ steps! {
     MANUFACTURERS = "sql/pages/manufacturers.sql";
     /// Flights as they are searched for.
     ON_TIME_PERFORMANCE = "sql/pages/on_time_performance.sql";
+    /// How far airports are from each other, as the original system keeps it.
+    ORIGIN_DEST_DISTANCES = "sql/pages/origin_dest_distances.sql";
     /// Pairs of airports.
     ROUTES = "sql/pages/routes.sql";
 }

@@ -236,24 +236,28 @@ impl Embedded {
         Ok(replaced.await?)
     }
 
-    /// Makes indexes, each in a transaction of its own, with a pause in which others write.
-    pub(crate) async fn index(&self, collection: &str, indexes: &[&[&str]]) -> Result<()> {
-        for fields in indexes {
-            let columns: Vec<String> = fields.iter().map(|field| column(field)).collect();
-            let (fields, columns) = (fields.join("_"), columns.join(", "));
-            let collection = collection.to_owned();
-            let create = move |connection: &mut Connection| {
-                // an index keeps its name when its table gets another, so no two have one
-                let nonce = "SELECT lower(hex(randomblob(8)))";
-                let nonce: String = connection.query_row(nonce, [], |row| row.get(0))?;
-                connection.execute_batch(&format!(
-                    "CREATE INDEX \"{collection}_{nonce}_by_{fields}\" \
-                     ON \"{collection}\" ({columns})"
-                ))
-            };
-            self.run(&self.maker, create).await?;
-            tokio::time::sleep(PAUSE_FOR_OTHERS).await;
-        }
+    /// Makes an index in a transaction of its own, with a pause behind it in which others write.
+    pub(crate) async fn index(
+        &self,
+        collection: &str,
+        fields: &[&str],
+        is_unique: bool,
+    ) -> Result<()> {
+        let columns: Vec<String> = fields.iter().map(|field| column(field)).collect();
+        let (fields, columns) = (fields.join("_"), columns.join(", "));
+        let collection = collection.to_owned();
+        let create = move |connection: &mut Connection| {
+            // an index keeps its name when its table gets another, so no two have one
+            let nonce = "SELECT lower(hex(randomblob(8)))";
+            let nonce: String = connection.query_row(nonce, [], |row| row.get(0))?;
+            let unique = if is_unique { "UNIQUE" } else { "" };
+            connection.execute_batch(&format!(
+                "CREATE {unique} INDEX \"{collection}_{nonce}_by_{fields}\" \
+                 ON \"{collection}\" ({columns})"
+            ))
+        };
+        self.run(&self.maker, create).await?;
+        tokio::time::sleep(PAUSE_FOR_OTHERS).await;
         Ok(())
     }
 

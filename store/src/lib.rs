@@ -327,13 +327,17 @@ impl Replacement<'_> {
     }
 
     /// Puts the new collection in the place of the old one, all at once, with an index over the
-    /// fields of each of `indexes`; returns its number of documents.
-    pub async fn finish(self, indexes: &[&[&str]]) -> Result<u64> {
+    /// fields of each of `indexes`, and one over those of `unique`, if there are any, that refuses
+    /// what is there already; returns its number of documents.
+    pub async fn finish(self, indexes: &[&[&str]], unique: &[&str]) -> Result<u64> {
         let Self { store, collection, next, n_documents } = self;
-        indexes.iter().copied().flatten().try_for_each(|field| check_name(field))?;
-        match store {
-            Store::Mongo(mongo) => mongo.index(&next, indexes).await?,
-            Store::Embedded(embedded) => embedded.index(&next, indexes).await?,
+        indexes.iter().copied().flatten().chain(unique).try_for_each(|field| check_name(field))?;
+        let unique = Some((unique, true)).filter(|(fields, _)| !fields.is_empty());
+        for (fields, is_unique) in indexes.iter().map(|fields| (*fields, false)).chain(unique) {
+            match store {
+                Store::Mongo(mongo) => mongo.index(&next, fields, is_unique).await?,
+                Store::Embedded(embedded) => embedded.index(&next, fields, is_unique).await?,
+            }
         }
         let all = Query { limit: u32::MAX, ..Query::default() };
         let found = store.count(&next, &all).await?;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use futures::TryStreamExt;
 use mongodb::bson::{self, Document, RawArrayBuf, RawDocumentBuf, cstr, doc, rawdoc};
 use mongodb::error::ErrorKind;
+use mongodb::options::IndexOptions;
 use mongodb::options::{
     Acknowledgment, ClientOptions, ReadConcern, ReadPreference, ReturnDocument, SelectionCriteria,
     TransactionOptions, WriteConcern,
@@ -367,14 +368,18 @@ impl Mongo {
         Ok(n_inserted.unsigned_abs().into())
     }
 
-    pub(crate) async fn index(&self, collection: &str, indexes: &[&[&str]]) -> Result<()> {
-        for fields in indexes {
-            let keys = fields.iter().map(|field| ((*field).to_owned(), bson::Bson::Int32(1)));
-            let index = IndexModel::builder().keys(keys.collect::<Document>()).build();
-            let made = self.documents(collection).create_index(index).await;
-            let what = || format!("indexing {collection} in MongoDB at {}", self.hosts);
-            made.map_err(|error| fault(what(), &error))?;
-        }
+    pub(crate) async fn index(
+        &self,
+        collection: &str,
+        fields: &[&str],
+        is_unique: bool,
+    ) -> Result<()> {
+        let keys = fields.iter().map(|field| ((*field).to_owned(), bson::Bson::Int32(1)));
+        let options = IndexOptions::builder().unique(is_unique.then_some(true)).build();
+        let index = IndexModel::builder().keys(keys.collect::<Document>()).options(options).build();
+        let made = self.documents(collection).create_index(index).await;
+        let what = || format!("indexing {collection} in MongoDB at {}", self.hosts);
+        made.map_err(|error| fault(what(), &error))?;
         Ok(())
     }
 

@@ -508,15 +508,27 @@ async fn a_replacement_is_seen_when_it_is_finished(store: &Store) {
         // the first of two stays
         replacement.add(&[json!({"_id": "000007", "n": "again"})]).await.unwrap();
         assert_eq!(all(store, "replaced").await, before);
-        let n_documents = replacement.finish(&indexes).await.unwrap();
+        let n_documents = replacement.finish(&indexes, &[]).await.unwrap();
         assert_eq!(n_documents, new.len() as u64);
         assert_eq!(all(store, "replaced").await, new);
     }
     let equal = vec![("n".to_owned(), json!(3)), ("carrier".to_owned(), json!("UA"))];
     let found = store.count("replaced", &Query { equal, ..everything() }).await.unwrap();
     assert_eq!(found, new.iter().filter(|d| d["n"] == 3).count() as u64);
-    store.replace("replaced").await.unwrap().finish(&[]).await.unwrap();
+    store.replace("replaced").await.unwrap().finish(&[], &[]).await.unwrap();
     assert_eq!(all(store, "replaced").await, Vec::<Value>::new());
+
+    // what must be unique stays so
+    let pair = |id: &str, dest: &str| json!({"_id": id, "Origin": "EWR", "Dest": dest});
+    let mut replacement = store.replace("unique").await.unwrap();
+    replacement.add(&[pair("1", "JFK"), pair("2", "LGA")]).await.unwrap();
+    replacement.finish(&[], &["Origin", "Dest"]).await.unwrap();
+    store.upsert("unique", &[pair("3", "JFK")]).await.unwrap_err();
+    store.upsert("unique", &[pair("3", "IAH")]).await.unwrap();
+    let mut replacement = store.replace("unique").await.unwrap();
+    replacement.add(&[pair("1", "JFK"), pair("2", "JFK")]).await.unwrap();
+    replacement.finish(&[], &["Origin", "Dest"]).await.unwrap_err();
+    assert_eq!(ids(&all(store, "unique").await), ["1", "2", "3"]);
 }
 
 async fn answers_are_written_and_read_while_a_collection_is_made(store: &Store) {
@@ -527,7 +539,7 @@ async fn answers_are_written_and_read_while_a_collection_is_made(store: &Store) 
         for chunk in documents.chunks(100) {
             replacement.add(chunk).await.unwrap();
         }
-        replacement.finish(&[&["n"], &["n", "_id"]]).await.unwrap()
+        replacement.finish(&[&["n"], &["n", "_id"]], &[]).await.unwrap()
     };
     let answering = async {
         for i in 0..200 {
@@ -546,10 +558,10 @@ async fn a_replacement_that_another_one_disturbs_fails(store: &Store) {
     first.add(&[json!({"_id": "a"}), json!({"_id": "b"})]).await.unwrap();
     let mut second = store.replace("disturbed").await.unwrap();
     second.add(&[json!({"_id": "c"})]).await.unwrap();
-    let error = first.finish(&[]).await.unwrap_err().to_string();
+    let error = first.finish(&[], &[]).await.unwrap_err().to_string();
     assert!(error.starts_with("another program is replacing disturbed too"), "{error}");
     assert_eq!(ids(&all(store, "disturbed").await), ["old"]);
-    second.finish(&[]).await.unwrap();
+    second.finish(&[], &[]).await.unwrap();
     assert_eq!(ids(&all(store, "disturbed").await), ["c"]);
 }
 

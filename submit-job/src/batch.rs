@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::cli::{Batch, Cli, Command};
 use crate::config::{Environment, now};
 use crate::context::{self, JobContext, Master, run_name};
+use crate::distances::run_import_distances;
 use crate::download::run_download;
 use crate::driver::{self, Drive, JobOutcome, what_lacks, without_secrets};
 use crate::enrich::run_enrich;
@@ -166,7 +167,9 @@ async fn drive(
 /// Errors when the data root that a job needs is not there.
 async fn keeps_record(job: &Batch, lake: &Lake, record: &Record) -> Result<bool> {
     match job {
-        Batch::Download(_) | Batch::Ingest(_) | Batch::Enrich(_) => lake.create()?,
+        Batch::Download(_) | Batch::Ingest(_) | Batch::ImportDistances(_) | Batch::Enrich(_) => {
+            lake.create()?;
+        }
         Batch::Sql(_) if !lake.exists() => return Ok(false),
         Batch::Sql(_) => {
             if let Err(error) = record.put(lake).await {
@@ -197,6 +200,9 @@ async fn work(job: &Batch, around: &Environment, opened: &JobContext) -> Result<
     match job {
         Batch::Download(args) => run_download(opened, args).await,
         Batch::Ingest(args) => run_ingest(opened, args, &around.store_options).await,
+        Batch::ImportDistances(args) => {
+            run_import_distances(opened, &args.store.open(lake, around).await?, args).await
+        }
         Batch::Train(args) => run_train_command(opened, args).await,
         Batch::Evaluate(args) => run_evaluate(opened, args).await,
         Batch::Score(args) => run_score(opened, args).await,

@@ -9,6 +9,7 @@ use cluster::scheduler::SchedulerArgs;
 
 use crate::context::{Master, SessionArgs};
 use crate::demo::Demo;
+use crate::distances::ImportDistances;
 use crate::dlq::Dlq;
 use crate::download::Download;
 use crate::enrich::Enrich;
@@ -90,6 +91,8 @@ pub enum Batch {
     Download(Download),
     /// Raw files to flights
     Ingest(Ingest),
+    /// Distances between airports, from a file or the flights, to the data root and the store
+    ImportDistances(ImportDistances),
     /// Flights to a model
     Train(Train),
     /// Evaluate a model on the flights that its training held out
@@ -244,6 +247,7 @@ impl Batch {
         match self {
             Self::Download(_) => "download",
             Self::Ingest(_) => "ingest",
+            Self::ImportDistances(_) => "import-distances",
             Self::Train(_) => "train",
             Self::Evaluate(_) => "evaluate",
             Self::Score(_) => "score",

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod context;
 pub mod demo;
+pub mod distances;
 pub mod dlq;
 pub mod download;
 pub mod driver;

@@ -259,7 +259,7 @@ pub async fn run_stream(
 ) -> Result<()> {
     // a micro-batch is small: one thread scores it faster than two that must be coordinated
     let ctx = session::in_process(1, MEMORY, &[], &[])?;
-    let serving = stream::prepare(&ctx, lake).await?;
+    let prepared = stream::prepare(&ctx, lake).await?;
     let mut options = args.options(lake, properties, now).await?;
     let metrics = Arc::new(Metrics::new()?);
     let shown = show(args.listen, Arc::clone(&metrics)).await?;
@@ -280,12 +280,12 @@ pub async fn run_stream(
     tracing::info!(
         topic = options.topics.requests,
         store = store.describe(),
-        model = serving.champion().version(),
+        model = prepared.serving.champion().version(),
         shadow = options.shadow.as_ref().map(|shadow| shadow.version()),
         "stream is ready"
     );
     let connections = Connections { source, sink, store };
-    let running = stream::run(&ctx, serving, connections, &options, &metrics, shutdown);
+    let running = stream::run(&ctx, prepared, connections, &options, &metrics, shutdown);
     let streamed = tokio::select! {
         streamed = running => streamed?,
         never = publish_status(store, &args.group, &metrics, now) => match never {},

@@ -7,7 +7,7 @@
 pub mod columns;
 mod files;
 mod json;
-mod lines;
+pub(crate) mod lines;
 pub mod months;
 pub mod options;
 mod parquet;
@@ -27,6 +27,7 @@ use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::{DataFrame, SessionContext, col, lit};
 use tokio::sync::mpsc;
 
+use crate::distances;
 use crate::ingest::columns::Names;
 pub use crate::ingest::files::PassedOver;
 use crate::ingest::files::RawFile;
@@ -36,7 +37,7 @@ use crate::ingest::raw::Reading;
 use crate::ingest::rejects::{RejectKind, reject_kinds, rejects_of};
 use crate::ingest::rows::Unfit;
 use crate::lake::Lake;
-use crate::lease::{Lease, Swap};
+use crate::lease::{self, Swap};
 use crate::progress::{OnProgress, Progress};
 use crate::sql;
 use crate::write::{Place, parquet, write};
@@ -103,26 +104,11 @@ pub async fn ingest(
 ) -> Result<Ingested> {
     lake.register(ctx);
     let found = files::find(inputs, lake, &options.store_options).await?;
-    let lease = Lease::take(lake, run, on_progress).await?;
-    let job = Job { ctx, lake, run, epoch: lease.epoch(), options, on_progress };
-    let made = job.run(found.files, found.passed_over).await;
-    let staging = job.staging("");
-    match made {
-        Ok((ingested, made)) => {
-            // when it fails, who comes next may need what is staged
-            lease.swap(&made, on_progress).await?;
-            if let Err(error) = lake.delete_below(&staging).await {
-                let text = format!("what was staged is left behind: {error:#}");
-                on_progress(Progress::Notice(text));
-            }
-            Ok(ingested)
-        }
-        Err(error) => {
-            // what went wrong first is what is told
-            _ = lake.delete_below(&staging).await.and(lease.end().await);
-            Err(error)
-        }
-    }
+    lease::change(lake, run, on_progress, async |_, epoch| {
+        let job = Job { ctx, lake, run, epoch, options, on_progress };
+        job.run(found.files, found.passed_over).await
+    })
+    .await
 }
 
 /// What typing the rows says.
@@ -192,7 +178,9 @@ impl Job<'_> {
 
         (self.on_progress)(Progress::Stage("making distances by sql/20_distances.sql"));
         months::register_coming(self, &staged, &counted.months).await?;
-        self.swap_distances(&mut made).await?;
+        distances::register_imported(self.ctx, self.lake).await?;
+        let staging = (&*self.staging(""), self.epoch);
+        distances::make(self.ctx, self.lake, self.run, staging, &mut made).await?;
         let ingested = Ingested {
             n_files,
             passed_over,
@@ -269,16 +257,6 @@ impl Job<'_> {
             kinds.join("; "),
             self.lake.url(&rejects_of(self.run))
         )
-    }
-
-    async fn swap_distances(&self, made: &mut Swap) -> Result<()> {
-        let rows = sql::plan(self.ctx, sql::DISTANCES, &[]).await?;
-        let staged = self.staging("distances/");
-        let place = Place { directory: &staged, partitions: &[] };
-        write(self.ctx, self.lake, &[rows], place, &parquet()).await?;
-        made.deletes.extend(self.lake.list("distances/").await?);
-        made.moves.extend(months::moves(self, &staged, "distances/").await?);
-        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use datafusion::prelude::{SessionContext, col, lit};
 
 use crate::ingest::options::{Job, Months};
 use crate::lake::Lake;
-use crate::lease::Swap;
+use crate::lease::{self, Swap};
 use crate::progress::Progress;
 use crate::sql;
 use crate::write::{Place, parquet, write};
@@ -236,20 +236,10 @@ pub(super) async fn swap(
         if options.months != Months::Append {
             made.deletes.extend(lake.list(&to).await?);
         }
-        made.moves.extend(moves(job, &format!("{staged}{}", directory(*month)), &to).await?);
+        let of_month = format!("{staged}{}", directory(*month));
+        made.moves.extend(lease::moves(lake, job.run, job.epoch, &of_month, &to).await?);
     }
     Ok((made, arriving.values().flat_map(BTreeMap::values).sum()))
-}
-
-/// Moves of all that is staged to a directory. The epoch of the lease makes the names new.
-pub(super) async fn moves(
-    job: &Job<'_>,
-    staged: &str,
-    directory: &str,
-) -> Result<Vec<(String, String)>> {
-    let names = job.lake.list(staged).await?.into_iter().enumerate();
-    let new = |i: usize| format!("{directory}{}-{}-{i}.parquet", job.run, job.epoch);
-    Ok(names.map(|(i, name)| (name, new(i))).collect())
 }
 
 /// Whether a run of this name has put flights in place.

@@ -33,38 +33,41 @@ struct Collection {
     step: Step,
     /// Fields that are searched by, with those that are sorted by after them.
     indexes: &'static [&'static [&'static str]],
+    /// Fields of which no two documents have the same.
+    unique: &'static [&'static str],
 }
 
 const fn small(name: &'static str, step: Step) -> Collection {
-    Collection { name, step, indexes: &[] }
+    Collection { name, step, indexes: &[], unique: &[] }
 }
 
-const COLLECTIONS: [Collection; 11] = [
+const DISTANCES: Collection = Collection {
+    unique: &["Origin", "Dest"],
+    ..small(events::ORIGIN_DEST_DISTANCES, sql::ORIGIN_DEST_DISTANCES)
+};
+
+const COLLECTIONS: [Collection; 12] = [
     small(events::AIRLINES, sql::AIRLINES),
     Collection {
-        name: events::AIRPLANES,
-        step: sql::AIRPLANES,
         indexes: &[&["Carrier", "_id"], &["Manufacturer", "_id"], &["Model", "_id"]],
+        ..small(events::AIRPLANES, sql::AIRPLANES)
     },
     small(events::AIRPLANES_PER_CARRIER, sql::AIRPLANES_PER_CARRIER),
     small(events::MANUFACTURERS, sql::MANUFACTURERS),
-    Collection { name: events::AIRPORTS, step: sql::AIRPORTS, indexes: &[&["Flights"]] },
+    Collection { indexes: &[&["Flights"]], ..small(events::AIRPORTS, sql::AIRPORTS) },
+    DISTANCES,
     Collection {
-        name: events::ROUTES,
-        step: sql::ROUTES,
         indexes: &[&["Flights"], &["Origin", "Flights"], &["Dest", "Flights"]],
+        ..small(events::ROUTES, sql::ROUTES)
     },
     Collection {
-        name: events::CARRIER_ROUTES,
-        step: sql::CARRIER_ROUTES,
         indexes: &[&["Carrier", "Flights"], &["Origin", "Dest", "Flights"]],
+        ..small(events::CARRIER_ROUTES, sql::CARRIER_ROUTES)
     },
     small(events::FLIGHTS_BY_MONTH, sql::FLIGHTS_BY_MONTH),
     small(events::DELAYS_BY_WEEK, sql::DELAYS_BY_WEEK),
     small(events::DELAYS_BY_HOUR, sql::DELAYS_BY_HOUR),
     Collection {
-        name: events::ON_TIME_PERFORMANCE,
-        step: sql::ON_TIME_PERFORMANCE,
         indexes: &[
             &["FlightDate", "CRSDepTime", "_id"],
             &["Carrier", "FlightDate", "CRSDepTime", "_id"],
@@ -76,6 +79,7 @@ const COLLECTIONS: [Collection; 11] = [
             &["Origin", "FlightDate", "CRSDepTime", "_id"],
             &["Dest", "FlightDate", "CRSDepTime", "_id"],
         ],
+        ..small(events::ON_TIME_PERFORMANCE, sql::ON_TIME_PERFORMANCE)
     },
 ];
 
@@ -132,10 +136,16 @@ pub async fn publish(
     let cards = cards.iter().map(serde_json::to_value).collect::<serde_json::Result<Vec<_>>>()?;
     let mut replacement = store.replace(events::MODELS).await?;
     replacement.add(&cards).await?;
-    let n_documents = replacement.finish(&[]).await?;
+    let n_documents = replacement.finish(&[], &[]).await?;
     on_progress(Progress::Published { collection: events::MODELS, n_documents });
     published.push(Published { collection: events::MODELS, n_documents, is_new: true });
     Ok(published)
+}
+
+/// Makes the collection of distances anew; returns its number of documents.
+pub async fn publish_distances(ctx: &SessionContext, lake: &Lake, store: &Store) -> Result<u64> {
+    lake.register_table(ctx, "distances", "distances/", &[]).await?;
+    make(ctx, store, &DISTANCES, &made_from(lake).await?).await
 }
 
 /// A digest of all that the collections are made from.
@@ -143,8 +153,8 @@ async fn made_from(lake: &Lake) -> Result<String> {
     let mut digest = Sha256::new();
     digest.update(FORMAT);
     digest.update(lake.fingerprint(&["flights/", "distances/"]).await?);
-    for Collection { name, step, indexes } in COLLECTIONS {
-        digest.update(format!("{name} {indexes:?} {}", step.text));
+    for Collection { name, step, indexes, unique } in COLLECTIONS {
+        digest.update(format!("{name} {indexes:?} {unique:?} {}", step.text));
     }
     REFERENCES.iter().for_each(|(_, csv)| digest.update(csv));
     Ok(format!("{:x}", digest.finalize()))
@@ -172,7 +182,7 @@ async fn make(
     collection: &Collection,
     made_from: &str,
 ) -> Result<u64> {
-    let Collection { name, step, indexes } = *collection;
+    let Collection { name, step, indexes, unique } = *collection;
     // until it is made it was made from nothing, whatever becomes of this process
     remember(store, name, "", 0).await?;
     let documents_of_step = sql::plan(ctx, step, &[]).await?;
@@ -182,7 +192,7 @@ async fn make(
     while let Some(batch) = batches.try_next().await.context(step.file)? {
         replacement.add(&documents(&batch)?).await?;
     }
-    let n_documents = replacement.finish(indexes).await?;
+    let n_documents = replacement.finish(indexes, unique).await?;
     remember(store, name, made_from, n_documents).await?;
     Ok(n_documents)
 }

@@ -33,7 +33,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use chrono::{DateTime, Utc};
-use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use events::{ANSWERS, REJECTIONS, STREAM_OFFSETS};
 use futures::future::FutureExt;
@@ -42,8 +41,8 @@ use store::{Lease, Store, WriteError};
 use tokio::time::sleep;
 use udf::model::scorer::Scorer;
 
+use crate::distances;
 use crate::lake::Lake;
-use crate::lease;
 use crate::models::registry::{RefreshOutcome, Serving};
 use crate::stream::chunks::{chunks, created_ms, document, documents, last_records, next_offsets};
 use crate::stream::dead_letters::{KnownLetters, known_letters};
@@ -112,26 +111,25 @@ pub struct Connections<'a> {
     pub store: &'a Store,
 }
 
-/// Loads what scoring needs: the champion, and the distances into memory.
-pub async fn prepare(ctx: &SessionContext, lake: &Lake) -> Result<Serving> {
-    let serving = Serving::load(ctx, lake).await?;
-    let read_distances = async || {
-        lake.register_table(ctx, "distances", "distances/", &[]).await?;
-        let distances = ctx.table("distances").await?;
-        let schema = Arc::clone(distances.schema().inner());
-        Ok(MemTable::try_new(schema, vec![distances.collect().await?])?)
-    };
-    let table = lease::read_again(lake, read_distances).await?;
-    ctx.deregister_table("distances")?;
-    ctx.register_table("distances", Arc::new(table))?;
-    Ok(serving)
+/// What scoring needs, looked at again from time to time.
+pub struct Prepared {
+    /// The champion.
+    pub serving: Serving,
+    /// The distances, in memory.
+    pub distances: distances::Served,
 }
 
-/// Runs until `shutdown` is done or a bounded trigger is. `ctx` was [`prepare`]d, which gave
-/// `serving`. A micro-batch is scored with one model, the champion at its end.
+/// Loads what scoring needs.
+pub async fn prepare(ctx: &SessionContext, lake: &Lake) -> Result<Prepared> {
+    let serving = Serving::load(ctx, lake).await?;
+    Ok(Prepared { serving, distances: distances::Served::load(ctx, lake).await? })
+}
+
+/// Runs until `shutdown` is done or a bounded trigger is. `ctx` was [`prepare`]d. A micro-batch is
+/// scored with one model, the champion at its end.
 pub async fn run(
     ctx: &SessionContext,
-    serving: Serving,
+    Prepared { serving, distances }: Prepared,
     connections: Connections<'_>,
     options: &Options,
     metrics: &Metrics,
@@ -144,6 +142,7 @@ pub async fn run(
     let mut stream = Stream {
         ctx,
         serving,
+        distances,
         plan: Plan::new(ctx).await?,
         source,
         sink,
@@ -177,6 +176,7 @@ pub async fn run(
 struct Stream<'a> {
     ctx: &'a SessionContext,
     serving: Serving,
+    distances: distances::Served,
     plan: Plan,
     source: Source,
     sink: Sink,
@@ -421,6 +421,9 @@ impl Stream<'_> {
                 self.plan = Plan::new(self.ctx).await?;
                 self.observer.replace(Arc::clone(self.serving.champion()));
             }
+        }
+        if self.distances.refresh(self.ctx).await {
+            self.plan = Plan::new(self.ctx).await?;
         }
         Ok(())
     }

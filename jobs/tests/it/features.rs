@@ -204,8 +204,8 @@ async fn training_and_streaming_predictions_are_bit_equal() {
 async fn the_stream_loads_the_champion_and_the_distances() {
     let shipped = shipped().await;
     let ctx = session(1);
-    let serving = stream::prepare(&ctx, &shipped.lake).await.unwrap();
-    assert_eq!(serving.champion().version(), shipped.report.version);
+    let prepared = stream::prepare(&ctx, &shipped.lake).await.unwrap();
+    assert_eq!(prepared.serving.champion().version(), shipped.report.version);
     assert!(ctx.table("distances").await.unwrap().count().await.unwrap() > 200);
     let error = stream::prepare(&ctx, &memory_lake()).await.err().unwrap().to_string();
     let want = "there is no champion under memory:///lake/; `submit-job train` makes one";

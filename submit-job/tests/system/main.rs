@@ -6,6 +6,7 @@ mod champions;
 mod clusters;
 mod dice;
 mod differential;
+mod distances;
 mod download;
 mod end_to_end;
 mod enrich;
