@@ -111,6 +111,9 @@ SELECT
   CAST(DATE_PART('month', date) AS INT) AS month,
   file,
   line,
+  -- what a request is called, and when it was made: flights have neither
+  uuid,
+  asked_at,
   CAST(NOT is_code(COALESCE(flight_code(tail_number), 'N')) AS INT) AS odd_tails,
   CAST(crs_dep_is_odd AS INT) + CAST(crs_arr_is_odd AS INT) + CAST(dep_is_odd AS INT) + CAST(arr_is_odd AS INT)
     AS odd_times,

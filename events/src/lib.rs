@@ -26,8 +26,8 @@ mod sender;
 pub use answer::{Answer, Contribution, DelayClass, N_CLASSES, Prediction, Refusal};
 pub use model::{AirlineProfile, CalibrationBin, Compared, Importance, ModelCard, StreamStatus};
 pub use request::{
-    BadRequest, DISTANCE_MILES_MAX, PredictionRequest, REASON_BYTES_MAX, REQUEST_BYTES_MAX,
-    clock_minutes, flight_code, is_code, parse_uuid,
+    BadRequest, DELAY_MINUTES_MAX, DISTANCE_MILES_MAX, PredictionRequest, REASON_BYTES_MAX,
+    REQUEST_BYTES_MAX, TIMESTAMP_BYTES_MAX, clock_minutes, flight_code, is_code, parse_uuid,
 };
 pub use sender::request_uuid;
 

@@ -16,12 +16,12 @@ pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Longest carrier, airport or flight number, in bytes. Real codes have 2 to 4.
 const CODE_BYTES_MAX: usize = 8;
 /// Largest departure delay, in minutes: a week either way. BTS's largest is below two days.
-const DELAY_MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
+pub const DELAY_MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
 /// Largest distance, in miles: half the Earth's circumference.
 pub const DISTANCE_MILES_MAX: f64 = 12_451.0;
 /// Longest `Timestamp`, in bytes: it is passed on with the answer. ISO 8601 with nanoseconds and an
 /// offset has 35.
-const TIMESTAMP_BYTES_MAX: usize = 64;
+pub const TIMESTAMP_BYTES_MAX: usize = 64;
 /// Longest reason, in bytes: parsers quote what they could not read, however long it is.
 pub const REASON_BYTES_MAX: usize = 1024;
 

@@ -11,6 +11,8 @@
 //!   program wrote says: the day, the point in time, the clock time as `HHMM`; see
 //!   [`crate::clock`].
 //!   With `utc` an instant is read by its UTC clock, otherwise as it stands there.
+//! - `named_uuid(uuid, file, line)`: the UUID that a row says, in the one form that documents are
+//!   kept under; null when it says something else. One that says none is named after its place.
 //! - `held_out(rule, flight_id, day)`: whether a flight is held out of training, by a rule such as
 //!   `day:5`; see [`HoldOut`]. A day is a number of days since 1970-01-01.
 //! - `log_loss_billionths(probability)`: -ln(probability) in whole billionths, the same on every
@@ -23,15 +25,19 @@ use datafusion::arrow::array::{
     StringViewArray, TimestampMicrosecondArray,
 };
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimeUnit};
+use datafusion::arrow::datatypes::{
+    DataType, Float64Type, Int32Type, Int64Type, TimeUnit, UInt64Type,
+};
 use datafusion::common::{Result, exec_datafusion_err};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, create_udf,
 };
-use events::{clock_minutes, flight_code, is_code};
+use events::{clock_minutes, flight_code, is_code, parse_uuid};
+use sha2::{Digest, Sha256};
 use udf::model::calibration::log_loss_billionths;
 use udf::model::holdout::HoldOut;
 use udf::train::sampling::{GOLDEN, hash_text, mix};
+use uuid::Uuid;
 
 use crate::clock::{Written, hhmm};
 
@@ -96,8 +102,34 @@ fn functions_of_rows() -> Vec<ScalarUDF> {
         ),
         create_udf("written_day", text_and_utc(), DataType::Date32, immutable, Arc::new(day)),
         create_udf("written_time", vec![text], timestamp, immutable, Arc::new(time)),
+        named_uuid(),
         create_udf("written_hhmm", text_and_utc(), DataType::Int32, immutable, Arc::new(clock)),
     ]
+}
+
+/// See [`self`].
+fn named_uuid() -> ScalarUDF {
+    let named = |args: &[ColumnarValue]| {
+        let [uuids, files, lines] =
+            ColumnarValue::values_to_arrays(args)?.try_into().expect("three arguments");
+        let (uuids, files) = (uuids.as_string_view().iter(), files.as_string_view());
+        let places = files.iter().zip(lines.as_primitive::<UInt64Type>());
+        let uuids = uuids.zip(places).map(|(text, (file, line))| match text {
+            Some(text) => parse_uuid(text),
+            None => Some(place_uuid(file?, line?)),
+        });
+        let texts = uuids.map(|uuid| Some(uuid?.to_string())).collect::<StringViewArray>();
+        Ok(ColumnarValue::Array(Arc::new(texts)))
+    };
+    let of_row = vec![DataType::Utf8View, DataType::Utf8View, DataType::UInt64];
+    create_udf("named_uuid", of_row, DataType::Utf8View, Volatility::Immutable, Arc::new(named))
+}
+
+/// Names a row after its place: the same at each reading, and no other row's.
+fn place_uuid(file: &str, line: u64) -> Uuid {
+    let digest = Sha256::digest(format!("{file}\n{line}"));
+    let (bytes, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
+    uuid::Builder::from_custom_bytes(*bytes).into_uuid()
 }
 
 /// What models are made and judged by.

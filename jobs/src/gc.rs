@@ -70,7 +70,7 @@ pub async fn find(
         age.is_some_and(|age| objects.iter().all(|object| is_old(age, object)))
     };
     let (mut garbage, mut stay) = (Vec::new(), BTreeMap::new());
-    for (id, objects) in groups(lake, "jobs", '.').await? {
+    for (id, objects) in groups(lake, "jobs", |name| name.split_once('.')).await? {
         let text = history::bytes(lake, &id).await?.unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let record = serde_json::from_str::<Record>(&text);
@@ -85,12 +85,20 @@ pub async fn find(
         }
     }
     let holder = lease::holder(lake).await?;
+    for (place, end) in [("batch_predictions", '/'), ("requests", '.')] {
+        for (batch, objects) in groups(lake, place, |name| name.rsplit_once(end)).await? {
+            if is_old(ages.predictions, &objects) {
+                let what = format!("{place} of {batch}");
+                garbage.push(Garbage { what, objects, model: None });
+            }
+        }
+    }
     for place in ["rejects", "staging", "training", "predictions"] {
         let (age, needs_record) = match place {
             "predictions" => (ages.predictions, false),
             _ => (ages.jobs, true),
         };
-        for (run, objects) in groups(lake, place, '/').await? {
+        for (run, objects) in groups(lake, place, |name| name.split_once('/')).await? {
             if place == "staging" && holder.as_ref() == Some(&run) {
                 continue;
             }
@@ -100,7 +108,7 @@ pub async fn find(
         }
     }
     let champions = registry::champions(lake).await?;
-    for (version, objects) in groups(lake, "models", '.').await? {
+    for (version, objects) in groups(lake, "models", |name| name.split_once('.')).await? {
         let is_version = version.len() == 64;
         let is_named = champions.contains(&version)
             || keep.contains(&version)
@@ -113,16 +121,16 @@ pub async fn find(
     Ok(garbage)
 }
 
-/// The objects of a place by what they are of: the text before `separator`.
+/// The objects of a place by what they are of: the text before what `split` splits a name at.
 async fn groups(
     lake: &Lake,
     place: &str,
-    separator: char,
+    split: impl Fn(&str) -> Option<(&str, &str)>,
 ) -> Result<BTreeMap<String, Vec<Object>>> {
     let mut groups: BTreeMap<String, Vec<Object>> = BTreeMap::new();
     for object in lake.objects(&format!("{place}/")).await? {
         let name = object.name.strip_prefix(place).and_then(|name| name.strip_prefix('/'));
-        if let Some((of, _)) = name.and_then(|name| name.split_once(separator)) {
+        if let Some((of, _)) = name.and_then(&split) {
             groups.entry(of.to_owned()).or_default().push(object);
         }
     }

@@ -56,9 +56,11 @@ const RETRY: RetryConfig = RetryConfig {
 };
 
 /// The places of a data root that hold what jobs make.
-pub const PLACES: [&str; 12] = [
+pub const PLACES: [&str; 14] = [
     "imported_distances",
     "downloads",
+    "requests",
+    "batch_predictions",
     "flights",
     "distances",
     "rejects",
@@ -281,6 +283,11 @@ impl Lake {
     /// Whether there are Parquet files below `relative`.
     pub async fn holds_table(&self, relative: &str) -> Result<bool> {
         Ok(self.list(relative).await?.iter().any(|name| name.ends_with(".parquet")))
+    }
+
+    /// Where an object is, for who reads it as it stands.
+    pub(crate) fn object(&self, relative: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
+        Ok((Arc::clone(&self.store), self.path(relative)?))
     }
 
     fn path(&self, relative: &str) -> Result<Path> {

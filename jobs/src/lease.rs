@@ -288,7 +288,7 @@ impl Lease {
                     epoch + 1
                 }
                 Some((_, held)) => {
-                    wait.for_job(on_progress, &held.job, "changes the flights").await;
+                    wait.for_job(on_progress, &held.job, "changes the data root").await;
                     continue;
                 }
             };
@@ -411,7 +411,7 @@ async fn wait_until_whole(lake: &Lake, on_progress: OnProgress<'_>) -> Result<()
             let dead = || format!("job {} died while it put flights in place", held.job);
             return settled.with_context(dead);
         }
-        wait.for_job(on_progress, &held.job, "changes the flights").await;
+        wait.for_job(on_progress, &held.job, "changes the data root").await;
     }
     Ok(())
 }

@@ -33,6 +33,10 @@ steps! {
     REPEATS = "sql/12_repeats.sql";
     /// Each of them once.
     DISTINCT = "sql/13_distinct.sql";
+    /// Requests in files.
+    REQUESTS = "sql/14_requests.sql";
+    /// Those whose UUID comes for the first time.
+    FIRST_REQUESTS = "sql/15_first_requests.sql";
     /// Mean distance per pair of airports.
     DISTANCES = "sql/20_distances.sql";
     /// The only definition of every feature.
@@ -53,8 +57,12 @@ steps! {
     BASELINE_ROWS = "sql/51_baseline_rows.sql";
     /// Two models against each other.
     COMPARISON = "sql/52_comparison.sql";
-    /// What goes to the store.
+    /// Predictions of all flights.
     PREDICTIONS = "sql/60_predictions.sql";
+    /// Predictions of requests in files.
+    BATCH_PREDICTIONS = "sql/61_batch_predictions.sql";
+    /// These as the store keeps them.
+    PREDICTION_RESULTS = "sql/62_prediction_results.sql";
     /// What goes back to who asked.
     ANSWERS = "sql/70_answers.sql";
     /// Airlines that fly.

@@ -210,6 +210,27 @@ impl Embedded {
         Ok(counted.await?.unsigned_abs())
     }
 
+    pub(crate) async fn delete(&self, collection: &str, query: &Query) -> Result<u64, WriteError> {
+        let (condition, values) = condition(query);
+        self.execute(&self.writer, create_table(collection)).await?;
+        let delete = format!(
+            "DELETE FROM \"{collection}\" WHERE _id IN \
+             (SELECT _id FROM \"{collection}\" WHERE {condition} LIMIT {DELETED_AT_ONCE})"
+        );
+        let mut n_deleted = 0;
+        loop {
+            let (delete, values) = (delete.clone(), values.clone());
+            let delete = move |connection: &mut Connection| {
+                connection.execute(&delete, params_from_iter(values))
+            };
+            let n = self.run(&self.writer, delete).await?;
+            n_deleted += n as u64;
+            if n < DELETED_AT_ONCE {
+                return Ok(n_deleted);
+            }
+        }
+    }
+
     pub(crate) async fn begin_replacement(&self, next: &str) -> Result<()> {
         let create = format!("DROP TABLE IF EXISTS \"{next}\"; {}", create_table(next));
         Ok(self.execute(&self.maker, create).await?)

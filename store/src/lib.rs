@@ -300,6 +300,17 @@ impl Store {
         }
     }
 
+    /// Deletes the documents that `query` describes, all of them, whatever it says of order and
+    /// number; returns how many those were.
+    pub async fn delete(&self, collection: &str, query: &Query) -> Result<u64, WriteError> {
+        check_name(collection)?;
+        query.check()?;
+        match self {
+            Self::Mongo(mongo) => mongo.delete(collection, query).await,
+            Self::Embedded(embedded) => embedded.delete(collection, query).await,
+        }
+    }
+
     /// Begins to make a collection anew. Readers see the old one until
     /// [`finish`](Replacement::finish); one replacement of a collection at a time.
     pub async fn replace<'a>(&'a self, collection: &'a str) -> Result<Replacement<'a>> {

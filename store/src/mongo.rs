@@ -349,6 +349,13 @@ impl Mongo {
         Ok(counting.await.map_err(|error| fault(what(), &error))?)
     }
 
+    pub(crate) async fn delete(&self, collection: &str, query: &Query) -> Result<u64, WriteError> {
+        let what = || format!("deleting from {collection} in MongoDB at {}", self.hosts);
+        let documents = self.documents(collection);
+        let deleted = documents.delete_many(filter(query)?).write_concern(durably()).await;
+        Ok(deleted.map_err(|error| fault(what(), &error))?.deleted_count)
+    }
+
     pub(crate) async fn begin_replacement(&self, next: &str) -> Result<()> {
         let making = |error| fault(format!("making {next} in MongoDB at {}", self.hosts), &error);
         self.documents(next).drop().await.map_err(making)?;

@@ -518,6 +518,21 @@ async fn a_replacement_is_seen_when_it_is_finished(store: &Store) {
     store.replace("replaced").await.unwrap().finish(&[], &[]).await.unwrap();
     assert_eq!(all(store, "replaced").await, Vec::<Value>::new());
 
+    // what a query describes goes, more than a command takes, and nothing else
+    let many: Vec<Value> = (0..2_500).map(|i| json!({"_id": format!("{i:06}"), "n": i})).collect();
+    store.upsert("deleted", &many).await.unwrap();
+    let query = |min: i64, id: &str| {
+        let of_ids = ("_id".to_owned(), json!(""), json!(id));
+        let between = vec![("n".to_owned(), json!(min), json!(2_299)), of_ids];
+        Query { between, limit: 1, ..Query::default() }
+    };
+    for (want, n_stay) in [(2_199, 301), (0, 301)] {
+        assert_eq!(store.delete("deleted", &query(101, "9")).await.unwrap(), want);
+        assert_eq!(all(store, "deleted").await.len(), n_stay);
+    }
+    assert_eq!(store.delete("deleted", &query(0, "000009")).await.unwrap(), 10);
+    assert_eq!(store.delete("never_made", &query(0, "9")).await.unwrap(), 0);
+
     // what must be unique stays so
     let pair = |id: &str, dest: &str| json!({"_id": id, "Origin": "EWR", "Dest": dest});
     let mut replacement = store.replace("unique").await.unwrap();

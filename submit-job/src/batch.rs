@@ -62,8 +62,13 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<u8> {
     let id = cli.job_id.clone().unwrap_or_else(|| run_name(now()));
+    if cli.job_id.is_some() {
+        let lake = Lake::open(&cli.session.data, &around.store_options)?;
+        let is_known = history::get(&lake, &id).await?.is_some();
+        ensure!(!is_known, "there is a job {id} already; --resume goes on with it");
+    }
     if cli.no_wait {
-        return leave_alone(cli, around, &id).await;
+        return leave_alone(cli, around, &id, None).await;
     }
     let master = if job.has_session() { cli.session.master() } else { Master::Local(None) };
     let record = Record {
@@ -97,6 +102,9 @@ pub async fn resume(
     ensure!(state != State::Succeeded, "{id} has succeeded already");
     if let Some(what) = what_lacks(&record.arguments) {
         bail!("{id} was started with {what}; start it again");
+    }
+    if cli.no_wait {
+        return leave_alone(cli, around, id, Some(record)).await;
     }
     let line = ["submit-job"].into_iter().chain(record.arguments.iter().map(String::as_str));
     let mut earlier = Cli::try_parse_from(line).with_context(|| format!("arguments of {id}"))?;
@@ -211,15 +219,24 @@ async fn work(job: &Batch, around: &Environment, opened: &JobContext) -> Result<
         }
         Batch::Enrich(args) => run_enrich(&args.store.open(lake, around).await?, args, now()).await,
         Batch::Predict(args) => {
-            let store = args.store.open(lake, around).await?;
-            run_predict(lake, &store, args.day, now()).await
+            let store = match args.needs_store() {
+                true => Some(args.store.open(lake, around).await?),
+                false => None,
+            };
+            run_predict(opened, args, store.as_ref(), &around.store_options, now).await
         }
         Batch::Sql(args) => sql::run(opened, args).await,
     }
 }
 
-/// Starts this program again, for the job alone, prints the job's id, and leaves it.
-async fn leave_alone(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
+/// Starts this program again, for the job alone, prints the job's id, and leaves it once its record
+/// is another one than `before`.
+async fn leave_alone(
+    cli: &Cli,
+    around: &Environment,
+    id: &str,
+    before: Option<Record>,
+) -> Result<u8> {
     let lake = Lake::open(&cli.session.data, &around.store_options)?;
     // what it prints, such as rows, and what it says; on this machine also for an object store
     let log = match lake.local_path(&history::path(id, "log")?) {
@@ -227,12 +244,18 @@ async fn leave_alone(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
         None => std::env::temp_dir().join(format!("submit-job-{id}.log")),
     };
     log.parent().map(std::fs::create_dir_all).transpose()?;
-    let file = std::fs::File::create(&log).with_context(|| log.display().to_string())?;
+    // of a job that goes on, what it said before stays
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .with_context(|| log.display().to_string())?;
     let log = log.display();
     let program = std::env::current_exe().context("this program's file")?;
+    let is_told = before.is_some() || cli.job_id.is_some();
     let mut child = tokio::process::Command::new(program)
         .args(around.arguments.iter().filter(|argument| *argument != "--no-wait"))
-        .args(["--job-id", id])
+        .args(["--job-id", id].into_iter().filter(|_| !is_told))
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
@@ -241,7 +264,9 @@ async fn leave_alone(cli: &Cli, around: &Environment, id: &str) -> Result<u8> {
         .spawn()
         .context("cannot start a process for the job")?;
     let started = tokio::time::Instant::now();
-    while history::get(&lake, id).await?.is_none() {
+    let begun = |record: Option<Record>| record.map(|record| record.started);
+    let before = begun(before);
+    while begun(history::get(&lake, id).await?) == before {
         if let Some(status) = child.try_wait()? {
             // a job that leaves no record is over, too
             ensure!(status.success(), "the job's process has ended: {status}; see {log}");

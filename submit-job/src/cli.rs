@@ -53,8 +53,8 @@ pub struct Cli {
     /// Go on with a job that failed or was lost, where it was
     #[arg(long, value_name = "ID", group = "about_jobs")]
     pub resume: Option<String>,
-    /// The id of the job, which --no-wait has printed already
-    #[arg(long, hide = true, global = true)]
+    /// Id of the job instead of a new one, for programs that must know it before it begins
+    #[arg(long, value_name = "ID", global = true)]
     pub job_id: Option<String>,
     /// What to do
     #[command(subcommand)]
@@ -103,7 +103,7 @@ pub enum Batch {
     Publish(Publish),
     /// What Wikipedia says of the airlines to the store
     Enrich(Enrich),
-    /// Batch prediction: answer the requests that were stored for the nightly batch
+    /// Batch prediction: requests in files, or left on the pages, to Parquet and the store
     Predict(Predict),
     /// SQL over flights, features and training, with predict_delay
     Sql(Sql),
@@ -173,6 +173,7 @@ impl Cli {
         let is_of_cluster = matches!(service, Some(Cluster(_) | Scheduler(_) | Executor(_)));
         let is_remote = matches!(self.session.master, Some(Master::Cluster(_)));
         let has_connection = is_of_cluster || has_session && is_remote;
+        let leaves_record = batch.is_some() || self.resume.is_some();
         let has_mongo = is_set("mongo") || is_set("mongo_file");
         let is_offsets = matches!(service, Some(Stream(StreamArgs::Instead(_))));
         let no_command = "this command does not use it";
@@ -196,8 +197,9 @@ impl Cli {
             ("tls_cert", tls.0, tls.1),
             ("tls_key", tls.0, tls.1),
             ("name", batch.is_some(), no_command),
-            ("wait", batch.is_some() && !is_shell, no_command),
-            ("no_wait", batch.is_some() && !is_shell, no_command),
+            ("wait", leaves_record && !is_shell, no_command),
+            ("no_wait", leaves_record && !is_shell, no_command),
+            ("job_id", batch.is_some(), no_command),
             ("codes_memory", !is_remote, "on a cluster all indices are written"),
             ("database", has_mongo, no_mongo),
             ("response_topic", !is_offsets, no_command),
@@ -239,7 +241,7 @@ impl Batch {
     /// Whether it runs queries of a session of its own, which may be on a cluster. The others ask
     /// the store, in this process.
     pub fn has_session(&self) -> bool {
-        !matches!(self, Self::Download(_) | Self::Enrich(_) | Self::Predict(_))
+        !matches!(self, Self::Download(_) | Self::Enrich(_))
     }
 
     /// The job's name in the history.
@@ -290,6 +292,10 @@ mod tests {
             ("train --memory 10 --conf a.b=1 --name x --wait --data d", ""),
             (&format!("--kill x {tls}"), ""),
             ("--resume x --master local", ""),
+            ("--resume x --no-wait", ""),
+            ("--resume x --job-id y", "--job-id"),
+            ("--status x --no-wait", "--no-wait"),
+            ("train --job-id x --no-wait", ""),
             ("--status x --master local", "--master"),
             ("--list --name x", "--name"),
             ("--list train", "--list"),

@@ -6,12 +6,14 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::Args;
-use events::{Answer, DelayClass, PredictionRequest};
+use cluster::session;
+use events::{Answer, DelayClass, PREDICTION_TASKS, PredictionRequest};
 use jobs::sql::ingestion_sha256;
 use jobs::stream::trigger::Trigger;
 use jobs::train::options::TrainOptions;
@@ -19,11 +21,12 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
-use store::Store;
+use store::{Query, Store};
 use tokio::sync::watch;
 
 use crate::context::JobContext;
 use crate::ingest::{Ingest, run_ingest, shipped_flights};
+use crate::predict::{Predict, run_predict};
 use crate::progress::say;
 use crate::publish::run_publish;
 use crate::stream::{Stream, run_stream};
@@ -36,6 +39,10 @@ const ANSWER_WAIT: Duration = Duration::from_secs(60);
 const ANSWER_POLL: Duration = Duration::from_millis(50);
 /// Micro-batches are shorter than in production: a person waits.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the demo answers what is left on the pages for the night.
+const NIGHT: Duration = Duration::from_secs(5);
+/// Memory for its joins and sorts.
+const NIGHT_MEMORY: usize = 512 * 1024 * 1024;
 /// Object of the data root that says which flights the demo has ingested, by which steps.
 const INGESTED: &str = "demo/ingested";
 /// Its length at most.
@@ -67,8 +74,7 @@ pub async fn run(
     let root = opened.lake.local_path("").context("the demo needs a local data root")?;
     let listener = listen(args.listen).await?;
     let address = listener.local_addr()?;
-    let path = opened.lake.local_path("store.sqlite").context("the demo's root is local")?;
-    let store = Store::embedded(&path)?;
+    let store = Store::embedded(&root.join("store.sqlite"))?;
     let broker = start_broker()?;
     let kafka = broker.bootstrap_servers();
     say(&format!("Tarmac demo; everything it writes is under {}", root.display()));
@@ -113,7 +119,8 @@ pub async fn run(
         };
         if is_ready {
             say("\n3  starting the streaming job (micro-batches of 1 second)");
-            tokio::try_join!(streaming, visiting)?;
+            let nightly = answer_overnight(opened, &store, now, end(stopped.clone()));
+            tokio::try_join!(streaming, visiting, nightly)?;
         }
         Ok(())
     };
@@ -132,6 +139,40 @@ pub async fn run(
 /// Done when the demo is to end.
 async fn end(mut stopped: watch::Receiver<bool>) {
     _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Answers what is left on the pages for the night: here every few seconds.
+async fn answer_overnight(
+    opened: &JobContext,
+    store: &Store,
+    now: fn() -> DateTime<Utc>,
+    ended: impl Future<Output = ()>,
+) -> Result<()> {
+    // relations of its own: those of the demo are being published
+    let ctx = session::in_process(1, NIGHT_MEMORY, &[], &[])?;
+    let (lake, shown) = (opened.lake.clone(), Arc::clone(&opened.shown));
+    let opened = JobContext { ctx, lake, shown, remote: None, id: format!("{}-night", opened.id) };
+    let args = Predict::of_tasks();
+    let answering = async {
+        let mut n_answered = 0;
+        loop {
+            let all = Query { limit: u32::MAX, ..Query::default() };
+            let n_tasks = store.count(PREDICTION_TASKS, &all).await;
+            if let Ok(n_tasks) = n_tasks
+                && n_tasks != n_answered
+            {
+                match run_predict(&opened, &args, Some(store), &[], now).await {
+                    Ok(_) => n_answered = n_tasks,
+                    Err(error) => say(&format!("not answered: {error:#}")),
+                }
+            }
+            tokio::time::sleep(NIGHT).await;
+        }
+    };
+    tokio::select! {
+        () = ended => Ok(()),
+        never = answering => never,
+    }
 }
 
 /// Flights and a model, unless they are there.

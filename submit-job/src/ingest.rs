@@ -12,7 +12,7 @@ use jobs::ingest::columns::Names;
 use jobs::ingest::months;
 use jobs::ingest::options::{IngestOptions, Months};
 use jobs::ingest::rejects::{reject_kinds, rejects, rejects_of};
-use jobs::ingest::{Ingested, ingest};
+use jobs::ingest::{Ingested, PassedOver, ingest};
 use jobs::lake::Lake;
 use jobs::progress::Progress;
 use serde_json::{Value, json};
@@ -53,7 +53,8 @@ pub struct Ingest {
     pub columns: String,
 }
 
-fn share(text: &str) -> Result<f64, String> {
+/// A share as the command line says it.
+pub fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "not a share between 0 and 1".to_owned())
 }
@@ -141,13 +142,7 @@ pub async fn run_ingest(
 
 /// Says what was not taken as it came.
 fn tell(ingested: &Ingested, distinct: bool) {
-    let passed_over = &ingested.passed_over;
-    for file in passed_over.iter().take(PASSED_OVER_SHOWN) {
-        say(&format!("passed over {file}"));
-    }
-    if let more @ 1.. = passed_over.len().saturating_sub(PASSED_OVER_SHOWN) {
-        say(&format!("passed over {more} more files"));
-    }
+    say_passed_over(&ingested.passed_over);
     if distinct && ingested.n_repeats > 0 {
         say(&format!("left out {} flights that were there already", ingested.n_repeats));
     }
@@ -156,6 +151,16 @@ fn tell(ingested: &Ingested, distinct: bool) {
     }
     if ingested.n_odd_tails > 0 {
         say(&format!("left out {} tail numbers that are none", ingested.n_odd_tails));
+    }
+}
+
+/// Names the first files that were not read, and counts the others.
+pub fn say_passed_over(passed_over: &[PassedOver]) {
+    for file in passed_over.iter().take(PASSED_OVER_SHOWN) {
+        say(&format!("passed over {file}"));
+    }
+    if let more @ 1.. = passed_over.len().saturating_sub(PASSED_OVER_SHOWN) {
+        say(&format!("passed over {more} more files"));
     }
 }
 

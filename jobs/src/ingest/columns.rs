@@ -28,7 +28,7 @@ const fn column(name: &'static str, names: &'static [&'static str]) -> Column {
 }
 
 /// Columns of `raw_flights` that hold values, in order.
-pub const COLUMNS: [Column; 19] = [
+pub const COLUMNS: [Column; 21] = [
     column("flight_date", &["FlightDate", "FL_DATE"]),
     column("year", &["Year"]),
     column("month", &["Month"]),
@@ -81,6 +81,9 @@ pub const COLUMNS: [Column; 19] = [
     column("diverted", &["Diverted"]),
     column("air_time", &["AirTime"]),
     column("distance", &["Distance"]),
+    // what only requests have
+    column("uuid", &[]),
+    column("asked_at", &["Timestamp"]),
 ];
 
 /// Where a file holds each of [`COLUMNS`].

@@ -86,6 +86,13 @@ impl LocalFile {
 }
 
 impl RawFile {
+    /// An object that jobs have made, which is read for its own purpose only.
+    pub async fn of_lake(lake: &Lake, relative: &str) -> Result<Option<Self>> {
+        let Some(n_bytes) = lake.size(relative).await? else { return Ok(None) };
+        let (store, path) = lake.object(relative)?;
+        Ok(Some(Self { name: lake.url(relative), n_bytes, place: Place::Remote(store, path) }))
+    }
+
     /// Values that stand in its path.
     pub fn constants(&self) -> Vec<(String, String)> {
         constants_of(&self.name)
@@ -144,6 +151,11 @@ fn address(input: &Path) -> Result<Option<Url>> {
 }
 
 impl Found {
+    /// This file alone.
+    pub fn one(file: RawFile) -> Self {
+        Self { files: vec![file], ..Self::default() }
+    }
+
     fn add(&mut self, file: RawFile, identity: String) -> Result<()> {
         self.n_met += 1;
         if self.seen.insert(identity) {

@@ -5,8 +5,8 @@
 //! is written and nothing speaks against it; other months are not touched.
 
 pub mod columns;
-mod files;
-mod json;
+pub(crate) mod files;
+pub(crate) mod json;
 pub(crate) mod lines;
 pub mod months;
 pub mod options;
@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use crate::distances;
 use crate::ingest::columns::Names;
 pub use crate::ingest::files::PassedOver;
-use crate::ingest::files::RawFile;
+use crate::ingest::files::{Found, RawFile};
 use crate::ingest::months::Month;
 use crate::ingest::options::{IngestOptions, Job, Months};
 use crate::ingest::raw::Reading;
@@ -106,17 +106,17 @@ pub async fn ingest(
     let found = files::find(inputs, lake, &options.store_options).await?;
     lease::change(lake, run, on_progress, async |_, epoch| {
         let job = Job { ctx, lake, run, epoch, options, on_progress };
-        job.run(found.files, found.passed_over).await
+        job.run(found).await
     })
     .await
 }
 
 /// What typing the rows says.
 #[derive(Default)]
-struct Counted {
+pub(crate) struct Counted {
     months: BTreeMap<Month, u64>,
-    n_flights: u64,
-    n_rejects: u64,
+    pub(crate) n_flights: u64,
+    pub(crate) n_rejects: u64,
     n_odd_times: u64,
     n_odd_tails: u64,
     /// Flights that have each of [`MAY_LACK`].
@@ -132,31 +132,19 @@ impl Counted {
 
 impl Job<'_> {
     /// Makes everything; nothing of it is in place yet.
-    async fn run(
-        &self,
-        files: Vec<RawFile>,
-        passed_over: Vec<PassedOver>,
-    ) -> Result<(Ingested, Swap)> {
+    async fn run(&self, found: Found) -> Result<(Ingested, Swap)> {
         ensure!(
             self.options.months != Months::Append || !months::has_put(self.lake, self.run).await?,
             "job {} has added its flights already, it only did not come to say so; nothing is left \
              to do",
             self.run
         );
-        let (n_files, unfit) = self.stage(files).await?;
-        let passed_over = [passed_over, unfit].concat();
-
+        let (n_files, passed_over) = self.stage(found).await?;
         (self.on_progress)(Progress::Stage("typing rows by sql/10_flights.sql"));
-        let raw = self.staging("raw/");
-        self.lake.register_table(self.ctx, "raw_flights", &raw, &[]).await?;
         let typed = sql::plan(self.ctx, sql::FLIGHTS, &[]).await?;
-        let counted = count_rows(&typed).await?;
-        let Counted { n_flights, n_rejects, n_odd_times, n_odd_tails, .. } = counted;
-        ensure!(n_flights + n_rejects > 0, nothing_read(&passed_over));
-        let not_found = self.options.names.not_found();
-        ensure!(not_found.is_empty(), "no file has a column {}", not_found.join(" or "));
-        let reject_kinds = self.keep_rejects(&typed, n_rejects).await?;
+        let (counted, reject_kinds) = self.judge(&typed, &passed_over).await?;
         self.check_rejects(&counted, &reject_kinds)?;
+        let Counted { n_rejects, n_odd_times, n_odd_tails, .. } = counted;
 
         let lacking = counted.lacking();
         if !lacking.is_empty() {
@@ -168,8 +156,9 @@ impl Job<'_> {
         months::check(*months, &there, &counted.months)?;
         (self.on_progress)(Progress::Stage("writing flights"));
         let flights = typed.filter(col("reject_reason").is_null())?;
-        let flights =
-            flights.drop_columns(&["file", "line", "odd_times", "odd_tails", "reject_reason"])?;
+        let not_kept =
+            ["file", "line", "uuid", "asked_at", "odd_times", "odd_tails", "reject_reason"];
+        let flights = flights.drop_columns(&not_kept)?;
         let staged = self.staging("flights/");
         let place = Place { directory: &staged, partitions: &["year", "month"] };
         write(self.ctx, self.lake, &[flights], place, &parquet()).await?;
@@ -197,9 +186,33 @@ impl Job<'_> {
         Ok((ingested, made))
     }
 
-    /// Reads files into Parquet files of text; returns how many held rows, and what was passed
+    /// Makes files the relation `raw_flights`; returns how many held rows, and what was passed
     /// over.
-    async fn stage(&self, files: Vec<RawFile>) -> Result<(usize, Vec<PassedOver>)> {
+    pub(crate) async fn stage(&self, found: Found) -> Result<(usize, Vec<PassedOver>)> {
+        let (n_files, unfit) = self.write_raw(found.files).await?;
+        let raw = self.staging("raw/");
+        self.lake.register_table(self.ctx, "raw_flights", &raw, &[]).await?;
+        Ok((n_files, [found.passed_over, unfit].concat()))
+    }
+
+    /// Counts typed rows and keeps the bad ones, of which it returns the commonest kinds.
+    ///
+    /// Errors when nothing was read, or a column that a person has named is nowhere.
+    pub(crate) async fn judge(
+        &self,
+        typed: &DataFrame,
+        passed_over: &[PassedOver],
+    ) -> Result<(Counted, Vec<RejectKind>)> {
+        let counted = count_rows(typed).await?;
+        ensure!(counted.n_flights + counted.n_rejects > 0, nothing_read(passed_over));
+        let not_found = self.options.names.not_found();
+        ensure!(not_found.is_empty(), "no file has a column {}", not_found.join(" or "));
+        let reject_kinds = self.keep_rejects(typed, counted.n_rejects).await?;
+        Ok((counted, reject_kinds))
+    }
+
+    /// Reads files into Parquet files of text.
+    async fn write_raw(&self, files: Vec<RawFile>) -> Result<(usize, Vec<PassedOver>)> {
         let staging = self.staging("raw/");
         let total = files.iter().map(|file| file.n_bytes).sum();
         (self.on_progress)(Progress::Bytes { done: 0, total });
@@ -240,7 +253,8 @@ impl Job<'_> {
         reject_kinds(self.ctx, self.lake, self.run, KINDS_SHOWN).await
     }
 
-    fn check_rejects(&self, counted: &Counted, kinds: &[RejectKind]) -> Result<()> {
+    /// Errors when no row is good, or too many are bad.
+    pub(crate) fn check_rejects(&self, counted: &Counted, kinds: &[RejectKind]) -> Result<()> {
         let Counted { n_flights, n_rejects, .. } = counted;
         let kinds: Vec<_> = kinds.iter().map(ToString::to_string).collect();
         ensure!(*n_flights > 0, "not one of {n_rejects} rows is a flight: {}", kinds.join("; "));

@@ -49,19 +49,19 @@ impl Default for IngestOptions {
 }
 
 /// One run.
-pub(super) struct Job<'a> {
-    pub(super) ctx: &'a SessionContext,
-    pub(super) lake: &'a Lake,
-    pub(super) run: &'a str,
+pub(crate) struct Job<'a> {
+    pub(crate) ctx: &'a SessionContext,
+    pub(crate) lake: &'a Lake,
+    pub(crate) run: &'a str,
     /// Of the lease.
-    pub(super) epoch: u64,
-    pub(super) options: &'a IngestOptions,
-    pub(super) on_progress: OnProgress<'a>,
+    pub(crate) epoch: u64,
+    pub(crate) options: &'a IngestOptions,
+    pub(crate) on_progress: OnProgress<'a>,
 }
 
 impl Job<'_> {
     /// A directory of its own, also where another process runs under the same name.
-    pub(super) fn staging(&self, what: &str) -> String {
+    pub(crate) fn staging(&self, what: &str) -> String {
         format!("staging/{}/{}/{what}", self.run, self.epoch)
     }
 }

@@ -1,5 +1,5 @@
-//! Batch prediction: all flights of the data root ([`score`]), and the requests that were stored
-//! for the nightly batch ([`tasks`]).
+//! Batch prediction: all flights of the data root ([`score`]), and requests in files or left on the
+//! pages ([`batch`]).
 
+pub mod batch;
 pub mod score;
-pub mod tasks;

@@ -14,10 +14,10 @@ use crate::sql;
 use crate::train::training::{self, register_training};
 use crate::write::{Place, parquet, write};
 
-/// The model that jobs use: `version`, or the champion.
+/// The model that jobs use: the one whose version begins so, or the champion.
 pub async fn open_model(lake: &Lake, version: Option<&str>) -> Result<Arc<Scorer>> {
     let model = match version {
-        Some(version) => registry::load_to_score(lake, version).await?,
+        Some(start) => registry::load_to_score(lake, &registry::find(lake, start).await?).await?,
         None => registry::champion_to_score(lake).await?,
     };
     Ok(Arc::new(model))

@@ -1,5 +1,7 @@
 //! Rows → JSON documents: a field a column, none where it is null.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::cast;
@@ -32,8 +34,9 @@ fn values(column: &ArrayRef) -> Result<Vec<Option<Value>>> {
             let column = cast(column, &DataType::Float64)?;
             column.as_primitive::<Float64Type>().iter().map(|v| v.map(Value::from)).collect()
         }
-        DataType::List(_) => {
-            let lists = column.as_list::<i32>();
+        DataType::List(of) | DataType::FixedSizeList(of, _) => {
+            let lists = cast(column, &DataType::List(Arc::clone(of)))?;
+            let lists = lists.as_list::<i32>();
             let list = |row| -> Result<Option<Value>> {
                 let items = values(&lists.value(row))?;
                 let items = items.into_iter().map(|item| item.unwrap_or(Value::Null)).collect();

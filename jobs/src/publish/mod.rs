@@ -13,7 +13,7 @@ use store::{Query, Store};
 use crate::lake::Lake;
 use crate::models::cards;
 use crate::progress::{OnProgress, Progress};
-use crate::publish::documents::documents;
+pub(crate) use crate::publish::documents::documents;
 use crate::sql::{self, Step};
 
 /// What is known of airlines, airports and airplanes, as shipped under `data/`: relations of text.

@@ -272,7 +272,7 @@ fn distances_of(features: &StructArray) -> Result<Option<Float64Array>> {
 
 /// The field of a request that a feature comes from, which is what a person can change. A feature
 /// that is not listed is shown by its own name.
-fn field_of(feature: &str) -> &str {
+pub(crate) fn field_of(feature: &str) -> &str {
     match feature {
         "dep_delay" => "DepDelay",
         "distance" => "Distance",

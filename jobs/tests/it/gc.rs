@@ -90,6 +90,10 @@ async fn what_is_old_and_not_named_goes_whole() {
         put(&lake, &format!("training/{run}/indices/0.bin"), 100).await;
         put(&lake, &format!("predictions/{run}/a.parquet"), 100).await;
     }
+    for (day, age) in [("2013-12-19", 100), ("2013-12-20", 1)] {
+        put(&lake, &format!("requests/prediction_tasks/{day}.jsonl"), age).await;
+        put(&lake, &format!("batch_predictions/batch=files/day={day}/a.parquet"), age).await;
+    }
     put(&lake, "staging/begun/raw/a", 100).await;
     put(&lake, "staging/begun/raw/b", 1).await;
     put(&lake, "flights/year=2013/month=1/a.parquet", 1000).await;
@@ -115,7 +119,13 @@ async fn what_is_old_and_not_named_goes_whole() {
     assert_eq!(names(&garbage), expected);
     assert_eq!(garbage.iter().map(|garbage| garbage.objects.len()).sum::<usize>(), 14);
     let results = Ages { predictions: Some(DAY * 90), ..Ages::default() };
-    assert_eq!(find(&lake, &results, &keep, now()).await.unwrap().len(), 5);
+    let of_batches = [
+        "batch_predictions of batch=files/day=2013-12-19",
+        "requests of prediction_tasks/2013-12-19",
+    ];
+    let results = find(&lake, &results, &keep, now()).await.unwrap();
+    assert_eq!(names(&results)[..2], of_batches);
+    assert_eq!(results.len(), 5 + of_batches.len());
 
     // one that has become champion since it was found stays
     promote(&lake, &version("7")).await.unwrap();

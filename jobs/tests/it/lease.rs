@@ -130,7 +130,7 @@ fn who_was_suspended_past_its_lease_changes_nothing() {
         lease.swap(&Swap { moves, deletes: vec![] }, &silent).await.unwrap();
     });
     let said = said.into_inner().join("\n");
-    assert!(said.contains("waiting for job late, which changes the flights"), "{said}");
+    assert!(said.contains("waiting for job late, which changes the data root"), "{said}");
     assert!(said.contains("job late is silent; its lease is taken over"), "{said}");
     let late = sleeper.block_on(async {
         let moves = vec![("staging/late/0.parquet".into(), "flights/late.parquet".into())];
@@ -220,7 +220,7 @@ fn who_comes_while_files_are_put_in_place_waits_or_carries_it_out() {
         reading.end().await.unwrap();
     });
     let said = said.into_inner().join("\n");
-    assert!(said.contains("waiting for job writer, which changes the flights"), "{said}");
+    assert!(said.contains("waiting for job writer, which changes the data root"), "{said}");
 }
 
 #[tokio::test]

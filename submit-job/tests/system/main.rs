@@ -14,6 +14,7 @@ mod faults;
 mod leases;
 mod logs;
 mod outages;
+mod predict;
 mod promise;
 mod raw_files;
 mod retention;

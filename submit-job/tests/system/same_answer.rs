@@ -138,6 +138,28 @@ fn every_batch_job_gives_the_same_in_process_and_on_a_cluster_over_s3() {
     let there = ask(cluster.job(remote), &read_back(there["predictions"].as_str().unwrap()));
     assert_eq!(here, there);
     assert!(here.lines().count() > 50, "{here}");
+
+    let batch = ["predict", FLIGHTS, "--day", "2013-12-31", "--only", "score"];
+    run(submit_job(local).args(batch));
+    run(cluster.job(remote).args(batch));
+    let (here, there) =
+        (result_of(local, &[], "predict"), result_of(remote, &environment, "predict"));
+    assert_eq!([&here["predicted"], &here["cancelled"]], [328_521, 8_255]);
+    assert_eq!(
+        [&here["predicted"], &here["cancelled"]],
+        [&there["predicted"], &there["cancelled"]]
+    );
+    let read_batch = |result: &Value| {
+        format!(
+            "CREATE EXTERNAL TABLE batch STORED AS PARQUET LOCATION '{}';
+             SELECT uuid, line, prediction, probabilities, unseen, features FROM batch
+             WHERE line % 5000 = 7 ORDER BY line;",
+            result["predictions"].as_str().unwrap()
+        )
+    };
+    let here = ask(submit_job(local), &read_batch(&here));
+    assert_eq!(here, ask(cluster.job(remote), &read_batch(&there)));
+    assert!(here.lines().count() > 50, "{here}");
     assert!(!cluster.logs().contains("the-secret"), "a secret is in a log");
 }
 
