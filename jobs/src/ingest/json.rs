@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::BufRead;
 
 use anyhow::{Result, bail, ensure};
+use chrono::DateTime;
 use serde_json::Value;
 
 use crate::ingest::columns::{COLUMNS, Names};
@@ -17,7 +18,11 @@ const KEYS_MAX: usize = 4096;
 /// Numbers that Python writes though JSON does not know them.
 const NO_JSON: [&[u8]; 3] = [b"NaN", b"-Infinity", b"Infinity"];
 
-type Object = serde_json::Map<String, Value>;
+/// What Extended JSON calls values that stand in texts.
+const EXTENDED: [&str; 7] =
+    ["$date", "$numberInt", "$numberLong", "$numberDouble", "$numberDecimal", "$uuid", "$oid"];
+
+pub(crate) type Object = serde_json::Map<String, Value>;
 
 /// Where the values of objects go.
 struct Keys<'a> {
@@ -50,11 +55,7 @@ impl Keys<'_> {
                 }
                 continue;
             };
-            let text = match value {
-                Value::Null => continue,
-                Value::String(text) => Cow::Borrowed(text.as_str()),
-                other => Cow::Owned(other.to_string()),
-            };
+            let Some(text) = text_of(value) else { continue };
             if !is_missing(&text) && values[i].as_ref().is_none_or(|(best, _)| rank < *best) {
                 values[i] = Some((rank, text));
             }
@@ -169,8 +170,28 @@ fn read_objects(
     take(begins, &text)
 }
 
+/// A value as text; `None` when it is null. In MongoDB's Extended JSON, as `mongoexport` writes it,
+/// an object of one field that begins with a dollar is a value.
+pub(crate) fn text_of(value: &Value) -> Option<Cow<'_, str>> {
+    let extended = value.as_object().filter(|object| object.len() == 1);
+    let extended = extended.and_then(|object| object.iter().next());
+    match (value, extended) {
+        (Value::Null, _) => None,
+        (Value::String(text), _) => Some(Cow::Borrowed(text.as_str())),
+        (_, Some((key, Value::String(text)))) if EXTENDED.contains(&key.as_str()) => {
+            Some(Cow::Borrowed(text.as_str()))
+        }
+        // milliseconds since 1970, or what the instant is in them
+        (_, Some((key, of))) if key == "$date" => {
+            let instant = DateTime::from_timestamp_millis(text_of(of)?.parse().ok()?)?;
+            Some(Cow::Owned(instant.to_rfc3339()))
+        }
+        _ => Some(Cow::Owned(value.to_string())),
+    }
+}
+
 /// `None` for a blank text.
-fn parse_object(text: &[u8]) -> Result<Option<Object>, String> {
+pub(crate) fn parse_object(text: &[u8]) -> Result<Option<Object>, String> {
     if text.len() > LINE_BYTES_MAX {
         return Err(format!("longer than {LINE_BYTES_MAX} bytes"));
     }
@@ -236,6 +257,24 @@ mod tests {
             Ok(())
         });
         taken.map(|()| found)
+    }
+
+    #[test]
+    fn values_of_extended_json_are_their_texts() {
+        for (json, text) in [
+            (r#""UA""#, Some("UA")),
+            ("12.5", Some("12.5")),
+            ("null", None),
+            (r#"{"$date":"2013-12-20T10:00:00Z"}"#, Some("2013-12-20T10:00:00Z")),
+            (r#"{"$date":{"$numberLong":"1387533600000"}}"#, Some("2013-12-20T10:00:00+00:00")),
+            (r#"{"$date":1387533600000}"#, Some("2013-12-20T10:00:00+00:00")),
+            (r#"{"$numberDouble":"-3.5"}"#, Some("-3.5")),
+            (r#"{"$oid":"ab"}"#, Some("ab")),
+            (r#"{"a":"b"}"#, Some(r#"{"a":"b"}"#)),
+        ] {
+            let value: Value = serde_json::from_str(json).unwrap();
+            assert_eq!(text_of(&value).as_deref(), text, "{json}");
+        }
     }
 
     #[test]

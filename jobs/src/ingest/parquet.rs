@@ -9,6 +9,7 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::parquet::arrow::ProjectionMask;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use uuid::Uuid;
 
 use crate::ingest::columns::{COLUMNS, Names};
 use crate::ingest::rows::Rows;
@@ -17,14 +18,18 @@ use crate::ingest::table::decoded;
 /// Rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
 
-/// A column as text; bytes that are not UTF-8 as in a table of text.
+/// A column as text; 16 bytes are a UUID, others that are not UTF-8 as in a table of text.
 fn text_of(column: &ArrayRef) -> Result<ArrayRef> {
     use DataType::{Binary, BinaryView, FixedSizeBinary, LargeBinary};
     if !matches!(column.data_type(), Binary | BinaryView | FixedSizeBinary(_) | LargeBinary) {
         return Ok(cast(column, &DataType::Utf8)?);
     }
     let bytes = cast(column, &Binary)?;
-    let texts = bytes.as_binary::<i32>().iter().map(|bytes| bytes.map(decoded));
+    let is_uuid = *column.data_type() == FixedSizeBinary(16);
+    let texts = bytes.as_binary::<i32>().iter().map(|bytes| match bytes.map(Uuid::from_slice) {
+        Some(Ok(uuid)) if is_uuid => Some(uuid.to_string().into()),
+        _ => bytes.map(decoded),
+    });
     Ok(Arc::new(texts.collect::<StringArray>()))
 }
 
