@@ -9,15 +9,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use datafusion::arrow::array::AsArray;
+use datafusion::arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::{LogicalPlanBuilder, cast};
+use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::{DataFrame, SessionContext, col, lit};
-use events::{DISTANCE_MILES_MAX, is_code};
-use serde::Deserialize;
+use events::{DISTANCE_MILES_MAX, flight_code, is_code};
 
-use crate::ingest::lines::{LINE_BYTES_MAX, read_line};
+use crate::ingest::columns::compared;
+use crate::ingest::json::{Object, parse_object, text_of};
+use crate::ingest::lines::read_line;
 use crate::lake::Lake;
 use crate::lease::{self, Swap};
 use crate::progress::OnProgress;
@@ -28,11 +30,18 @@ use crate::write::{Place, parquet, write};
 const IMPORTED: &str = "imported_distances/";
 /// Pairs of airports at most; there are some thousand airports with scheduled flights.
 const PAIRS_MAX: usize = 1_000_000;
+/// Bad lines that are told at most, and characters of each.
+const BAD_MAX: usize = 10;
+const REASON_CHARS_MAX: usize = 200;
 
 /// How often a long job looks for other distances. A look lists a few objects.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long it may take.
+/// How long it may take, and how long none is taken after one that failed.
 const LOOK_WAIT: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The columns of distances.
+const COLUMNS: [&str; 3] = ["origin", "dest", "distance_miles"];
 
 /// Miles by (origin, destination).
 type Pairs = BTreeMap<(String, String), f64>;
@@ -46,42 +55,32 @@ pub struct Imported {
     pub n_updated: u64,
     /// Pairs that were as they are.
     pub n_same: u64,
-    /// What is wrong with the lines that were left out, each with its number.
+    /// Lines that were left out.
+    pub n_bad: u64,
+    /// What is wrong with the first of them, each with its number.
     pub bad: Vec<String>,
 }
 
-/// A line of the file, named as the original system's `origin_dest_distances.jsonl`.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Line {
-    #[serde(alias = "origin")]
-    origin: String,
-    #[serde(alias = "dest")]
-    dest: String,
-    #[serde(alias = "distance", alias = "distance_miles")]
-    distance: f64,
-}
-
-/// Imports the distances of a file of JSON Lines, adds them to those that were imported before, and
-/// makes `distances` anew. Lines that cannot be used are left out, and told.
+/// Imports the distances of a file of JSON Lines, adds them to those that were imported before, or
+/// takes their place with `replace`, and makes `distances` anew. Lines that cannot be used are left
+/// out, and told.
 ///
 /// Errors when no line can be used; then nothing is changed.
 pub async fn import(
     ctx: &SessionContext,
     lake: &Lake,
     run: &str,
-    file: &Path,
+    (file, replace): (&Path, bool),
     on_progress: OnProgress<'_>,
 ) -> Result<Imported> {
     let path = file.to_owned();
     let read = tokio::task::spawn_blocking(move || read(&path)).await?;
-    let (pairs, bad) = read.with_context(|| file.display().to_string())?;
-    let first = bad.first().map_or("it is empty", String::as_str);
+    let (pairs, mut imported) = read.with_context(|| file.display().to_string())?;
+    let first = imported.bad.first().map_or("it is empty", String::as_str);
     ensure!(!pairs.is_empty(), "{}: there is no distance in it: {first}", file.display());
     lake.register(ctx);
     lease::change(lake, run, on_progress, async |staging, epoch| {
-        let mut all = imported(ctx, lake).await?;
-        let mut imported = Imported { bad, ..Imported::default() };
+        let mut all = if replace { Pairs::new() } else { known(ctx, lake).await? };
         for (pair, miles) in pairs {
             match all.insert(pair, miles) {
                 None => imported.n_new += 1,
@@ -89,17 +88,19 @@ pub async fn import(
                 Some(_) => imported.n_updated += 1,
             }
         }
+        ensure!(
+            all.len() <= PAIRS_MAX,
+            "more than {PAIRS_MAX} pairs of airports; --replace forgets"
+        );
         let mut made = Swap::default();
-        register_pairs(ctx, "imported_distances", &all)?;
-        let rows = ctx.table("imported_distances").await?;
         let staged = format!("{staging}imported/");
-        write(ctx, lake, &[rows], Place { directory: &staged, partitions: &[] }, &parquet())
-            .await?;
+        lake.put(&format!("{staged}0.parquet"), file_of(&all)?).await?;
+        lake.register_table(ctx, "imported_distances", &staged, &[]).await?;
         made.deletes.extend(lake.list(IMPORTED).await?);
         made.moves.extend(lease::moves(lake, run, epoch, &staged, IMPORTED).await?);
         match lake.holds_table("flights/").await? {
             true => lake.register_table(ctx, "flights", "flights/", &["year", "month"]).await?,
-            false => register_pairs(ctx, "flights", &Pairs::new())?,
+            false => register_none(ctx, "flights")?,
         }
         make(ctx, lake, run, (staging, epoch), &mut made).await?;
         Ok((imported, made))
@@ -128,12 +129,12 @@ pub(crate) async fn make(
 pub(crate) async fn register_imported(ctx: &SessionContext, lake: &Lake) -> Result<()> {
     match lake.holds_table(IMPORTED).await? {
         true => lake.register_table(ctx, "imported_distances", IMPORTED, &[]).await,
-        false => register_pairs(ctx, "imported_distances", &Pairs::new()),
+        false => register_none(ctx, "imported_distances"),
     }
 }
 
 /// What was imported so far.
-async fn imported(ctx: &SessionContext, lake: &Lake) -> Result<Pairs> {
+async fn known(ctx: &SessionContext, lake: &Lake) -> Result<Pairs> {
     register_imported(ctx, lake).await?;
     let text = |name: &str| cast(col(name), DataType::Utf8).alias(name);
     let columns = vec![text("origin"), text("dest"), col("distance_miles")];
@@ -150,85 +151,90 @@ async fn imported(ctx: &SessionContext, lake: &Lake) -> Result<Pairs> {
     Ok(pairs)
 }
 
-/// Makes pairs a relation. As values in the plan, not as a table in this process's memory, which a
-/// cluster cannot read.
-fn register_pairs(ctx: &SessionContext, table: &str, pairs: &Pairs) -> Result<()> {
-    let row = |((origin, dest), miles): (&(String, String), &f64)| {
-        vec![lit(origin.as_str()), lit(dest.as_str()), lit(*miles)]
-    };
-    let mut rows: Vec<_> = pairs.iter().map(row).collect();
-    let is_empty = rows.is_empty();
-    if is_empty {
-        // for the types of its columns
-        rows.push(vec![lit(""), lit(""), lit(0.0)]);
-    }
-    let names = ["origin", "dest", "distance_miles"].into_iter().enumerate();
-    let columns = names.map(|(i, name)| col(format!("column{}", i + 1)).alias(name));
-    let values = LogicalPlanBuilder::values(rows)?.filter(lit(!is_empty))?;
-    let values = values.project(columns)?.build()?;
+/// Makes a relation of distances that holds none, which a cluster can read too.
+fn register_none(ctx: &SessionContext, table: &str) -> Result<()> {
+    let types = vec![vec![lit(""), lit(""), lit(0.0)]];
+    let columns = COLUMNS.into_iter().enumerate();
+    let columns = columns.map(|(i, name)| col(format!("column{}", i + 1)).alias(name));
+    let none = LogicalPlanBuilder::values(types)?.filter(lit(false))?.project(columns)?.build()?;
     ctx.deregister_table(table)?;
-    ctx.register_table(table, DataFrame::new(ctx.state(), values).into_view())?;
+    ctx.register_table(table, DataFrame::new(ctx.state(), none).into_view())?;
     Ok(())
 }
 
+/// Distances as a Parquet file. Made here: as values of a plan a hundred thousand take seconds.
+fn file_of(pairs: &Pairs) -> Result<Vec<u8>> {
+    let origins = StringArray::from_iter_values(pairs.keys().map(|(origin, _)| origin));
+    let dests = StringArray::from_iter_values(pairs.keys().map(|(_, dest)| dest));
+    let miles = Float64Array::from_iter_values(pairs.values().copied());
+    let columns: [ArrayRef; 3] = [Arc::new(origins), Arc::new(dests), Arc::new(miles)];
+    let rows = RecordBatch::try_from_iter(COLUMNS.into_iter().zip(columns))?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None)?;
+    writer.write(&rows)?;
+    Ok(writer.into_inner()?)
+}
+
 /// The distances of a file, and what is wrong with its other lines.
-fn read(file: &Path) -> Result<(Pairs, Vec<String>)> {
+fn read(file: &Path) -> Result<(Pairs, Imported)> {
     let mut bytes = BufReader::new(File::open(file)?);
-    let (mut pairs, mut bad, mut line) = (Pairs::new(), Vec::new(), Vec::new());
+    let (mut pairs, mut imported, mut line) = (Pairs::new(), Imported::default(), Vec::new());
     let mut number = 0_u64;
     while read_line(&mut bytes, &mut line)? {
         number += 1;
-        let text = line.trim_ascii();
-        if text.is_empty() {
-            continue;
-        }
-        let text =
-            if number == 1 { text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text) } else { text };
-        let added =
-            pair_of(text).and_then(|(pair, miles)| match *pairs.entry(pair).or_insert(miles) {
-                before if before != miles => Err(format!("an earlier line says {before} miles")),
-                _ => Ok(()),
-            });
+        let text = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| number == 1).unwrap_or(&line);
+        // an array with an object a line is read as well
+        let pair = match text.trim_ascii() {
+            b"[" | b"]" => Ok(None),
+            text => parse_object(text).and_then(|object| object.as_ref().map(pair_of).transpose()),
+        };
+        let added = pair.and_then(|pair| {
+            let Some((pair, miles)) = pair else { return Ok(()) };
+            let before = *pairs.entry(pair).or_insert(miles);
+            let is_other = before != miles;
+            if is_other { Err(format!("an earlier line says {before} miles")) } else { Ok(()) }
+        });
         if let Err(why) = added {
-            bad.push(format!("line {number}: {why}"));
+            imported.n_bad += 1;
+            if imported.bad.len() < BAD_MAX {
+                let why: String = why.chars().take(REASON_CHARS_MAX).collect();
+                imported.bad.push(format!("line {number}: {why}"));
+            }
         }
-        ensure!(
-            pairs.len() + bad.len() <= PAIRS_MAX,
-            "more than {PAIRS_MAX} lines are no list of distances"
-        );
+        ensure!(pairs.len() <= PAIRS_MAX, "more than {PAIRS_MAX} pairs of airports");
     }
-    Ok((pairs, bad))
+    Ok((pairs, imported))
 }
 
-fn pair_of(text: &[u8]) -> Result<((String, String), f64), String> {
-    if text.len() > LINE_BYTES_MAX {
-        return Err(format!("longer than {LINE_BYTES_MAX} bytes"));
-    }
-    let Line { origin, dest, distance } = serde_json::from_slice(text).map_err(|error| {
-        let said = error.to_string();
-        // of the line that we name
-        said.split(" at line ").next().unwrap_or_default().to_owned()
-    })?;
-    let [origin, dest] = [origin, dest].map(|code| code.trim().to_ascii_uppercase());
-    for (name, code) in [("Origin", &origin), ("Dest", &dest)] {
-        if !is_code(code) {
-            return Err(format!("{name}: {code:?} is no code of an airport"));
-        }
-    }
+/// The distance that a line says: `Origin`, `Dest` and `Distance`, as the original system's
+/// `origin_dest_distances.jsonl`.
+fn pair_of(object: &Object) -> Result<((String, String), f64), String> {
+    let field = |name: &str| {
+        let known = [name, if name == "distance" { "distancemiles" } else { name }];
+        let found = object.iter().find(|(key, _)| known.contains(&&*compared(key)));
+        found.and_then(|(_, value)| text_of(value)).ok_or_else(|| format!("there is no {name}"))
+    };
+    let code = |name: &str| {
+        let text = field(name)?;
+        let code = flight_code(&text).filter(|code| is_code(code)).map(|code| code.into_owned());
+        code.ok_or_else(|| format!("{name} is no code of an airport: {text}"))
+    };
+    let (origin, dest) = (code("origin")?, code("dest")?);
     if origin == dest {
-        return Err(format!("Origin and Dest are both {origin}"));
+        return Err(format!("origin and dest are both {origin}"));
     }
-    if !(distance > 0.0 && distance <= DISTANCE_MILES_MAX) {
-        return Err(format!("Distance: {distance} is not above 0 and up to {DISTANCE_MILES_MAX}"));
-    }
-    Ok(((origin, dest), distance))
+    let text = field("distance")?;
+    let miles = text.parse().ok().filter(|miles| *miles > 0.0 && *miles <= DISTANCE_MILES_MAX);
+    let miles = miles.ok_or_else(|| {
+        format!("distance is no number of miles above 0 and up to {DISTANCE_MILES_MAX}: {text}")
+    })?;
+    Ok(((origin, dest), miles))
 }
 
 /// `distances` in memory, for a long job that serves with them.
 pub struct Served {
     lake: Lake,
     fingerprint: String,
-    looked: Instant,
+    next_look: Instant,
     /// What was wrong at the last look, so that it is complained of once.
     complaint: Option<String>,
 }
@@ -239,17 +245,22 @@ impl Served {
         // before they are read: what comes meanwhile is found by the next look
         let fingerprint = lake.fingerprint(&["distances/"]).await?;
         serve(ctx, lake).await?;
-        Ok(Self { lake: lake.clone(), fingerprint, looked: Instant::now(), complaint: None })
+        Ok(Self {
+            lake: lake.clone(),
+            fingerprint,
+            next_look: Instant::now() + LOOK_EVERY,
+            complaint: None,
+        })
     }
 
     /// Looks for others, once in a while; whether there were any, which are served now.
     pub async fn refresh(&mut self, ctx: &SessionContext) -> bool {
-        if self.looked.elapsed() < LOOK_EVERY {
+        if Instant::now() < self.next_look {
             return false;
         }
-        self.looked = Instant::now();
         // a micro-batch waits for this: a store that hangs must not hold it up for long
         let looked = tokio::time::timeout(LOOK_WAIT, self.look(ctx)).await;
+        self.next_look = Instant::now() + LOOK_EVERY;
         let error = match looked {
             Ok(Ok(is_new)) => {
                 self.complaint = None;
@@ -258,6 +269,7 @@ impl Served {
             Ok(Err(error)) => format!("{error:#}"),
             Err(_) => "the data root does not answer".to_owned(),
         };
+        self.next_look = Instant::now() + LOOK_AGAIN;
         if self.complaint.as_ref() != Some(&error) {
             tracing::warn!(error, "distances cannot be looked at; the old ones serve");
             self.complaint = Some(error);

@@ -15,15 +15,15 @@ use crate::context::JobContext;
 use crate::progress::say;
 use crate::servers::StoreArgs;
 
-/// Bad lines that are told.
-const BAD_SHOWN: usize = 10;
-
 /// Arguments of `import-distances`.
 #[derive(Debug, Args)]
 pub struct ImportDistances {
     /// JSON Lines of Origin, Dest and Distance in miles; without it the distances are those of the
     /// flights and of earlier imports
     pub file: Option<PathBuf>,
+    /// Forget what was imported before
+    #[arg(long, requires = "file")]
+    pub replace: bool,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -38,25 +38,24 @@ pub async fn run_import_distances(
     let JobContext { ctx, lake, id, shown, .. } = opened;
     let show = |progress| shown.show(progress);
     let imported = match &args.file {
-        Some(file) => import(ctx, lake, id, file, &show).await,
+        Some(file) => import(ctx, lake, id, (file, args.replace), &show).await,
         None => Ok(Imported::default()),
     };
     shown.clear();
-    let Imported { n_new, n_updated, n_same, bad } = imported?;
+    let Imported { n_new, n_updated, n_same, n_bad, bad } = imported?;
     if args.file.is_some() {
         say(&format!(
-            "{n_new} distances imported, {n_updated} updated, {n_same} as they were, {} failed",
-            bad.len()
+            "{n_new} distances imported, {n_updated} updated, {n_same} as they were, {n_bad} failed"
         ));
     }
-    bad.iter().take(BAD_SHOWN).for_each(|why| say(&format!("  {why}")));
-    if let more @ 1.. = bad.len().saturating_sub(BAD_SHOWN) {
+    bad.iter().for_each(|why| say(&format!("  {why}")));
+    if let more @ 1.. = n_bad - bad.len() as u64 {
         say(&format!("  and {more} more lines"));
     }
     let n_published = while_reading(lake, id, &show, publish_distances(ctx, lake, store)).await?;
     say(&format!("{n_published} distances are in {}", store.describe()));
     // what could be imported is; that some could not must not pass unseen
-    ensure!(bad.is_empty(), "{} lines were not imported", bad.len());
+    ensure!(n_bad == 0, "{n_bad} lines were not imported");
     Ok(json!({
         "imported": n_new,
         "updated": n_updated,

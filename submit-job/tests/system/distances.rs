@@ -6,14 +6,16 @@ use serde_json::json;
 use crate::setup::{Process, World, request, run, submit_job};
 
 const FLIGHTS: [&str; 4] = ["ingest", "--rejects-max", "0.5", "data/fixtures/bts_new.csv"];
-const FILE: [&str; 7] = [
+const FILE: [&str; 9] = [
     r#"{"Origin":"EWR","Dest":"JFK","Distance":21.0}"#,
     r#"{"Origin":"EWR","Dest":"EWR","Distance":1.0}"#,
     "{",
     r#"{"Origin":"EWR","Dest":"LGA"}"#,
     r#"{"Origin":"EWR","Dest":"$ne","Distance":5}"#,
-    r#"{"Origin":"dfw","Dest":"mem","Distance":432.5}"#,
+    r#"{"ORIGIN":"dfw","dest":"mem","Distance":{"$numberDouble":"432.5"}}"#,
     r#"{"Origin":"EWR","Dest":"JFK","Distance":22}"#,
+    r#"["EWR","IAH",1400]"#,
+    r#"{"Origin":"EWR","Dest":"IAH","Distance":"far"}"#,
 ];
 
 #[tokio::test]
@@ -47,13 +49,15 @@ async fn imported_distances_reach_the_store_and_a_running_stream() {
     let (code, said) = import(&[file.to_str().unwrap()]);
     assert_eq!(code, 1, "{said}");
     for want in [
-        "2 distances imported, 0 updated, 0 as they were, 5 failed",
-        "line 2: Origin and Dest are both EWR",
-        "line 3: EOF while parsing",
-        "line 4: missing field `Distance`",
-        "line 5: Dest: \"$NE\" is no code of an airport",
+        "2 distances imported, 0 updated, 0 as they were, 7 failed",
+        "line 2: origin and dest are both EWR",
+        "line 3: not JSON: EOF while parsing",
+        "line 4: there is no distance",
+        "line 5: dest is no code of an airport: $ne",
         "line 7: an earlier line says 21 miles",
-        "5 lines were not imported",
+        "line 8: not a JSON object",
+        "line 9: distance is no number of miles above 0 and up to 12451: far",
+        "7 lines were not imported",
     ] {
         assert!(said.contains(want), "{want:?} is not in {said}");
     }
@@ -82,7 +86,13 @@ async fn imported_distances_reach_the_store_and_a_running_stream() {
     assert!(rows.contains("21.0") && rows.contains("432.5"), "{rows}");
     // what is unchanged is said to be
     let (_, said) = import(&[file.to_str().unwrap()]);
-    assert!(said.contains("0 distances imported, 0 updated, 2 as they were, 5 failed"), "{said}");
+    assert!(said.contains("0 distances imported, 0 updated, 2 as they were, 7 failed"), "{said}");
+    // what was imported can be forgotten
+    std::fs::write(&file, r#"{"Origin":"EWR","Dest":"JFK","Distance":"20"}"#).unwrap();
+    let (code, said) = import(&[file.to_str().unwrap(), "--replace"]);
+    assert!(code == 0 && said.contains("1 distances imported, 0 updated"), "{said}");
+    let rows = run(submit_job(&world.data()).args(["sql", "-c", ask]));
+    assert!(rows.contains("20.0") && rows.contains("432.0"), "{rows}");
     // and a file without any changes nothing
     std::fs::write(&file, "[]\n").unwrap();
     let (code, said) = import(&[file.to_str().unwrap()]);
