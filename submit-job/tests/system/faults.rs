@@ -232,10 +232,13 @@ fn a_job_that_nobody_waits_for_goes_on() {
     let data = ingested();
     let id = run(submit_job(data.path()).args(["--no-wait", "--name", "alone", "evaluate"]));
     let id = id.trim();
-    let ended = until("the job ends", || {
-        let output = submit_job(data.path()).args(["--status", id]).output().unwrap();
-        (output.status.code() != Some(4)).then_some(output)
-    });
+    let end = |id: &str| {
+        until("the job ends", || {
+            let output = submit_job(data.path()).args(["--status", id]).output().unwrap();
+            (output.status.code() != Some(4)).then_some(output)
+        })
+    };
+    let ended = end(id);
     let record: Value = serde_json::from_slice(&ended.stdout).unwrap();
     assert_eq!((ended.status.code(), &record["name"]), (Some(1), &"alone".into()));
     let error = record["error"].as_str().unwrap();
@@ -243,6 +246,22 @@ fn a_job_that_nobody_waits_for_goes_on() {
     assert!(error.ends_with("; `submit-job train` makes one"), "{error}");
     let log = std::fs::read_to_string(data.path().join(format!("jobs/{id}.log"))).unwrap();
     assert!(log.contains(&format!("error: {error}")), "{log}");
+
+    // it goes on without anybody waiting, too
+    let train = ["train", "--preset", "original", "--trees", "1"];
+    run(submit_job(data.path()).args(train));
+    assert_eq!(run(submit_job(data.path()).args(["--resume", id, "--no-wait"])).trim(), id);
+    assert_eq!(end(id).status.code(), Some(0));
+    let log = std::fs::read_to_string(data.path().join(format!("jobs/{id}.log"))).unwrap();
+    assert!(log.contains(&format!("error: {error}")) && log.contains("log_loss"), "{log}");
+    // under an id that was known before; another job does not get it
+    let mine = ["--job-id", "mine", "--no-wait", "evaluate"];
+    assert_eq!(run(submit_job(data.path()).args(mine)).trim(), "mine");
+    assert_eq!(end("mine").status.code(), Some(0));
+    let again = submit_job(data.path()).args(mine).output().unwrap();
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(said.contains("there is a job mine already; --resume goes on with it"), "{said}");
 }
 
 #[tokio::test]
