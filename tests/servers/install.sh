@@ -8,6 +8,7 @@
 #   DIR/mongod                        MongoDB                (requirements.txt)  run by mongod.sh
 #   DIR/s3                            an S3 server           (s3.txt)            run by s3.sh
 #   DIR/duckdb                        DuckDB, for comparison (duckdb.txt)        run by ask_duckdb.py
+#   DIR/airflow                       Airflow, for its DAGs  (../../jobs/airflow/requirements.txt)
 #   DIR/node_modules/playwright-core  drives the browser     (package-lock.json)
 #   DIR/chromium                      link to the system's browser
 #
@@ -25,6 +26,7 @@ if [[ $(uname -sm) != "Linux x86_64" ]]; then
   echo "test servers: only for Linux on x86-64, this is $(uname -sm)" >&2
   exit 1
 fi
+airflow=$here/../../jobs/airflow/requirements.txt
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 exec 9>"$dir/.lock"
@@ -40,6 +42,7 @@ have_kafka() { done_already kafka "$here/pom.xml"; }
 have_mongod() { done_already mongod "$here/requirements.txt"; }
 have_s3() { done_already s3 "$here/s3.txt"; }
 have_duckdb() { done_already duckdb "$here/duckdb.txt"; }
+have_airflow() { done_already airflow "$airflow"; }
 have_npm() { done_already node_modules "$here/package-lock.json"; }
 
 # --- system packages -----------------------------------------------------------------------------
@@ -64,7 +67,7 @@ check() {
   java=$(java -version 2>&1 || true)
   java_fits || { missing+=("java 17 or newer") packages+=(default-jre-headless); }
   have_kafka || mvn_fits || { missing+=("mvn") packages+=(maven); }
-  { have_mongod && have_s3 && have_duckdb; } || pip_fits || { missing+=("python3 with pip") packages+=(python3 python3-pip); }
+  { have_mongod && have_s3 && have_duckdb && have_airflow; } || pip_fits || { missing+=("python3 with pip") packages+=(python3 python3-pip); }
   node_fits || { missing+=("node 18 or newer") packages+=(nodejs); }
   have_npm || npm_fits || { missing+=("npm") packages+=(npm); }
   chromium_fits || { missing+=("chromium") packages+=(chromium fonts-dejavu-core); }
@@ -160,16 +163,25 @@ EOF
   say "mongod is there"
 }
 
-# from_pypi NAME: what NAME.txt lists.
+# from_pypi NAME FILE: what FILE lists. By uv where it can be had: 130 packages take it seconds.
 from_pypi() {
-  if ! done_already "$1" "$here/$1.txt"; then
+  if ! done_already "$1" "$2"; then
     say "$1: fetching"
-    python3 -m pip --disable-pip-version-check install -q --no-warn-conflicts \
-      --target "$work/$1" -r "$here/$1.txt" || return 1
+    fetch "$work/$1" "$2" || return 1
     rm -rf "${dir:?}/$1" || return 1
-    mv "$work/$1" "$dir/$1" && done_now "$1" "$here/$1.txt" || return 1
+    mv "$work/$1" "$dir/$1" && done_now "$1" "$2" || return 1
   fi
   say "$1 is there"
+}
+fetch() {
+  local pip=(python3 -m pip --disable-pip-version-check install -q --no-warn-conflicts)
+  if [[ ! -d $work/uv ]]; then
+    "${pip[@]}" --target "$work/uv" uv >"$dir/uv.log" 2>&1 || true
+  fi
+  "$work/uv/bin/uv" pip install -q --no-config --python "$(command -v python3)" --target "$1" -r "$2" \
+    >>"$dir/uv.log" 2>&1 && return
+  rm -rf "$1"
+  "${pip[@]}" --no-compile --target "$1" -r "$2"
 }
 
 browser() {
@@ -187,8 +199,9 @@ browser() {
 
 { java_fits && { have_kafka || mvn_fits; } && kafka; } || failed+=(kafka)
 { { have_mongod || pip_fits; } && mongod; } || failed+=(mongod)
-{ { have_s3 || pip_fits; } && from_pypi s3; } || failed+=(s3)
-{ { have_duckdb || pip_fits; } && from_pypi duckdb; } || failed+=(duckdb)
+{ { have_s3 || pip_fits; } && from_pypi s3 "$here/s3.txt"; } || failed+=(s3)
+{ { have_duckdb || pip_fits; } && from_pypi duckdb "$here/duckdb.txt"; } || failed+=(duckdb)
+{ { have_airflow || pip_fits; } && from_pypi airflow "$airflow"; } || failed+=(airflow)
 { node_fits && chromium_fits && { have_npm || npm_fits; } && browser; } || failed+=(browser)
 
 if ((${#failed[@]})); then
