@@ -1,4 +1,4 @@
--- reads: features of requests, distances; the model is inside the functions
+-- reads: features of requests; the model is inside the functions
 -- makes: batch_predictions
 -- grain: one row per request
 --
@@ -30,12 +30,9 @@ SELECT
   flight_date,
   carrier,
   flight_number,
-  scored.origin,
-  scored.dest,
+  origin,
+  dest,
   request['dep_delay'] AS dep_delay_minutes,
-  -- what it was predicted with, where it is a feature
-  COALESCE(request['distance'], distances.distance_miles) AS distance_miles,
+  request['distance'] AS distance_miles,
   features
 FROM scored
-LEFT JOIN distances
-  ON scored.origin = distances.origin AND scored.dest = distances.dest

@@ -17,11 +17,12 @@ SELECT
   CAST(DATE_PART('doy', flight_date) AS INT) AS "DayOfYear", -- 1 to 366
   CAST(DATE_PART('day', flight_date) AS INT) AS "DayOfMonth",
   dep_delay_minutes AS "DepDelay", -- minutes
-  distance_miles AS "Distance", -- miles
+  distance_miles AS "Distance", -- miles, as the request says
   asked_at AS "Timestamp",
   answered_at AS "AnsweredAt",
   prediction AS "Prediction",
   probabilities AS "Probabilities",
   unseen AS "Unseen",
-  model_version AS "ModelVersion"
+  model_version AS "ModelVersion",
+  features -- not kept, but for the distance that was predicted with
 FROM batch_predictions

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, NaiveDate, Utc};
-use datafusion::arrow::array::AsArray;
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::Int64Type;
 use datafusion::common::ScalarValue;
 use datafusion::functions::expr_fn::get_field;
@@ -40,7 +40,7 @@ use crate::models::registry;
 use crate::progress::{OnProgress, Progress};
 use crate::publish::documents;
 use crate::sql;
-use crate::stream::micro_batch::field_of;
+use crate::stream::micro_batch::{distances_of, field_of};
 use crate::write::{Place, parquet, write};
 
 /// The place of predictions, below the data root.
@@ -351,8 +351,7 @@ pub async fn load(
     let mut rows = rows.execute_stream().await.context(sql::PREDICTION_RESULTS.file)?;
     let (mut n_results, mut answered_at) = (0, None);
     while let Some(rows) = rows.try_next().await.context(sql::PREDICTION_RESULTS.file)? {
-        let mut results = documents(&rows)?;
-        results.iter_mut().for_each(name_fields);
+        let results = results_of(rows)?;
         store.upsert(PREDICTION_RESULTS, &results).await?;
         n_results += results.len() as u64;
         answered_at = answered_at.or_else(|| Some(results.first()?["AnsweredAt"].clone()));
@@ -374,12 +373,22 @@ pub async fn load(
     Ok(Some(n_results))
 }
 
-/// Names the fields of a request that a feature comes from, as a stream does.
-fn name_fields(result: &mut Value) {
-    let unseen = result["Unseen"].as_array_mut().into_iter().flatten();
-    for feature in unseen {
-        if let Some(name) = feature.as_str() {
-            *feature = Value::from(field_of(name));
+/// The rows of `sql/62_prediction_results.sql` as a stream would have written them.
+fn results_of(mut rows: RecordBatch) -> Result<Vec<Value>> {
+    let features = rows.remove_column(rows.schema().index_of("features")?);
+    let miles = distances_of(features.as_struct())?;
+    let mut results = documents(&rows)?;
+    for (row, result) in results.iter_mut().enumerate() {
+        // what was predicted with, where it is a feature: the route's when the request said none
+        if let Some(miles) = miles.as_ref().filter(|miles| miles.is_valid(row)) {
+            result["Distance"] = miles.value(row).into();
+        }
+        // the fields of a request that features come from
+        for feature in result["Unseen"].as_array_mut().into_iter().flatten() {
+            if let Some(name) = feature.as_str() {
+                *feature = Value::from(field_of(name));
+            }
         }
     }
+    Ok(results)
 }

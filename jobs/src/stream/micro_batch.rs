@@ -264,7 +264,7 @@ fn predictions_of(
 }
 
 /// The feature `distance` in miles, of whatever type the step makes it; `None` when it makes none.
-fn distances_of(features: &StructArray) -> Result<Option<Float64Array>> {
+pub(crate) fn distances_of(features: &StructArray) -> Result<Option<Float64Array>> {
     let Some(distances) = features.column_by_name("distance") else { return Ok(None) };
     let miles = cast(distances, &DataType::Float64).context("distance in features")?;
     Ok(Some(miles.as_primitive::<Float64Type>().clone()))
