@@ -211,7 +211,7 @@ fn the_demo_answers_with_nothing_else_running() {
     let mut demo = submit_job(directory.path());
     fails(demo.args(["demo", "--listen", &address]), &format!("cannot listen on {address}"));
     assert!(!directory.path().join("flights").exists(), "it is said before anything is done");
-    for what in ["trained in", "11 of them had not changed"] {
+    for what in ["trained in", "12 of them had not changed"] {
         let output = submit_job(directory.path())
             .args(["demo", "--once", "--listen", "127.0.0.1:0"])
             .output()
