@@ -157,9 +157,7 @@ fn register_none(ctx: &SessionContext, table: &str) -> Result<()> {
     let columns = COLUMNS.into_iter().enumerate();
     let columns = columns.map(|(i, name)| col(format!("column{}", i + 1)).alias(name));
     let none = LogicalPlanBuilder::values(types)?.filter(lit(false))?.project(columns)?.build()?;
-    ctx.deregister_table(table)?;
-    ctx.register_table(table, DataFrame::new(ctx.state(), none).into_view())?;
-    Ok(())
+    sql::register(ctx, table, DataFrame::new(ctx.state(), none))
 }
 
 /// Distances as a Parquet file. Made here: as values of a plan a hundred thousand take seconds.
@@ -260,9 +258,9 @@ impl Served {
         }
         // a micro-batch waits for this: a store that hangs must not hold it up for long
         let looked = tokio::time::timeout(LOOK_WAIT, self.look(ctx)).await;
-        self.next_look = Instant::now() + LOOK_EVERY;
         let error = match looked {
             Ok(Ok(is_new)) => {
+                self.next_look = Instant::now() + LOOK_EVERY;
                 self.complaint = None;
                 return is_new;
             }
@@ -278,7 +276,7 @@ impl Served {
     }
 
     /// Takes others, whole; whether there were any.
-    pub async fn look(&mut self, ctx: &SessionContext) -> Result<bool> {
+    async fn look(&mut self, ctx: &SessionContext) -> Result<bool> {
         let found = self.lake.fingerprint(&["distances/"]).await?;
         if found == self.fingerprint {
             return Ok(false);

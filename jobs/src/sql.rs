@@ -129,8 +129,12 @@ pub async fn view(
     step: Step,
     params: &[(&str, ScalarValue)],
 ) -> Result<()> {
-    let frame = plan(ctx, step, params).await?;
+    register(ctx, name, plan(ctx, step, params).await?)
+}
+
+/// Makes rows the relation `name`, in the place of one that is called so; computed when it is read.
+pub fn register(ctx: &SessionContext, name: &str, rows: DataFrame) -> Result<()> {
     ctx.deregister_table(name)?;
-    ctx.register_table(name, frame.into_view())?;
+    ctx.register_table(name, rows.into_view())?;
     Ok(())
 }

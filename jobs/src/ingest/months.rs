@@ -168,11 +168,8 @@ async fn register_month(ctx: &SessionContext, month: Month, stays: bool) -> Resu
         true => of_month(ctx.table("flights").await?)?,
         false => arriving.clone().limit(0, Some(0))?,
     };
-    for (name, frame) in [("arriving", arriving), ("present", present)] {
-        ctx.deregister_table(name)?;
-        ctx.register_table(name, frame.into_view())?;
-    }
-    Ok(())
+    sql::register(ctx, "arriving", arriving)?;
+    sql::register(ctx, "present", present)
 }
 
 /// Where the rows of a flight are, for a message.
@@ -281,9 +278,7 @@ pub(super) async fn register_coming(
     for part in parts {
         coming = part.union_by_name(coming)?;
     }
-    ctx.deregister_table("flights")?;
-    ctx.register_table("flights", coming.into_view())?;
-    Ok(())
+    sql::register(ctx, "flights", coming)
 }
 
 /// What a person must know before it happens.

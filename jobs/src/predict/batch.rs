@@ -44,7 +44,7 @@ use crate::stream::micro_batch::{distances_of, field_of};
 use crate::write::{Place, parquet, write};
 
 /// The place of predictions, below the data root.
-pub(crate) const PREDICTIONS: &str = "batch_predictions";
+const PREDICTIONS: &str = "batch_predictions";
 /// No text that is used here is larger.
 const LAST: &str = "\u{10ffff}";
 /// Tasks that are read together.
@@ -262,21 +262,20 @@ async fn make(
     let n_flights = counted.n_flights;
     ensure!(n_requests > 0, "all {n_flights} flights were cancelled or have not left");
 
-    on_progress(Progress::Stage("predicting by sql/61_batch_predictions.sql"));
-    ctx.deregister_table("requests")?;
-    ctx.register_table("requests", to_fly.into_view())?;
+    on_progress(Progress::Stage("predicting by sql/60_predictions.sql"));
+    sql::register(ctx, "requests", to_fly)?;
     let flights = match n_repeats {
         0 => ctx.table("requests").await?,
         _ => sql::plan(ctx, sql::FIRST_REQUESTS, &[]).await?,
     };
-    ctx.deregister_table("flights")?;
-    ctx.register_table("flights", flights.into_view())?;
+    sql::register(ctx, "flights", flights)?;
     lake.register_table(ctx, "distances", "distances/", &[]).await?;
     sql::view(ctx, "features", sql::FEATURES, &[]).await?;
     let model = registry::register_one(ctx, &work.model);
     // not before the lease was there: of two runs the later one has the later time
     let answered_at = ScalarValue::from(PredictionRequest::timestamp((work.now)()));
-    let params = [model, ("answered_at", answered_at)];
+    sql::view(ctx, "predictions", sql::PREDICTIONS, &[model]).await?;
+    let params = [("answered_at", answered_at)];
     let rows = sql::plan(ctx, sql::BATCH_PREDICTIONS, &params).await?;
     let staged = job.staging("predictions/");
     let place = Place { directory: &staged, partitions: &[] };
@@ -305,8 +304,7 @@ async fn register_requests(job: &Job<'_>) -> Result<()> {
     let raw = ctx.table("raw_flights").await?;
     let by_time = col("has_dep_time").and(col("dep_delay").is_null());
     let raw = raw.with_column("has_dep_time", by_time)?;
-    ctx.deregister_table("raw_flights")?;
-    ctx.register_table("raw_flights", raw.into_view())?;
+    sql::register(ctx, "raw_flights", raw)?;
     sql::view(ctx, "typed_flights", sql::FLIGHTS, &[]).await?;
     let limits = [
         ("delay_max", ScalarValue::from(DELAY_MINUTES_MAX)),

@@ -215,7 +215,5 @@ fn register_reference(ctx: &SessionContext, table: &str, csv: &str) -> Result<()
     let columns = header.iter().enumerate();
     let columns = columns.map(|(i, name)| col(format!("column{}", i + 1)).alias(name));
     let values = LogicalPlanBuilder::values(rows)?.project(columns)?.build()?;
-    ctx.deregister_table(table)?;
-    ctx.register_table(table, DataFrame::new(ctx.state(), values).into_view())?;
-    Ok(())
+    sql::register(ctx, table, DataFrame::new(ctx.state(), values))
 }

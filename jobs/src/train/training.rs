@@ -26,9 +26,7 @@ pub async fn register_training(
     let field = |name: &String| [lit(name.as_str()), get_field(col("features"), name.as_str())];
     let fields = named_struct(used.iter().flat_map(field).collect());
     let training = training.with_column("features", fields)?;
-    ctx.deregister_table("training")?;
-    ctx.register_table("training", training.into_view())?;
-    Ok(())
+    sql::register(ctx, "training", training)
 }
 
 /// Evaluates a model on the held-out rows of `training`: on all of them, and on those after the
