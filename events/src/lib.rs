@@ -1,7 +1,8 @@
-//! The two messages that cross process boundaries, and the names they travel under.
+//! The messages that cross process boundaries, and the names they travel under.
 //!
 //! A [`PredictionRequest`] goes from the web page to the streaming job; an [`Answer`] comes back
-//! through the response topic and the document store. Field names are those of the system that
+//! through the response topic and the document store. An [`Arrival`] tells afterwards what became of
+//! the flight. Field names are those of the system that
 //! Tarmac replaces, so that its clients and dashboards go on working. This crate decides what a
 //! valid request is and must not know Kafka, MongoDB or DataFusion.
 //!
@@ -19,12 +20,16 @@
 //! ```
 
 mod answer;
+mod arrival;
 mod model;
 mod request;
 mod sender;
 
 pub use answer::{Answer, Contribution, DelayClass, N_CLASSES, Prediction, Refusal};
-pub use model::{AirlineProfile, CalibrationBin, Compared, Importance, ModelCard, StreamStatus};
+pub use arrival::Arrival;
+pub use model::{
+    AirlineProfile, CalibrationBin, Compared, Importance, LiveEvaluation, ModelCard, StreamStatus,
+};
 pub use request::{
     BadRequest, DELAY_MINUTES_MAX, DISTANCE_MILES_MAX, PredictionRequest, REASON_BYTES_MAX,
     REQUEST_BYTES_MAX, TIMESTAMP_BYTES_MAX, clock_minutes, flight_code, is_code, parse_uuid,
@@ -35,6 +40,8 @@ pub use sender::request_uuid;
 pub const REQUEST_TOPIC: &str = "flight_delay_classification_request";
 /// Kafka topic that carries [`Answer`]s.
 pub const RESPONSE_TOPIC: &str = "flight_delay_classification_response";
+/// Kafka topic that carries [`Arrival`]s.
+pub const ARRIVAL_TOPIC: &str = "flight_arrivals";
 /// Suffix of the topic that keeps requests which cannot be scored, bytes unchanged.
 pub const DLQ_SUFFIX: &str = ".dlq";
 /// Database that holds all collections.
@@ -52,6 +59,12 @@ pub const REPLAYED_DEAD_LETTERS: &str = "replayed_dead_letters";
 pub const PREDICTION_TASKS: &str = "prediction_tasks";
 /// Collection of their [`Answer`]s, under the same `_id`.
 pub const PREDICTION_RESULTS: &str = "prediction_results";
+/// Collection of [`Arrival`]s, `_id` = the flight and a digest of what was told of it.
+pub const ARRIVALS: &str = "flight_arrivals";
+/// Collection of messages that are no arrivals, with the reason.
+pub const ARRIVAL_REJECTIONS: &str = "flight_arrivals_rejected";
+/// Collection of [`LiveEvaluation`]s.
+pub const LIVE_EVALUATIONS: &str = "live_evaluations";
 /// Collection of [`ModelCard`]s.
 pub const MODELS: &str = "models";
 /// What the other collections of the pages were made from, `_id` = the name of one.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use crate::N_CLASSES;
@@ -145,4 +146,36 @@ pub struct StreamStatus {
     /// Population stability index against the reference distribution, by feature; above 0.25 the
     /// flights are others.
     pub drift: BTreeMap<String, f64>,
+}
+
+/// A model's answers of one day of flights against what became of them; a document of the
+/// collection `live_evaluations`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct LiveEvaluation {
+    /// `2013-12-20/` and the version of the model.
+    #[serde(rename = "_id")]
+    pub id: String,
+    /// Local date of departure.
+    pub day: NaiveDate,
+    /// Version of the model that answered.
+    pub model: String,
+    /// All its answers about flights of the day.
+    pub answers: u64,
+    /// Answers whose flight has arrived: the measures are of these.
+    pub known: u64,
+    /// Answers about a departure delay that the flight did not have.
+    pub supposed: u64,
+    /// Answers whose flight was cancelled or diverted.
+    pub never_arrived: u64,
+    /// Answers of which it is not known which flight they are about.
+    pub ambiguous: u64,
+    /// Answers about a flight that nothing is known of.
+    pub unmatched: u64,
+    /// Share of the known ones that were right.
+    pub accuracy: f64,
+    /// Mean of -ln(probability given to the true class).
+    pub log_loss: f64,
+    /// See [`ModelCard::calibration_error`].
+    pub calibration_error: f64,
 }

@@ -225,7 +225,10 @@ impl PredictionRequest {
 }
 
 /// Decodes one JSON object of at most `limit` bytes; fields that `T` does not have are passed over.
-fn decode_object<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, BadRequest> {
+pub(crate) fn decode_object<T: DeserializeOwned>(
+    bytes: &[u8],
+    limit: usize,
+) -> Result<T, BadRequest> {
     if bytes.len() > limit {
         return Err(BadRequest::TooLarge { n_bytes: bytes.len(), limit });
     }
@@ -304,7 +307,9 @@ fn any_spelling<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::E
 }
 
 /// The text of a JSON scalar; none when it is null.
-fn scalar_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(crate) fn scalar_text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
     /// Whole numbers below it are exact; the text of larger ones would have up to 309 digits.
     const INTEGERS_BELOW: f64 = 1e15;
     /// What clients write where text is meant.
@@ -330,7 +335,7 @@ fn scalar_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Stri
     }))
 }
 
-fn check_code(field: &'static str, code: &str) -> Result<(), BadRequest> {
+pub(crate) fn check_code(field: &'static str, code: &str) -> Result<(), BadRequest> {
     if is_code(code) {
         return Ok(());
     }
@@ -338,14 +343,19 @@ fn check_code(field: &'static str, code: &str) -> Result<(), BadRequest> {
     Err(BadRequest::OutOfRange { field, reason })
 }
 
-fn check_range(field: &'static str, value: f64, min: f64, max: f64) -> Result<(), BadRequest> {
+pub(crate) fn check_range(
+    field: &'static str,
+    value: f64,
+    min: f64,
+    max: f64,
+) -> Result<(), BadRequest> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
     Err(BadRequest::OutOfRange { field, reason: format!("{value} is not within {min} and {max}") })
 }
 
-fn check_clock(field: &'static str, hhmm: Option<i32>) -> Result<(), BadRequest> {
+pub(crate) fn check_clock(field: &'static str, hhmm: Option<i32>) -> Result<(), BadRequest> {
     match hhmm {
         Some(t) if clock_minutes(t).is_none() => Err(BadRequest::OutOfRange {
             field,

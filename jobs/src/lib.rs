@@ -2,7 +2,7 @@
 //!
 //! What a job does never knows where it runs: the context is given, in process or a cluster's. A
 //! folder is a stage, in the order of the data: [`ingest`] → [`train`] → [`predict`], or
-//! [`stream`]; [`publish`] makes what pages show. Stages share the ground floor ([`lake`], where
+//! [`stream`]; [`live`] looks how answers turned out, [`publish`] makes what pages show. Stages share the ground floor ([`lake`], where
 //! data at rest lives, [`sql`], the steps, [`functions`], [`clock`] and [`features`],
 //! [`write`](mod@write), [`history`], [`progress`]) and [`models`], and do not know each other;
 //! only `predict` uses what `train` and `stream` make of rows.
@@ -37,6 +37,7 @@ pub mod history;
 pub mod ingest;
 pub mod lake;
 pub mod lease;
+pub mod live;
 pub mod models;
 pub mod predict;
 pub mod progress;

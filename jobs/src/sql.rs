@@ -57,6 +57,12 @@ steps! {
     BASELINE_ROWS = "sql/51_baseline_rows.sql";
     /// Two models against each other.
     COMPARISON = "sql/52_comparison.sql";
+    /// What became of the flights that answers are about.
+    OUTCOMES = "sql/53_outcomes.sql";
+    /// These answers by model and day.
+    LIVE_EVALUATION = "sql/54_live_evaluation.sql";
+    /// Arrivals without an answer.
+    UNASKED = "sql/55_unasked.sql";
     /// Predictions of all flights.
     PREDICTIONS = "sql/60_predictions.sql";
     /// Predictions of requests in files.

@@ -43,6 +43,9 @@ const DOCUMENTS_PER_COMMAND: usize = 1_000;
 /// its field names of arrays can be larger than JSON.
 const BYTES_PER_COMMAND: usize = 8 * 1024 * 1024;
 
+/// No `_id` is larger.
+const ID_LAST: &str = "\u{10ffff}";
+
 /// What the name of a collection that is being made ends with.
 const NEXT_SUFFIX: &str = "_next";
 
@@ -286,6 +289,31 @@ impl Store {
         match self {
             Self::Mongo(mongo) => mongo.find(collection, query).await,
             Self::Embedded(embedded) => embedded.find(collection, query).await,
+        }
+    }
+
+    /// Gives all documents that `query` describes to `take`, as many at a time as its limit says, in
+    /// the order of their `_id`s, which is the only one. Its bounds of `_id` make it cheap.
+    pub async fn scan(
+        &self,
+        collection: &str,
+        query: &Query,
+        mut take: impl AsyncFnMut(Vec<Value>) -> Result<()>,
+    ) -> Result<()> {
+        ensure!(query.limit > 0, "a scan takes some documents at a time");
+        let mut page = Query { sort: Vec::new(), skip: 0, ..query.clone() };
+        loop {
+            let documents = self.find(collection, &page).await?;
+            let Some(last) = documents.last() else { return Ok(()) };
+            // the smallest text after it
+            let next = format!("{}\0", document_id(last)?);
+            let is_all = documents.len() < page.limit as usize;
+            take(documents).await?;
+            if is_all {
+                return Ok(());
+            }
+            page.between.clone_from(&query.between);
+            page.between.push(("_id".to_owned(), next.into(), ID_LAST.into()));
         }
     }
 

@@ -20,10 +20,11 @@ use crate::download::run_download;
 use crate::driver::{self, Drive, JobOutcome, what_lacks, without_secrets};
 use crate::enrich::run_enrich;
 use crate::ingest::run_ingest;
+use crate::live::run_evaluate_live;
 use crate::predict::run_predict;
 use crate::progress::{print, say};
 use crate::publish::run_publish;
-use crate::score::{run_evaluate, run_score};
+use crate::score::{Evaluate, run_evaluate, run_score};
 use crate::sql;
 use crate::train::run_train_command;
 
@@ -212,7 +213,13 @@ async fn work(job: &Batch, around: &Environment, opened: &JobContext) -> Result<
             run_import_distances(opened, &args.store.open(lake, around).await?, args).await
         }
         Batch::Train(args) => run_train_command(opened, args).await,
-        Batch::Evaluate(args) => run_evaluate(opened, args).await,
+        Batch::Evaluate(Evaluate { live, .. }) if live.live => {
+            let store = live.store.open(lake, around).await?;
+            let kafka = live.kafka.as_ref().map(|kafka| live.client.properties(kafka, around));
+            let kafka = kafka.transpose()?;
+            run_evaluate_live(opened, live, &store, kafka, now).await
+        }
+        Batch::Evaluate(args) => run_evaluate(opened, &args.model).await,
         Batch::Score(args) => run_score(opened, args).await,
         Batch::Publish(args) => {
             run_publish(opened, &args.store.open(lake, around).await?, args.again).await

@@ -18,7 +18,7 @@ use crate::models::Models;
 use crate::predict::Predict;
 use crate::publish::Publish;
 use crate::retention::Gc;
-use crate::score::ModelArgs;
+use crate::score::{Evaluate, ModelArgs};
 use crate::sql::Sql;
 use crate::stream::StreamArgs;
 use crate::train::Train;
@@ -95,8 +95,8 @@ pub enum Batch {
     ImportDistances(ImportDistances),
     /// Flights to a model
     Train(Train),
-    /// Evaluate a model on the flights that its training held out
-    Evaluate(ModelArgs),
+    /// Evaluate a model on the flights that its training held out, or by its answers
+    Evaluate(Evaluate),
     /// Flights to predictions, as Parquet under the data root
     Score(ModelArgs),
     /// What pages are made of to the store: flights, airlines, airplanes, airports, delays, models

@@ -29,6 +29,7 @@ use crate::ingest::{Ingest, run_ingest, shipped_flights};
 use crate::predict::{Predict, run_predict};
 use crate::progress::say;
 use crate::publish::run_publish;
+use crate::replay::replay;
 use crate::stream::{Stream, run_stream};
 use crate::train::run_train;
 use crate::web::{Web, listen, run_web};
@@ -102,7 +103,13 @@ pub async fn run(
         Ok(())
     };
     let visiting = async {
-        let visited = async { tokio::try_join!(asking, run_publish(opened, &store, false)) };
+        let visited = async {
+            tokio::try_join!(asking, run_publish(opened, &store, false))?;
+            match args.once {
+                true => Ok(()),
+                false => replay(opened, &kafka, &store, now).await,
+            }
+        };
         tokio::select! {
             visited = visited => drop(visited?),
             () = end(stopped.clone()) => {}
@@ -212,7 +219,8 @@ fn start_broker() -> Result<MockCluster<'static, DefaultProducerContext>> {
     let broker = MockCluster::new(1).context("cannot start the embedded broker")?;
     let dead_letters = format!("{}{}", events::REQUEST_TOPIC, events::DLQ_SUFFIX);
     // the mock cluster cannot be asked over the wire to make topics
-    for topic in [events::REQUEST_TOPIC, events::RESPONSE_TOPIC, &dead_letters] {
+    use events::{ARRIVAL_TOPIC, REQUEST_TOPIC, RESPONSE_TOPIC};
+    for topic in [REQUEST_TOPIC, RESPONSE_TOPIC, ARRIVAL_TOPIC, &dead_letters] {
         broker.create_topic(topic, PARTITIONS, 1).with_context(|| topic.to_owned())?;
     }
     Ok(broker)

@@ -103,14 +103,13 @@ pub async fn run_models(lake: &Lake, args: &Models) -> Result<()> {
                 say(&format!("{version} is the champion already"));
                 return Ok(());
             }
-            let decision = Decision::Forced;
-            let promotion = Promotion { decision, job: "models promote".into(), comparison: None };
+            let promotion = Promotion::new(Decision::Forced, "models promote");
             settle(lake, &version, &promotion).await?;
             say(&format!("champion is now {version}"));
             Ok(())
         }
         Action::Rollback => {
-            let (gone, back) = roll_back(lake, "models rollback").await?;
+            let (gone, back) = roll_back(lake, "models rollback", None, None).await?;
             say(&format!("champion is {back} again; {gone} is not any more"));
             Ok(())
         }

@@ -74,7 +74,7 @@ pub enum Step {
 }
 
 /// A day that directories and addresses can be named after.
-fn day(text: &str) -> Result<NaiveDate, String> {
+pub fn day(text: &str) -> Result<NaiveDate, String> {
     let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
     let day = day.filter(|day| (1..=9999).contains(&day.year()));
     day.ok_or_else(|| "not a day, YYYY-MM-DD".to_owned())

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 use events::{
-    ANSWERS, PREDICTION_RESULTS, PREDICTION_TASKS, REJECTIONS, REPLAYED_DEAD_LETTERS,
-    STREAM_OFFSETS, STREAM_STATUS,
+    ANSWERS, ARRIVAL_REJECTIONS, ARRIVALS, PREDICTION_RESULTS, PREDICTION_TASKS, REJECTIONS,
+    REPLAYED_DEAD_LETTERS, STREAM_OFFSETS, STREAM_STATUS,
 };
 use jobs::gc::{self, Ages};
 use jobs::lake::Lake;
@@ -56,7 +56,7 @@ impl fmt::Display for Age {
 /// How long documents of a stream stay in the store. All streams of a store should say the same.
 #[derive(Debug, Clone, Args)]
 pub struct KeepArgs {
-    /// How long answers stay in the store, such as 90d, or forever. It must be longer than the
+    /// How long answers stay in the store, and arrivals, such as 90d, or forever. It must be longer than the
     /// topic keeps requests: one that is read again after its answer is gone is answered again
     #[arg(
         long,
@@ -104,11 +104,13 @@ impl Default for KeepArgs {
 }
 
 impl KeepArgs {
-    fn ages(&self) -> [(&'static str, Age); 7] {
+    fn ages(&self) -> [(&'static str, Age); 9] {
         [
             (ANSWERS, self.keep_answers),
             (REPLAYED_DEAD_LETTERS, self.keep_answers),
+            (ARRIVALS, self.keep_answers),
             (REJECTIONS, self.keep_rejections),
+            (ARRIVAL_REJECTIONS, self.keep_rejections),
             (PREDICTION_TASKS, self.keep_tasks),
             (PREDICTION_RESULTS, self.keep_tasks),
             (STREAM_OFFSETS, self.keep_offsets),

@@ -1,5 +1,5 @@
 //! `submit-job score` and `submit-job evaluate`: a model over all flights, and over those that its
-//! training held out.
+//! training held out; what became of answers is in [`live`](crate::live).
 
 use std::time::Instant;
 
@@ -11,9 +11,21 @@ use jobs::predict::score::{evaluate, open_model, score};
 use serde_json::{Value, json};
 
 use crate::context::JobContext;
+use crate::live::LiveArgs;
 use crate::progress::{print, say};
 
-/// Arguments of `evaluate` and `score`.
+/// Arguments of `evaluate`.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// Which model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What is known since.
+    #[command(flatten)]
+    pub live: LiveArgs,
+}
+
+/// Which model.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
     /// Version of the model [default: the champion]

@@ -35,6 +35,20 @@ pub struct KafkaArgs {
     /// Kafka brokers, host:port with commas between
     #[arg(long, env = "TARMAC_KAFKA")]
     pub kafka: String,
+    /// How they are spoken to.
+    #[command(flatten)]
+    pub client: KafkaClientArgs,
+    /// Topic of requests
+    #[arg(long, env = "TARMAC_REQUEST_TOPIC", default_value = events::REQUEST_TOPIC)]
+    pub request_topic: String,
+    /// Topic of answers
+    #[arg(long, env = "TARMAC_RESPONSE_TOPIC", default_value = events::RESPONSE_TOPIC)]
+    pub response_topic: String,
+}
+
+/// How brokers are spoken to.
+#[derive(Debug, Clone, Default, Args)]
+pub struct KafkaClientArgs {
     /// Property of librdkafka, such as security.protocol=SASL_SSL; may be repeated. A secret comes
     /// from a file or from the environment: TARMAC_KAFKA_CONF_SASL_PASSWORD is sasl.password
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
@@ -42,12 +56,6 @@ pub struct KafkaArgs {
     /// File with properties of librdkafka, KEY=VALUE a line; --kafka-conf takes precedence
     #[arg(long, value_name = "FILE", env = "TARMAC_KAFKA_PROPERTIES")]
     pub kafka_properties: Option<PathBuf>,
-    /// Topic of requests
-    #[arg(long, env = "TARMAC_REQUEST_TOPIC", default_value = events::REQUEST_TOPIC)]
-    pub request_topic: String,
-    /// Topic of answers
-    #[arg(long, env = "TARMAC_RESPONSE_TOPIC", default_value = events::RESPONSE_TOPIC)]
-    pub response_topic: String,
 }
 
 impl Default for StoreArgs {
@@ -95,33 +103,15 @@ impl KafkaArgs {
     pub fn new(brokers: &str) -> Self {
         Self {
             kafka: brokers.to_owned(),
-            kafka_conf: Vec::new(),
-            kafka_properties: None,
+            client: KafkaClientArgs::default(),
             request_topic: events::REQUEST_TOPIC.into(),
             response_topic: events::RESPONSE_TOPIC.into(),
         }
     }
 
-    /// As librdkafka's properties: the file's, then the environment's, then the command line's,
-    /// of which the later take precedence.
+    /// See [`KafkaClientArgs::properties`].
     pub fn properties(&self, around: &Environment) -> Result<Vec<Setting>> {
-        for (name, _) in &self.kafka_conf {
-            let variable = name.replace('.', "_").to_uppercase();
-            ensure!(
-                !is_secret(name),
-                "--kafka-conf {name}: a secret on the command line is seen by others on this \
-                 machine: give it in TARMAC_KAFKA_CONF_{variable} or --kafka-properties"
-            );
-        }
-        let mut properties = match &self.kafka_properties {
-            Some(path) => settings_of(path)?,
-            None => Vec::new(),
-        };
-        properties.extend(around.kafka_properties.iter().cloned());
-        properties.extend(self.kafka_conf.iter().cloned());
-        check(&properties)?;
-        properties.push(("bootstrap.servers".into(), self.kafka.clone()));
-        Ok(properties)
+        self.client.properties(&self.kafka, around)
     }
 
     /// The topics. Errors when two of them are one: answers would be read as requests.
@@ -141,6 +131,30 @@ impl KafkaArgs {
     }
 }
 
+impl KafkaClientArgs {
+    /// As librdkafka's properties: the file's, then the environment's, then the command line's,
+    /// of which the later take precedence; and the brokers.
+    pub fn properties(&self, brokers: &str, around: &Environment) -> Result<Vec<Setting>> {
+        for (name, _) in &self.kafka_conf {
+            let variable = name.replace('.', "_").to_uppercase();
+            ensure!(
+                !is_secret(name),
+                "--kafka-conf {name}: a secret on the command line is seen by others on this \
+                 machine: give it in TARMAC_KAFKA_CONF_{variable} or --kafka-properties"
+            );
+        }
+        let mut properties = match &self.kafka_properties {
+            Some(path) => settings_of(path)?,
+            None => Vec::new(),
+        };
+        properties.extend(around.kafka_properties.iter().cloned());
+        properties.extend(self.kafka_conf.iter().cloned());
+        check(&properties)?;
+        properties.push(("bootstrap.servers".into(), brokers.to_owned()));
+        Ok(properties)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,8 +162,10 @@ mod tests {
     fn kafka(conf: &[(&str, &str)]) -> KafkaArgs {
         KafkaArgs {
             kafka: "a:1".into(),
-            kafka_conf: conf.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            kafka_properties: None,
+            client: KafkaClientArgs {
+                kafka_conf: conf.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+                kafka_properties: None,
+            },
             request_topic: "requests".into(),
             response_topic: "answers".into(),
         }

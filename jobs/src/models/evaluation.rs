@@ -97,7 +97,7 @@ impl Tally {
 
     /// Counts rows of a label and prediction; the sums of their confidences and log losses are in
     /// billionths.
-    fn count(
+    pub(crate) fn count(
         &mut self,
         [label, predicted]: [usize; 2],
         step: usize,

@@ -31,6 +31,8 @@ pub enum Decision {
     Forced,
     /// The one that replaced it was taken back.
     RolledBack,
+    /// It was the champion, and was taken back.
+    TakenBack,
     /// It was the champion.
     IsChampion,
     /// It may be worse than the champion.
@@ -47,7 +49,8 @@ impl Decision {
         match self {
             Self::First | Self::ChampionUnusable | Self::NotWorse => true,
             Self::Forced | Self::RolledBack => true,
-            Self::IsChampion | Self::Worse | Self::TooFewFlights | Self::NotAsked => false,
+            Self::IsChampion | Self::Worse | Self::TooFewFlights => false,
+            Self::NotAsked | Self::TakenBack => false,
         }
     }
 }
@@ -61,6 +64,9 @@ pub struct Promotion {
     pub job: String,
     /// The comparison with the champion, where there was one.
     pub comparison: Option<Comparison>,
+    /// Why, where that is not said by the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Two models on the flights that both held out. Differences are the model's log loss less the
@@ -84,6 +90,11 @@ pub struct Comparison {
 }
 
 impl Promotion {
+    /// A decision without a comparison.
+    pub fn new(decision: Decision, job: &str) -> Self {
+        Self { decision, job: job.to_owned(), comparison: None, reason: None }
+    }
+
     /// What was decided and why, in a sentence about the model.
     pub fn sentence(&self) -> String {
         let compared = self.comparison.as_ref().filter(|c| c.rows > 0);
@@ -100,12 +111,16 @@ impl Promotion {
                 c.high
             )
         });
+        let reason = self.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         match self.decision {
             Decision::First => "champion: there was none".into(),
             Decision::ChampionUnusable => "champion: the one before cannot score".into(),
             Decision::NotWorse => format!("champion: no worse than the one before{compared}"),
             Decision::Forced => format!("champion, because that was asked for{compared}"),
-            Decision::RolledBack => "champion again: the one after it was taken back".into(),
+            Decision::RolledBack => {
+                format!("champion again: the one after it was taken back{reason}")
+            }
+            Decision::TakenBack => format!("not champion any more: it was taken back{reason}"),
             Decision::IsChampion => "champion already".into(),
             Decision::Worse => format!("not champion: it may be worse by {MARGIN}{compared}"),
             Decision::TooFewFlights => format!(
@@ -133,12 +148,21 @@ pub async fn settle(lake: &Lake, version: &str, promotion: &Promotion) -> Result
     }
 }
 
-/// Makes the champion before the present one the champion again; returns both versions, the one
-/// that goes first.
-pub async fn roll_back(lake: &Lake, job: &str) -> Result<(String, String)> {
-    let (gone, back) = registry::roll_back(lake).await?;
-    let (decision, job) = (Decision::RolledBack, job.to_owned());
-    note(lake, &back, &Promotion { decision, job, comparison: None }).await?;
+/// Makes the champion before the present one the champion again, for this reason, which both keep;
+/// returns both versions, the one that goes first.
+///
+/// Errors when the champion is not `champion` any more, where one is named.
+pub async fn roll_back(
+    lake: &Lake,
+    job: &str,
+    champion: Option<&str>,
+    reason: Option<String>,
+) -> Result<(String, String)> {
+    let (gone, back) = registry::roll_back(lake, champion).await?;
+    for (version, decision) in [(&gone, Decision::TakenBack), (&back, Decision::RolledBack)] {
+        let promotion = Promotion { reason: reason.clone(), ..Promotion::new(decision, job) };
+        note(lake, version, &promotion).await?;
+    }
     Ok((gone, back))
 }
 

@@ -140,11 +140,15 @@ pub async fn promote(lake: &Lake, version: &str) -> Result<()> {
 
 /// Makes the champion before the present one the champion again; returns both versions, the one
 /// that goes first.
-pub async fn roll_back(lake: &Lake) -> Result<(String, String)> {
+///
+/// Errors when the champion is not `expected` any more, where one is.
+pub async fn roll_back(lake: &Lake, expected: Option<&str>) -> Result<(String, String)> {
     let mut versions = champions(lake).await?.into_iter();
     let (Some(champion), Some(before)) = (versions.next(), versions.next()) else {
         bail!("{} names no champion before the present one", lake.url(CHAMPION));
     };
+    let is_expected = expected.is_none_or(|expected| expected == champion);
+    ensure!(is_expected, "{champion} has become the champion meanwhile, and stays");
     load_to_score(lake, &before).await?;
     write_champions(lake, std::iter::once(before.clone()).chain(versions)).await?;
     Ok((champion, before))

@@ -30,10 +30,10 @@ use store::{Query, Store};
 use tempfile::NamedTempFile;
 use udf::model::scorer::Scorer;
 
-use crate::ingest::PassedOver;
 use crate::ingest::files::{self, Found, RawFile};
 use crate::ingest::options::{IngestOptions, Job};
 use crate::ingest::rejects::RejectKind;
+use crate::ingest::PassedOver;
 use crate::lake::Lake;
 use crate::lease::{self, Swap};
 use crate::models::registry;
@@ -150,31 +150,28 @@ pub async fn fetch(lake: &Lake, store: &Store, day: NaiveDate) -> Result<Fetched
     let file = NamedTempFile::new().context("no temporary file")?;
     let mut lines = BufWriter::new(file.as_file());
     let mut fetched = Fetched::default();
-    let (mut first, last) = task_ids(day);
-    loop {
-        let of_day = vec![("_id".to_owned(), first.into(), last.clone().into())];
-        let query = Query { between: of_day, limit: TASKS_AT_ONCE, ..Query::default() };
-        let tasks = store.find(PREDICTION_TASKS, &query).await?;
-        let Some(task) = tasks.last() else { break };
-        // the smallest text after the last one
-        first = format!("{}\0", task["_id"].as_str().unwrap_or_default());
-        fetched.n_tasks += tasks.len() as u64;
-        for task in &tasks {
-            // as a stream reads it: what else is in a document must not change how others are read
-            let request = match PredictionRequest::decode(task.to_string().as_bytes()) {
-                Ok(request) => request,
-                Err(error) => {
-                    fetched.n_bad += 1;
-                    if fetched.bad.len() < BAD_MAX {
-                        fetched.bad.push(format!("{}: {}", task["_id"], error.reason()));
+    let (first, last) = task_ids(day);
+    let of_day = vec![("_id".to_owned(), first.into(), last.into())];
+    let query = Query { between: of_day, limit: TASKS_AT_ONCE, ..Query::default() };
+    store
+        .scan(PREDICTION_TASKS, &query, async |tasks| {
+            fetched.n_tasks += tasks.len() as u64;
+            for task in &tasks {
+                // as a stream reads it: what else is in a document must not change how others are
+                // read
+                match PredictionRequest::decode(task.to_string().as_bytes()) {
+                    Ok(request) => lines.write_all(&[&request.encode()[..], b"\n"].concat())?,
+                    Err(error) => {
+                        fetched.n_bad += 1;
+                        if fetched.bad.len() < BAD_MAX {
+                            fetched.bad.push(format!("{}: {}", task["_id"], error.reason()));
+                        }
                     }
-                    continue;
                 }
-            };
-            lines.write_all(&request.encode()).context("cannot write a temporary file")?;
-            lines.write_all(b"\n").context("cannot write a temporary file")?;
-        }
-    }
+            }
+            Ok(())
+        })
+        .await?;
     lines.flush().context("cannot write a temporary file")?;
     drop(lines);
     match fetched.n_tasks - fetched.n_bad {

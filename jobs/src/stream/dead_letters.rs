@@ -13,30 +13,19 @@ use datafusion::arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema
 use datafusion::prelude::{SessionContext, col};
 use events::REPLAYED_DEAD_LETTERS;
 use futures::future::try_join_all;
-use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Header, Message as _, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::{Offset, TopicPartitionList};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use store::Store;
 
-use crate::stream::kafka::{
-    Complaint, Properties, Reader as Consumed, Topics, config, headers_of, reader,
-};
+use crate::stream::kafka::{Complaint, Properties, Topics, config};
 use crate::stream::micro_batch::{Headers, Message};
-use crate::stream::poll::end_offsets;
 use crate::stream::request_log::digest;
 use crate::stream::sink::headers;
+use crate::stream::topic::TopicReader;
 
-/// Letters that are looked at together.
-const LETTERS_PER_BATCH: usize = 1_000;
-/// Bytes of letters that are looked at together, and that librdkafka reads ahead: a condition sees
-/// the values as text once more, so a listing takes about four times that.
-const BYTES_PER_BATCH: usize = 16 * 1024 * 1024;
-/// Silence of the broker after which reading has failed.
-const SILENCE: Duration = Duration::from_secs(30);
 /// How long a letter that is sent again may take to be acknowledged.
 const SEND_WAIT: Duration = Duration::from_secs(30);
 
@@ -55,6 +44,13 @@ pub struct Letter {
     pub key: Option<Vec<u8>>,
     /// Value, unchanged.
     pub value: Option<Vec<u8>>,
+}
+
+impl From<Message> for Letter {
+    fn from(message: Message) -> Self {
+        let Message { partition, offset, created_ms, key, value, headers } = message;
+        Self { partition, offset, created_ms, headers, key, value }
+    }
 }
 
 impl Letter {
@@ -177,15 +173,10 @@ pub async fn scan(
     mut take: impl AsyncFnMut(Vec<Letter>) -> Result<()>,
 ) -> Result<()> {
     let ctx = SessionContext::new();
-    let mut reader = Reader::open(properties, &topics.dead_letters).await?;
+    let mut reader = TopicReader::open(properties, &topics.dead_letters).await?;
     loop {
-        let (back, letters) = tokio::task::spawn_blocking(move || {
-            let letters = reader.read();
-            (reader, letters)
-        })
-        .await?;
-        reader = back;
-        let letters = letters?;
+        let messages = reader.read().await?;
+        let letters: Vec<Letter> = messages.into_iter().map(Letter::from).collect();
         if letters.is_empty() {
             return Ok(());
         }
@@ -334,69 +325,4 @@ fn columns(letters: &[Letter]) -> Result<RecordBatch> {
         ],
     );
     Ok(batch?)
-}
-
-/// Reads a topic from its beginning to its end offsets of now, outside of any group.
-struct Reader {
-    consumer: Consumed,
-    topic: String,
-    /// Partitions that are not read to their end, with the end.
-    unread: BTreeMap<i32, i64>,
-    /// The one that is being read.
-    present: Option<(i32, i64)>,
-}
-
-impl Reader {
-    async fn open(properties: &Properties, topic: &str) -> Result<Self> {
-        let (properties, topic) = (properties.to_vec(), topic.to_owned());
-        let open = move || {
-            let consumer = reader(&properties, BYTES_PER_BATCH)?;
-            let unread = end_offsets(&consumer, consumer.context(), &topic)?;
-            Ok(Self { consumer, topic, unread, present: None })
-        };
-        tokio::task::spawn_blocking(open).await?
-    }
-
-    /// Some letters; none at the end.
-    fn read(&mut self) -> Result<Vec<Letter>> {
-        let (mut letters, mut n_bytes) = (Vec::new(), 0);
-        while letters.len() < LETTERS_PER_BATCH && n_bytes < BYTES_PER_BATCH {
-            let Some((partition, end)) = self.present.or_else(|| self.unread.pop_first()) else {
-                break;
-            };
-            if self.present.is_none() {
-                let mut list = TopicPartitionList::new();
-                list.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
-                self.consumer.assign(&list)?;
-            }
-            self.present = Some((partition, end));
-            match self.consumer.poll(SILENCE) {
-                Some(Ok(message)) if message.offset() < end => {
-                    let is_last = message.offset() + 1 == end;
-                    n_bytes += message.payload_len() + message.key_len();
-                    letters.push(letter(&message));
-                    self.present = self.present.filter(|_| !is_last);
-                }
-                Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => self.present = None,
-                Some(Err(error)) => {
-                    let reason = self.consumer.context().explain(&error);
-                    let what = format!("reading {}/{partition}: {reason}", self.topic);
-                    return Err(anyhow::Error::new(error).context(what));
-                }
-                None => bail!("reading {}/{partition}: no answer from Kafka", self.topic),
-            }
-        }
-        Ok(letters)
-    }
-}
-
-fn letter(message: &BorrowedMessage) -> Letter {
-    Letter {
-        partition: message.partition(),
-        offset: message.offset(),
-        created_ms: message.timestamp().to_millis(),
-        headers: headers_of(message),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-    }
 }

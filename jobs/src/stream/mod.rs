@@ -25,6 +25,7 @@ pub mod sink;
 pub mod source;
 mod stall;
 pub mod stats;
+pub(crate) mod topic;
 pub mod trigger;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -61,7 +61,7 @@ pub async fn judge(
     (version, candidate): (&str, &Arc<Scorer>),
     gate: Gate,
 ) -> Result<(Promotion, Option<Rival>)> {
-    let decided = |decision| Promotion { decision, job: job.to_owned(), comparison: None };
+    let decided = |decision| Promotion::new(decision, job);
     let unless_asked = |decision| match gate {
         Gate::IfBetter => decision,
         Gate::Force => Decision::Forced,

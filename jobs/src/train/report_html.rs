@@ -395,8 +395,7 @@ mod tests {
         };
         let majority = Evaluation::majority(&forest);
         let baselines = Baselines { permutation: vec![0.31, 0.0], ..Baselines::default() };
-        let promotion =
-            Promotion { decision: Decision::First, job: "train-1".into(), comparison: None };
+        let promotion = Promotion::new(Decision::First, "train-1");
         let phase = |name, seconds| Phase { name, seconds, n_rows: 1_000_000 };
         let phases = vec![phase("levels", 2.0), phase("evaluation", 0.0)];
         let version = "0123456789abcdef".repeat(4);

@@ -71,7 +71,7 @@ async fn a_model_that_may_be_worse_is_kept_and_the_champion_stays() {
     let kept = decisions(&lake, &worse.version).await.unwrap();
     assert_eq!((kept[0].decision, kept[0].job.as_str()), (Decision::Forced, "by-hand"));
     assert_eq!(kept.len(), 4, "nothing is forgotten: {kept:?}");
-    assert_eq!(roll_back(&lake, "back").await.unwrap().1, first.version);
+    assert_eq!(roll_back(&lake, "back", None, None).await.unwrap().1, first.version);
     let kept = decisions(&lake, &first.version).await.unwrap();
     let kept: Vec<Decision> = kept.iter().map(|kept| kept.decision).collect();
     assert_eq!(kept, [Decision::RolledBack, Decision::First]);

@@ -404,7 +404,7 @@ async fn a_champion_of_a_feature_that_is_gone_does_not_serve_and_is_no_hindrance
     let shadow = registry::load_to_score(&lake, &other).await.map(|_| ());
     let batch = open_model(&lake, None).await.map(|_| ());
     registry::promote(&lake, &first).await.unwrap();
-    let back = registry::roll_back(&lake).await.map(|_| ());
+    let back = registry::roll_back(&lake, None).await.map(|_| ());
     for refused in [fresh, shadow, batch, back] {
         let error = format!("{:#}", refused.unwrap_err());
         assert!(error.starts_with(&lake.url("models/")) && error.contains(gone), "{error}");
@@ -438,7 +438,7 @@ async fn the_champion_before_comes_back_once_for_each_promotion() {
         model.params.seed = seed;
         versions.push(registry::save(&lake, &model).await.unwrap());
     }
-    let error = registry::roll_back(&lake).await.unwrap_err().to_string();
+    let error = registry::roll_back(&lake, None).await.unwrap_err().to_string();
     assert!(error.contains("names no champion before"), "{error}");
     // promoting again what was champion before does not make two of it
     for version in [0, 1, 0, 2] {
@@ -446,10 +446,10 @@ async fn the_champion_before_comes_back_once_for_each_promotion() {
     }
     let history = [&versions[2], &versions[0], &versions[1]];
     assert!(registry::champions(&lake).await.unwrap().iter().eq(history));
-    let (gone, back) = registry::roll_back(&lake).await.unwrap();
+    let (gone, back) = registry::roll_back(&lake, None).await.unwrap();
     assert_eq!((&gone, &back), (history[0], history[1]));
-    registry::roll_back(&lake).await.unwrap();
-    registry::roll_back(&lake).await.unwrap_err();
+    registry::roll_back(&lake, None).await.unwrap();
+    registry::roll_back(&lake, None).await.unwrap_err();
     assert_eq!(registry::champion_version(&lake).await.unwrap().as_ref(), Some(history[2]));
     assert_eq!(registry::find(&lake, &versions[0][..10]).await.unwrap(), versions[0]);
     let error = registry::find(&lake, "zz").await.unwrap_err().to_string();

@@ -221,6 +221,20 @@ fn the_demo_answers_with_nothing_else_running() {
         assert!(said.contains(what), "{said}");
         assert!(said.contains("Very late (30+ minutes late)   answered in"), "{said}");
     }
+
+    // it goes on, and says how answers turned out
+    let (port, log) = (free_port(), directory.path().join("demo.log"));
+    let mut demo = submit_job(directory.path());
+    demo.args(["demo", "--listen", &format!("127.0.0.1:{port}")]);
+    let demo = Process::start(demo.stderr(std::fs::File::create(&log).unwrap()));
+    let said = until("flights are replayed", || {
+        let said = std::fs::read_to_string(&log).unwrap();
+        said.contains("% were right, log loss ").then_some(said)
+    });
+    assert!(said.contains("replaying 300 flights of 2013-12-16 and 2013-12-21"), "{said}");
+    assert!(said.contains("300 flights have landed") && said.contains("of 300 answers"), "{said}");
+    assert!(get(port, "/model").contains("What was answered, and how it turned out"));
+    demo.end_cleanly("the demo");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod end_to_end;
 mod enrich;
 mod faults;
 mod leases;
+mod live;
 mod logs;
 mod outages;
 mod predict;

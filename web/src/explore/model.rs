@@ -7,7 +7,10 @@ use axum::extract::State;
 use charts::numbers::{counted, percent, thousands};
 use charts::series::Chart;
 use chrono::{DateTime, TimeDelta, Utc};
-use events::{CalibrationBin, DelayClass, MODELS, ModelCard, STREAM_STATUS, StreamStatus};
+use events::{
+    CalibrationBin, DelayClass, LIVE_EVALUATIONS, LiveEvaluation, MODELS, ModelCard, STREAM_STATUS,
+    StreamStatus,
+};
 use maud::{Markup, html};
 use store::{Order, Query};
 
@@ -18,6 +21,8 @@ use crate::layout::page::{self, Failure, facts, page, table};
 
 /// Models and streams that are shown.
 const SHOWN_MAX: u32 = 100;
+/// Days of answers and what became of them that are shown.
+const OUTCOMES_MAX: u32 = 30;
 /// Age from which a status is of a job that has ended, in seconds: a few of its periods.
 const STATUS_SECONDS_MAX: i64 = 30;
 /// Population stability index from which flights are others than those of the training.
@@ -30,9 +35,12 @@ pub(crate) async fn model(State(app): State<Arc<App>>) -> Result<Markup, Failure
     let by_rank = vec![("Rank".to_owned(), Order::Ascending)];
     let models = Query { sort: by_rank, limit: SHOWN_MAX, ..Query::default() };
     let streams = Query { limit: SHOWN_MAX, ..Query::default() };
-    let (models, streams) = tokio::try_join!(
+    let by_day = vec![("Day".to_owned(), Order::Descending)];
+    let outcomes = Query { sort: by_day, limit: OUTCOMES_MAX, ..Query::default() };
+    let (models, streams, outcomes) = tokio::try_join!(
         find::<ModelCard>(&app.store, MODELS, &models),
         find::<StreamStatus>(&app.store, STREAM_STATUS, &streams),
+        find::<LiveEvaluation>(&app.store, LIVE_EVALUATIONS, &outcomes),
     )?;
     let champion = models.first().filter(|model| model.role == "champion");
     let intro = html! { "A random forest, and how far it is to be trusted." };
@@ -46,6 +54,7 @@ pub(crate) async fn model(State(app): State<Arc<App>>) -> Result<Markup, Failure
             },
         }
         (live(&streams, (app.now)()))
+        @if !outcomes.is_empty() { (turned_out(&outcomes)) }
         @if !models.is_empty() { (versions(&models)) }
     };
     Ok(page("The model", intro, content))
@@ -236,6 +245,52 @@ fn drift(status: &StreamStatus) -> String {
     }
 }
 
+/// How answers turned out, by day and model.
+fn turned_out(outcomes: &[LiveEvaluation]) -> Markup {
+    let heads = [
+        Text("Flights of"),
+        Text("Model"),
+        Number("Answers"),
+        Number("Landed"),
+        Number("Right"),
+        Number("Log loss"),
+        Number("Calibration error"),
+        Text("Not counted"),
+    ];
+    let measure = |of: &LiveEvaluation, text: String| match of.known {
+        0 => "–".to_owned(),
+        _ => text,
+    };
+    let rows = html! {
+        @for of in outcomes {
+            tr {
+                th scope="row" { (of.day) }
+                td { (page::version(&of.model)) }
+                td.number { (thousands(of.answers)) }
+                td.number { (thousands(of.known)) }
+                td.number { (measure(of, percent(of.accuracy))) }
+                td.number { (measure(of, format!("{:.4}", of.log_loss))) }
+                td.number { (measure(of, format!("{:.4}", of.calibration_error))) }
+                td { (not_counted(of)) }
+            }
+        }
+    };
+    table("What was answered, and how it turned out", &heads, rows)
+}
+
+/// Why answers are not counted, for people.
+fn not_counted(of: &LiveEvaluation) -> String {
+    let kinds = [
+        (of.supposed, "left at another time"),
+        (of.never_arrived, "cancelled or diverted"),
+        (of.ambiguous, "of several flights"),
+        (of.unmatched, "of flights that are not known"),
+    ];
+    let kinds = kinds.iter().filter(|(n, _)| *n > 0);
+    let kinds = kinds.map(|(n, why)| format!("{} {why}", thousands(*n)));
+    kinds.collect::<Vec<_>>().join(", ")
+}
+
 fn versions(models: &[ModelCard]) -> Markup {
     let heads = [
         Text("Model"),
@@ -267,6 +322,32 @@ fn versions(models: &[ModelCard]) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_says_how_answers_turned_out_and_why_some_do_not_count() {
+        let day = LiveEvaluation {
+            id: "2013-12-20/0123456789abcdef".into(),
+            day: chrono::NaiveDate::from_ymd_opt(2013, 12, 20).unwrap(),
+            model: "0123456789abcdef".into(),
+            answers: 1_240,
+            known: 1_200,
+            supposed: 30,
+            never_arrived: 9,
+            ambiguous: 0,
+            unmatched: 1,
+            accuracy: 0.625,
+            log_loss: 0.9375,
+            calibration_error: 0.03125,
+        };
+        let shown = turned_out(std::slice::from_ref(&day)).into_string();
+        let why =
+            "30 left at another time, 9 cancelled or diverted, 1 of flights that are not known";
+        for want in ["2013-12-20", "1,240", "1,200", "62.5", "0.9375", "0.0312", why] {
+            assert!(shown.contains(want), "{want:?} is not in {shown}");
+        }
+        let shown = turned_out(&[LiveEvaluation { known: 0, ..day }]).into_string();
+        assert!(shown.contains("–") && !shown.contains("0.9375"), "{shown}");
+    }
 
     #[test]
     fn a_stream_that_told_nothing_for_long_is_not_running() {

@@ -1,0 +1,92 @@
+//! Flights played once more: each is asked about as it left, then it is told when it landed, and in
+//! the end it is looked at how the answers turned out.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, NaiveDate, Utc};
+use cluster::session;
+use events::{ANSWERS, ARRIVAL_TOPIC, LiveEvaluation, PredictionRequest, REQUEST_TOPIC};
+use futures::future::try_join_all;
+use jobs::live::arrivals::take_in;
+use jobs::live::replay::flights_of;
+use jobs::live::{Days, evaluate_live};
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::Value;
+use store::Store;
+use uuid::Uuid;
+
+use crate::context::JobContext;
+use crate::progress::say;
+
+/// The days: two that a model with the default options has not seen in its training.
+const SINCE: (i32, u32, u32) = (2013, 12, 16);
+const UNTIL: (i32, u32, u32) = (2013, 12, 21);
+/// Flights of each.
+const FLIGHTS: usize = 150;
+/// Memory for its joins and sorts.
+const MEMORY: usize = 512 * 1024 * 1024;
+/// How long the answers may take, and how often the store is looked at for them.
+const ANSWER_WAIT: Duration = Duration::from_secs(60);
+const ANSWER_POLL: Duration = Duration::from_millis(100);
+
+/// Plays them, against the brokers and the store of a stream that runs.
+pub async fn replay(
+    opened: &JobContext,
+    kafka: &str,
+    store: &Store,
+    now: fn() -> DateTime<Utc>,
+) -> Result<()> {
+    // relations of its own: those of the demo are in use
+    let ctx = session::in_process(1, MEMORY, &[], &[])?;
+    let day = |(year, month, day)| NaiveDate::from_ymd_opt(year, month, day).context("a date");
+    let days = Days { since: day(SINCE)?, until: day(UNTIL)? };
+    let mut flights = flights_of(&ctx, &opened.lake, days.since, FLIGHTS).await?;
+    flights.extend(flights_of(&ctx, &opened.lake, days.until, FLIGHTS).await?);
+    let n_flights = flights.len();
+    say(&format!(
+        "\n5  replaying {n_flights} flights of {} and {}, which the model was not trained on",
+        days.since, days.until
+    ));
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", kafka).create()?;
+    let ids: Vec<String> = flights.iter().map(|_| Uuid::new_v4().to_string()).collect();
+    let requests = flights.iter().zip(&ids).map(|(flight, id)| {
+        let mut request = flight.clone();
+        request["UUID"] = id.as_str().into();
+        request["Timestamp"] = PredictionRequest::timestamp(now()).into();
+        request
+    });
+    send(&producer, REQUEST_TOPIC, requests.collect()).await?;
+    let answered = async {
+        while store.get_all(ANSWERS, &ids).await?.len() < n_flights {
+            tokio::time::sleep(ANSWER_POLL).await;
+        }
+        anyhow::Ok(())
+    };
+    let answered = tokio::time::timeout(ANSWER_WAIT, answered).await;
+    answered.with_context(|| format!("not all are answered within {ANSWER_WAIT:?}"))??;
+    send(&producer, ARRIVAL_TOPIC, flights).await?;
+    let properties = [("bootstrap.servers".to_owned(), kafka.to_owned())];
+    let taken = take_in(&properties, store, ARRIVAL_TOPIC).await?.unwrap_or_default();
+    let run = format!("{}-replay", opened.id);
+    let live = evaluate_live(&ctx, &opened.lake, store, &run, days, &|_| ()).await?;
+    say(&format!("   {} flights have landed", taken.n_messages));
+    for LiveEvaluation { model, known, accuracy, log_loss, .. } in live.models {
+        let (model, right) = (model.get(..12).unwrap_or(&model), 100.0 * accuracy);
+        say(&format!(
+            "   of {known} answers by model {model} {right:.0} % were right, log loss {log_loss:.3}"
+        ));
+    }
+    Ok(())
+}
+
+async fn send(producer: &FutureProducer, topic: &str, messages: Vec<Value>) -> Result<()> {
+    let sends = messages.iter().map(|message| async {
+        let value = message.to_string();
+        let record = FutureRecord::<(), _>::to(topic).payload(&value);
+        producer.send(record, ANSWER_WAIT).await.map_err(|(error, _)| error)
+    });
+    try_join_all(sends).await?;
+    Ok(())
+}
