@@ -4,15 +4,16 @@
 --
 -- What became of the flight that an answer is about. Flights that were ingested come first, what
 -- was told of others stands in for them. An answer that does not say which flight it is about knows
--- it where the carrier has one on the route that day. One about a delay that the flight did not
--- have when it left is no prediction of it.
+-- it where the carrier has one on the route that day, once the day was ingested: arrivals come one
+-- by one. One about a delay that the flight did not have when it left, as far as that is known, is
+-- no prediction of it.
 --
 -- Classes as in sql/40_training.sql.
 WITH flown AS (
   SELECT
     flight_date,
     carrier,
-    LTRIM(flight_number, '0') AS number, -- the same flight in all files
+    UPPER(LTRIM(flight_number, '0')) AS number, -- the same flight in all files
     origin,
     dest,
     dep_delay_minutes,
@@ -25,7 +26,7 @@ WITH flown AS (
   SELECT
     flight_date,
     carrier,
-    LTRIM(flight_number, '0') AS number,
+    UPPER(LTRIM(flight_number, '0')) AS number,
     origin,
     dest,
     dep_delay_minutes,
@@ -50,10 +51,11 @@ by_number AS (
     COUNT(*) AS n_flights,
     MIN(dep_delay_minutes) AS dep_delay_minutes,
     MIN(arr_delay_minutes) AS arr_delay_minutes,
-    BOOL_OR(never_arrived) AS never_arrived
+    BOOL_OR(never_arrived) AS never_arrived,
+    has_ingested
   FROM ranked
   WHERE is_ingested = has_ingested
-  GROUP BY flight_date, carrier, origin, dest, number
+  GROUP BY flight_date, carrier, origin, dest, number, has_ingested
 ),
 by_route AS (
   SELECT
@@ -66,10 +68,11 @@ by_route AS (
     MIN(arr_delay_minutes) AS arr_delay_minutes,
     BOOL_OR(never_arrived) AS never_arrived
   FROM by_number
+  WHERE has_ingested
   GROUP BY flight_date, carrier, origin, dest
 ),
 numbered AS (
-  SELECT *, LTRIM(NULLIF(flight_number, ''), '0') AS number FROM answers
+  SELECT *, UPPER(LTRIM(NULLIF(flight_number, ''), '0')) AS number FROM answers
 ),
 matched AS (
   SELECT
@@ -99,12 +102,13 @@ SELECT
   model_version,
   prediction,
   probabilities,
+  answered_at,
   CASE
     WHEN n_flights IS NULL THEN 'unmatched'
     WHEN n_flights > 1 THEN 'ambiguous'
     WHEN never_arrived THEN 'never_arrived'
     WHEN true_arr_delay IS NULL THEN 'unmatched'
-    WHEN ABS(true_dep_delay - dep_delay_minutes) > $supposed_minutes THEN 'supposed'
+    WHEN COALESCE(ABS(true_dep_delay - dep_delay_minutes) > $supposed_minutes, TRUE) THEN 'supposed'
     ELSE 'known'
   END AS outcome,
   CASE

@@ -11,5 +11,5 @@ LEFT ANTI JOIN answers
   AND arrivals.dest = answers.dest
   AND (
     NULLIF(answers.flight_number, '') IS NULL
-    OR LTRIM(arrivals.flight_number, '0') = LTRIM(answers.flight_number, '0')
+    OR UPPER(LTRIM(arrivals.flight_number, '0')) = UPPER(LTRIM(answers.flight_number, '0'))
   )

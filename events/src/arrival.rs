@@ -1,4 +1,4 @@
-//! An arrival: what became of a flight, as an airline or a radar tells it, and how bytes become one.
+//! An arrival: what became of a flight, as an airline tells it, and how bytes become one.
 
 use chrono::NaiveDate;
 use serde::de::Error as _;
@@ -29,17 +29,23 @@ pub struct Arrival {
     pub origin: String,
     /// Destination airport code.
     pub dest: String,
-    /// Departure delay in minutes, where known.
-    #[serde(default)]
+    /// Departure delay in minutes, negative when early; else it is what two times say.
+    #[serde(default, deserialize_with = "number")]
     pub dep_delay: Option<f64>,
-    /// Arrival delay in minutes, negative when early; else it is what the two times say.
-    #[serde(default)]
+    /// Arrival delay in minutes; else it is what two times say.
+    #[serde(default, deserialize_with = "number")]
     pub arr_delay: Option<f64>,
+    /// Scheduled local departure, `HHMM`.
+    #[serde(rename = "CRSDepTime", default, deserialize_with = "clock")]
+    pub crs_dep_time: Option<i32>,
+    /// Actual local departure, `HHMM`.
+    #[serde(default, deserialize_with = "clock")]
+    pub dep_time: Option<i32>,
     /// Scheduled local arrival, `HHMM`.
-    #[serde(rename = "CRSArrTime", default)]
+    #[serde(rename = "CRSArrTime", default, deserialize_with = "clock")]
     pub crs_arr_time: Option<i32>,
     /// Actual local arrival, `HHMM`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "clock")]
     pub arr_time: Option<i32>,
     /// Whether it never left; also 0 or 1.
     #[serde(default, deserialize_with = "flag")]
@@ -54,7 +60,8 @@ impl Arrival {
     /// whatever the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadRequest> {
         let mut arrival: Self = decode_object(bytes, REQUEST_BYTES_MAX)?;
-        for code in [&mut arrival.carrier, &mut arrival.origin, &mut arrival.dest] {
+        let Self { carrier, origin, dest, flight_num, .. } = &mut arrival;
+        for code in [carrier, origin, dest, flight_num] {
             *code = flight_code(code).unwrap_or_default().into_owned();
         }
         check_code("Carrier", &arrival.carrier)?;
@@ -65,6 +72,8 @@ impl Arrival {
             let delay = delay.unwrap_or_default();
             check_range(field, delay, -DELAY_MINUTES_MAX, DELAY_MINUTES_MAX)?;
         }
+        check_clock("CRSDepTime", arrival.crs_dep_time)?;
+        check_clock("DepTime", arrival.dep_time)?;
         check_clock("CRSArrTime", arrival.crs_arr_time)?;
         check_clock("ArrTime", arrival.arr_time)?;
         if arrival.delay_minutes().is_none() && !arrival.never_arrived() {
@@ -82,14 +91,36 @@ impl Arrival {
     /// Arrival delay in minutes: as it is said, else from 4 hours early to 20 hours late, whichever
     /// the two times mean; none where they are not there.
     pub fn delay_minutes(&self) -> Option<f64> {
-        let minutes = |hhmm: Option<i32>| hhmm.and_then(clock_minutes);
-        let by_clock = || {
-            let late = minutes(self.arr_time)? - minutes(self.crs_arr_time)?;
-            let late = (late + EARLY_MINUTES_MAX).rem_euclid(DAY_MINUTES) - EARLY_MINUTES_MAX;
-            Some(f64::from(late))
-        };
-        self.arr_delay.or_else(by_clock)
+        self.arr_delay.or_else(|| between(self.crs_arr_time, self.arr_time))
     }
+
+    /// Departure delay in minutes, in the same way.
+    pub fn dep_delay_minutes(&self) -> Option<f64> {
+        self.dep_delay.or_else(|| between(self.crs_dep_time, self.dep_time))
+    }
+}
+
+/// Minutes from a clock time to another one, which is at most 4 hours before it.
+fn between(planned: Option<i32>, actual: Option<i32>) -> Option<f64> {
+    let late = clock_minutes(actual?)? - clock_minutes(planned?)?;
+    let late = (late + EARLY_MINUTES_MAX).rem_euclid(DAY_MINUTES) - EARLY_MINUTES_MAX;
+    Some(f64::from(late))
+}
+
+/// A number, which may stand in a text; nothing is none.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let text = scalar_text(deserializer)?.filter(|text| !text.trim().is_empty());
+    let Some(text) = text else { return Ok(None) };
+    let explain = || D::Error::custom(format!("expected a number, not {text:?}"));
+    text.trim().parse().map(Some).map_err(|_| explain())
+}
+
+/// A clock time as a whole number, which may have gone through a column of floats.
+fn clock<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+    let Some(number) = number(deserializer)? else { return Ok(None) };
+    let is_whole = number.fract() == 0.0 && number.abs() < 1e6;
+    let explain = || D::Error::custom(format!("expected a clock time as HHMM, not {number}"));
+    is_whole.then_some(Some(number as i32)).ok_or_else(explain)
 }
 
 fn flight_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -122,6 +153,14 @@ mod tests {
         assert_eq!((arrival.flight_num.as_str(), arrival.delay_minutes()), ("1545", Some(-3.5)));
         let text = serde_json::to_vec(&arrival).unwrap();
         assert_eq!(Arrival::decode(&text), Ok(arrival));
+        // as tables of text and of floats have it
+        let arrival = decode(
+            r#""FlightNum":" 7x","DepTime":"0905","CRSDepTime":855.0,
+                "ArrDelay":"31.00","ArrTime":"""#,
+        )
+        .unwrap();
+        let delays = (arrival.dep_delay_minutes(), arrival.delay_minutes());
+        assert_eq!((arrival.flight_num.as_str(), delays), ("7X", (Some(10.0), Some(31.0))));
         for (planned, actual, late) in
             [(819, 850, 31), (2350, 10, 20), (10, 2350, -20), (1200, 800, -240), (1200, 759, 1199)]
         {
@@ -151,7 +190,10 @@ mod tests {
             (r#""FlightNum":"1","ArrTime":850"#, "ArrDelay: is missing"),
             (r#""FlightNum":"1","ArrTime":2460,"CRSArrTime":1"#, "ArrTime: 2460 is not a time"),
             (r#""FlightNum":"1","ArrDelay":20000"#, "ArrDelay: 20000 is not within"),
-            (r#""FlightNum":"1","ArrDelay":"late""#, "ArrDelay: invalid type"),
+            (r#""FlightNum":"1","ArrDelay":"late""#, "ArrDelay: expected a number, not \"late\""),
+            (r#""FlightNum":"1","ArrDelay":"NaN""#, "ArrDelay: NaN is not within"),
+            (r#""FlightNum":"1","ArrTime":8.5,"CRSArrTime":1"#, "ArrTime: expected a clock time"),
+            (r#""FlightNum":"1 2","ArrDelay":1"#, "FlightNum: must be 1 to 8"),
         ] {
             let error = decode(fields).unwrap_err();
             assert!(error.starts_with(want), "{fields}: {error}");

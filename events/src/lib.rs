@@ -1,10 +1,10 @@
 //! The messages that cross process boundaries, and the names they travel under.
 //!
 //! A [`PredictionRequest`] goes from the web page to the streaming job; an [`Answer`] comes back
-//! through the response topic and the document store. An [`Arrival`] tells afterwards what became of
-//! the flight. Field names are those of the system that
-//! Tarmac replaces, so that its clients and dashboards go on working. This crate decides what a
-//! valid request is and must not know Kafka, MongoDB or DataFusion.
+//! through the response topic and the document store. An [`Arrival`] tells afterwards what became
+//! of the flight. Field names are those of the system that Tarmac replaces, so that its clients and
+//! dashboards go on working. This crate decides what a valid message is and must not know Kafka,
+//! MongoDB or DataFusion.
 //!
 //! ```
 //! use events::PredictionRequest;

@@ -146,6 +146,9 @@ pub struct StreamStatus {
     /// Population stability index against the reference distribution, by feature; above 0.25 the
     /// flights are others.
     pub drift: BTreeMap<String, f64>,
+    /// Latest flights that this is of, since the model serves.
+    #[serde(default)]
+    pub drift_rows: u64,
 }
 
 /// A model's answers of one day of flights against what became of them; a document of the
@@ -164,7 +167,7 @@ pub struct LiveEvaluation {
     pub answers: u64,
     /// Answers whose flight has arrived: the measures are of these.
     pub known: u64,
-    /// Answers about a departure delay that the flight did not have.
+    /// Answers about a departure delay that the flight did not have, as far as is known.
     pub supposed: u64,
     /// Answers whose flight was cancelled or diverted.
     pub never_arrived: u64,
@@ -172,10 +175,10 @@ pub struct LiveEvaluation {
     pub ambiguous: u64,
     /// Answers about a flight that nothing is known of.
     pub unmatched: u64,
-    /// Share of the known ones that were right.
-    pub accuracy: f64,
+    /// Share of the known ones that were right; none when none is known.
+    pub accuracy: Option<f64>,
     /// Mean of -ln(probability given to the true class).
-    pub log_loss: f64,
+    pub log_loss: Option<f64>,
     /// See [`ModelCard::calibration_error`].
-    pub calibration_error: f64,
+    pub calibration_error: Option<f64>,
 }

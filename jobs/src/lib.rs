@@ -2,10 +2,11 @@
 //!
 //! What a job does never knows where it runs: the context is given, in process or a cluster's. A
 //! folder is a stage, in the order of the data: [`ingest`] → [`train`] → [`predict`], or
-//! [`stream`]; [`live`] looks how answers turned out, [`publish`] makes what pages show. Stages share the ground floor ([`lake`], where
-//! data at rest lives, [`sql`], the steps, [`functions`], [`clock`] and [`features`],
-//! [`write`](mod@write), [`history`], [`progress`]) and [`models`], and do not know each other;
-//! only `predict` uses what `train` and `stream` make of rows.
+//! [`stream`]; [`live`] looks how answers turned out, [`publish`] makes what pages show. Stages
+//! share the ground floor ([`lake`], where data at rest lives, [`sql`], the steps, [`functions`],
+//! [`clock`] and [`features`], [`write`](mod@write), [`history`], [`progress`]) and [`models`], and
+//! do not know each other; only `predict` uses what `train` and `stream` make of rows, and `live`
+//! what `stream` knows of topics.
 //!
 //! ```
 //! use datafusion::prelude::SessionContext;

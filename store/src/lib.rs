@@ -292,8 +292,9 @@ impl Store {
         }
     }
 
-    /// Gives all documents that `query` describes to `take`, as many at a time as its limit says, in
-    /// the order of their `_id`s, which is the only one. Its bounds of `_id` make it cheap.
+    /// Gives all documents that `query` describes to `take`, as many at a time as its limit says,
+    /// in the order of their `_id`s, which is the only one. Its bounds of `_id` make it cheap.
+    /// Documents of other programs whose `_id` is no text are left out.
     pub async fn scan(
         &self,
         collection: &str,
@@ -302,18 +303,19 @@ impl Store {
     ) -> Result<()> {
         ensure!(query.limit > 0, "a scan takes some documents at a time");
         let mut page = Query { sort: Vec::new(), skip: 0, ..query.clone() };
+        let mut next = String::new();
         loop {
+            page.between.clone_from(&query.between);
+            page.between.push(("_id".to_owned(), next.into(), ID_LAST.into()));
             let documents = self.find(collection, &page).await?;
             let Some(last) = documents.last() else { return Ok(()) };
             // the smallest text after it
-            let next = format!("{}\0", document_id(last)?);
+            next = format!("{}\0", document_id(last)?);
             let is_all = documents.len() < page.limit as usize;
             take(documents).await?;
             if is_all {
                 return Ok(());
             }
-            page.between.clone_from(&query.between);
-            page.between.push(("_id".to_owned(), next.into(), ID_LAST.into()));
         }
     }
 

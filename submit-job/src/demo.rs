@@ -105,10 +105,10 @@ pub async fn run(
     let visiting = async {
         let visited = async {
             tokio::try_join!(asking, run_publish(opened, &store, false))?;
-            match args.once {
-                true => Ok(()),
-                false => replay(opened, &kafka, &store, now).await,
+            if !args.once {
+                replay(opened, &kafka, &store, now).await;
             }
+            anyhow::Ok(())
         };
         tokio::select! {
             visited = visited => drop(visited?),

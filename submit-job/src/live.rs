@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use clap::Args;
 use cluster::settings::Setting;
-use events::LiveEvaluation;
+use events::{DLQ_SUFFIX, LiveEvaluation, PredictionRequest, REQUEST_TOPIC, RESPONSE_TOPIC};
 use jobs::lease::while_reading;
 use jobs::live::arrivals::{TakenIn, take_in};
 use jobs::live::{self, Bounds, Live, evaluate_live, why_back};
@@ -51,17 +51,18 @@ pub struct LiveArgs {
     /// exceeded
     #[arg(long, requires_all = ["live", "bounds"])]
     pub auto_rollback: bool,
-    /// Largest log loss of the champion on answers whose outcome is known
+    /// Largest log loss of the champion on answers whose outcome is known, of those that it gave as
+    /// the champion
     #[arg(long, value_name = "LOSS", value_parser = bound, group = "bounds")]
     #[arg(requires = "auto_rollback")]
     pub log_loss_max: Option<f64>,
-    /// Largest drift of a feature in a stream that the champion answers, as population stability
-    /// index; above 0.25 flights are others than those of the training
+    /// Largest drift of a feature, those of the calendar aside, in a stream that runs, as
+    /// population stability index; above 0.25 flights are others than those of the training
     #[arg(long, value_name = "INDEX", value_parser = bound, group = "bounds")]
     #[arg(requires = "auto_rollback")]
     pub drift_max: Option<f64>,
     /// Known answers of the champion below which its log loss says nothing
-    #[arg(long, value_name = "N", default_value_t = 500, requires = "log_loss_max")]
+    #[arg(long, value_name = "N", default_value_t = 500, requires = "auto_rollback")]
     pub answers_min: u64,
 }
 
@@ -72,12 +73,12 @@ fn bound(text: &str) -> Result<f64, String> {
 }
 
 impl LiveArgs {
-    fn days(&self, now: DateTime<Utc>) -> Result<live::Days> {
+    fn days(&self, now: DateTime<Utc>, recent_from: String) -> Result<live::Days> {
         let until = self.until.unwrap_or_else(|| now.date_naive());
         let since = self.since.or_else(|| until.checked_sub_days(Days::new(DAYS)));
         let since = since.context("--until: there are no days before it")?;
         ensure!(since <= until, "--since {since} is after --until {until}");
-        Ok(live::Days { since, until })
+        Ok(live::Days { since, until, recent_from })
     }
 }
 
@@ -92,48 +93,73 @@ pub async fn run_evaluate_live(
     now: fn() -> DateTime<Utc>,
 ) -> Result<Value> {
     let JobContext { ctx, lake, id, shown, .. } = opened;
-    let days = args.days(now())?;
+    // by what it answered before it became the champion, or again, nobody judges it
+    let since = registry::champion_since(lake).await?.unwrap_or_default();
+    let days = args.days(now(), PredictionRequest::timestamp(since))?;
+    let topic = &args.arrival_topic;
+    let is_other =
+        [REQUEST_TOPIC, RESPONSE_TOPIC].contains(&&**topic) || topic.ends_with(DLQ_SUFFIX);
+    ensure!(
+        !is_other,
+        "--arrival-topic {topic} is a topic of requests or answers, not of arrivals"
+    );
     if let Some(properties) = kafka {
-        let topic = &args.arrival_topic;
         match take_in(&properties, store, topic).await? {
             Some(taken) => tell(topic, &taken),
             None => say(&format!("there is no topic {topic} of arrivals")),
         }
     }
     let show = |progress| shown.show(progress);
-    let evaluating = evaluate_live(ctx, lake, store, id, days, &show);
+    let evaluating = evaluate_live(ctx, lake, store, id, &days, &show);
     let evaluated = while_reading(lake, id, &show, evaluating).await;
     shown.clear();
     let live = evaluated?;
-    let of = |live: &LiveEvaluation| {
-        let mut of = serde_json::to_value(live)?;
-        if let Some(fields) = of.as_object_mut() {
-            fields.remove("_id");
-        }
-        anyhow::Ok(of)
+    if live.days.is_empty() {
+        let live::Days { since, until, .. } = days;
+        say(&format!(
+            "there are no answers about flights of {since} to {until}; --since and --until name \
+             other days"
+        ));
+    }
+    let all = |all: &[LiveEvaluation], without: &[&str]| {
+        let of = |live: &LiveEvaluation| {
+            let mut of = serde_json::to_value(live)?;
+            if let Some(fields) = of.as_object_mut() {
+                fields.retain(|name, _| !without.contains(&name.as_str()));
+            }
+            anyhow::Ok(of)
+        };
+        all.iter().map(of).collect::<Result<Vec<_>>>()
     };
-    let all = |all: &[LiveEvaluation]| all.iter().map(of).collect::<Result<Vec<_>>>();
     let mut result = json!({
         "since": days.since,
         "until": days.until,
-        "models": all(&live.models)?,
-        "days": all(&live.days)?,
+        "models": all(&live.models, &["_id", "Day"])?,
+        "days": all(&live.days, &["_id"])?,
         "unasked": live.n_unasked,
         "unread": live.n_unread,
     });
-    if args.auto_rollback
-        && let Some((gone, back)) = judge(opened, args, store, &live).await?
-    {
-        result["taken_back"] = gone.into();
-        result["champion"] = back.into();
+    let judged = match args.auto_rollback {
+        true => judge(opened, args, store, &live, now()).await,
+        false => Ok(None),
+    };
+    if let Ok(Some((gone, back))) = &judged {
+        result["taken_back"] = gone.as_str().into();
+        result["champion"] = back.as_str().into();
     }
+    // what is known is told, whatever became of the champion
     print(&serde_json::to_string_pretty(&result)?)?;
-    Ok(result)
+    judged.map(|_| result)
 }
 
 /// Says what came on the topic.
 fn tell(topic: &str, taken: &TakenIn) {
-    let TakenIn { n_messages, n_rejects, bad, other_logs } = taken;
+    let TakenIn { n_messages, n_rejects, bad, n_deleted, other_logs } = taken;
+    if *n_deleted > 0 {
+        say(&format!(
+            "{n_deleted} messages on {topic} were deleted by Kafka before they were read"
+        ));
+    }
     for why in other_logs {
         say(&format!("another log, read from its beginning: {why}"));
     }
@@ -150,13 +176,16 @@ async fn judge(
     args: &LiveArgs,
     store: &Store,
     live: &Live,
+    now: DateTime<Utc>,
 ) -> Result<Option<(String, String)>> {
     let JobContext { lake, id, .. } = opened;
     let (log_loss, drift) = (args.log_loss_max, args.drift_max);
     let bounds = Bounds { log_loss, drift, answers_min: args.answers_min };
     let champions = registry::champions(lake).await?;
     let champion = champions.first().context("there is no champion to take back")?;
-    let Some(reason) = why_back(store, live, champion, &bounds).await? else { return Ok(None) };
+    let Some(reason) = why_back(store, live, champion, &bounds, now).await? else {
+        return Ok(None);
+    };
     if champions.len() < 2 {
         say(&format!("{champion} stays the champion, because there was none before: {reason}"));
         return Ok(None);

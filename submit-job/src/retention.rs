@@ -56,8 +56,9 @@ impl fmt::Display for Age {
 /// How long documents of a stream stay in the store. All streams of a store should say the same.
 #[derive(Debug, Clone, Args)]
 pub struct KeepArgs {
-    /// How long answers stay in the store, and arrivals, such as 90d, or forever. It must be longer than the
-    /// topic keeps requests: one that is read again after its answer is gone is answered again
+    /// How long answers stay in the store, and arrivals, such as 90d, or forever. It must be longer
+    /// than the topic keeps requests: one that is read again after its answer is gone is answered
+    /// again
     #[arg(
         long,
         value_name = "AGE",

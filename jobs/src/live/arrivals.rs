@@ -33,6 +33,8 @@ pub struct TakenIn {
     pub n_rejects: u64,
     /// What is wrong with the first of these.
     pub bad: Vec<String>,
+    /// Messages that Kafka deleted before they were read.
+    pub n_deleted: u64,
     /// Partitions that are not those of the last time, and were read from their beginning; why.
     pub other_logs: Vec<String>,
 }
@@ -63,7 +65,12 @@ pub async fn take_in(
     for (partition, found) in &found {
         let Some(lease) = leases.get_mut(partition) else { continue };
         match compare(lease, LogMark::of(lease)?.as_ref(), &here, found) {
-            Verdict::Same => reader.start_at(*partition, lease.next),
+            Verdict::Same => {
+                reader.start_at(*partition, lease.next);
+                let has_begun = lease.next > 0;
+                let n_deleted = (found.begin - lease.next).max(0).unsigned_abs();
+                taken.n_deleted += if has_begun { n_deleted } else { 0 };
+            }
             Verdict::Other(why) => taken.other_logs.push(format!("{topic}/{partition}: {why}")),
         }
         lease.log = Some(here.to_value()?);
@@ -96,7 +103,7 @@ async fn keep(
         let bytes = value.as_deref().unwrap_or_default();
         match Arrival::decode(bytes) {
             Ok(arrival) => {
-                let id = id(&arrival, message.created_ms.unwrap_or_default(), bytes);
+                let id = id(&arrival, message);
                 let mut document = serde_json::to_value(&arrival)?;
                 document["_id"] = id.as_str().into();
                 arrivals.insert(id, document);
@@ -132,10 +139,13 @@ async fn keep(
 }
 
 /// Names what was told of a flight: those of a day stand together, then those of a flight, the last
-/// one last. The same message has the same name, also when the topic is made again.
-fn id(arrival: &Arrival, created_ms: i64, bytes: &[u8]) -> String {
-    let created_ms = created_ms.max(0);
-    format!("{}{created_ms:015}/{}", flight(arrival), digest(bytes))
+/// one last.
+fn id(arrival: &Arrival, message: &Message) -> String {
+    let Message { partition, offset, created_ms, value, .. } = message;
+    let created_ms = created_ms.unwrap_or_default().max(0);
+    let place = format!("{created_ms:015}/{offset:012}/{partition}");
+    // where the topic was made again, another message may be at the same place
+    format!("{}{place}/{}", flight(arrival), digest(value.as_deref().unwrap_or_default()))
 }
 
 /// What the names of all that was told of a flight begin with.
@@ -163,14 +173,18 @@ mod tests {
             );
             (Arrival::decode(text.as_bytes()).unwrap(), text)
         };
-        let name = |number: &str, delay: i32, created_ms: i64| {
+        let name = |number: &str, delay: i32, created_ms: i64, offset: i64| {
             let (arrival, text) = arrival(number, delay);
-            id(&arrival, created_ms, text.as_bytes())
+            let (created_ms, value) = (Some(created_ms), Some(text.into_bytes()));
+            id(&arrival, &Message { offset, created_ms, value, ..Message::default() })
         };
-        let early = name("0015", 1, 999);
-        assert!(early.starts_with("2013-12-20/UA/15/EWR/IAH/000000000000999/"), "{early}");
-        assert_eq!(early, name("0015", 1, 999));
-        let late = name("15", 2, 1_700_000_000_000);
+        let early = name("0015", 1, 999, 7);
+        let start = "2013-12-20/UA/15/EWR/IAH/000000000000999/000000000007/0/";
+        assert!(early.starts_with(start), "{early}");
+        assert_eq!(early, name("0015", 1, 999, 7));
+        // within a millisecond too
+        assert!((8..40).all(|delay| name("15", delay, 999, 10) > early), "{early}");
+        let late = name("15", 2, 1_700_000_000_000, 3);
         assert!(early < late && late.starts_with(&flight(&arrival("15", 2).0)), "{late}");
     }
 }

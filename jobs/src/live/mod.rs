@@ -8,9 +8,10 @@ pub mod replay;
 mod rows;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Date32Type, Int32Type, Int64Type};
@@ -32,22 +33,29 @@ use crate::live::rows::{Rows, of_answers, of_arrivals};
 use crate::models::evaluation::Tally;
 use crate::progress::{OnProgress, Progress};
 use crate::sql;
+use crate::stream::micro_batch::field_of;
 
 /// Documents that are read together.
 const DOCUMENTS_AT_ONCE: u32 = 5_000;
+/// How long the store may look for as many.
+const SCAN_WAIT: Duration = Duration::from_secs(600);
 /// Minutes by which a flight may leave later or earlier than an answer was asked for and still be
 /// what it is about.
 const SUPPOSED_MINUTES: f64 = 15.0;
-/// Answers of a stream from which its drift says something: a handful always differ.
+/// Answers from which their drift says something: a handful always differ.
 const DRIFT_ANSWERS_MIN: u64 = 500;
+/// Age from which a status is of a stream that has ended: it is written every few seconds.
+const STATUS_AGE_MAX: TimeDelta = TimeDelta::minutes(5);
 
-/// Days of departure, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which answers are looked at: those about flights of these days of departure, both included.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Days {
     /// The first.
     pub since: NaiveDate,
     /// The last.
     pub until: NaiveDate,
+    /// Answers from this time on are counted apart as well, ISO 8601, UTC.
+    pub recent_from: String,
 }
 
 /// How the answers of some days turned out.
@@ -55,8 +63,10 @@ pub struct Days {
 pub struct Live {
     /// Each model on each day.
     pub days: Vec<LiveEvaluation>,
-    /// Each model on all of them.
+    /// Each model on all of them; the day is the last one.
     pub models: Vec<LiveEvaluation>,
+    /// The same of recent answers only.
+    pub recent: Vec<LiveEvaluation>,
     /// Arrivals that nobody asked about.
     pub n_unasked: u64,
     /// Documents that are no answers or arrivals, and were left out.
@@ -69,7 +79,7 @@ pub async fn evaluate_live(
     lake: &Lake,
     store: &Store,
     run: &str,
-    days: Days,
+    days: &Days,
     on_progress: OnProgress<'_>,
 ) -> Result<Live> {
     lake.register(ctx);
@@ -88,7 +98,7 @@ async fn evaluate(
     lake: &Lake,
     store: &Store,
     staging: &str,
-    days: Days,
+    days: &Days,
     on_progress: OnProgress<'_>,
 ) -> Result<Live> {
     on_progress(Progress::Stage("reading answers and arrivals"));
@@ -108,7 +118,8 @@ async fn evaluate(
     let supposed = ScalarValue::from(SUPPOSED_MINUTES);
     let params = [("since", since), ("until", until), ("supposed_minutes", supposed)];
     sql::view(ctx, "outcomes", sql::OUTCOMES, &params).await?;
-    let rows = sql::plan(ctx, sql::LIVE_EVALUATION, &[]).await?;
+    let params = [("from", ScalarValue::from(days.recent_from.as_str()))];
+    let rows = sql::plan(ctx, sql::LIVE_EVALUATION, &params).await?;
     let mut rows = rows.execute_stream().await.context(sql::LIVE_EVALUATION.file)?;
     let mut counted = Counted::default();
     while let Some(rows) = rows.try_next().await.context(sql::LIVE_EVALUATION.file)? {
@@ -126,13 +137,16 @@ async fn stage(
     lake: &Lake,
     store: &Store,
     staging: &str,
-    days: Days,
+    days: &Days,
 ) -> Result<u64> {
-    let Days { since, until } = days;
+    let Days { since, until, .. } = days;
     let mut n_unread = 0;
     let mut rows = Rows::new(of_answers(&[])?.schema())?;
     let bounds = ("FlightDate".to_owned(), since.to_string().into(), until.to_string().into());
-    let query = Query { between: vec![bounds], limit: DOCUMENTS_AT_ONCE, ..Query::default() };
+    // few of very many may be of these days, and nothing but their _id is in an index
+    let patience = Some(SCAN_WAIT);
+    let query =
+        Query { between: vec![bounds], limit: DOCUMENTS_AT_ONCE, patience, ..Query::default() };
     for collection in [ANSWERS, PREDICTION_RESULTS] {
         let take = async |documents: Vec<Value>| {
             let (n_documents, answers) = (documents.len(), read(documents));
@@ -181,7 +195,7 @@ struct Outcomes {
 impl Outcomes {
     fn evaluation(&self, day: NaiveDate, model: &str) -> LiveEvaluation {
         let n = |outcome: &str| self.n_by_outcome.get(outcome).copied().unwrap_or_default();
-        let metrics = self.tally.evaluation().metrics;
+        let (metrics, is_known) = (self.tally.evaluation().metrics, n("known") > 0);
         LiveEvaluation {
             id: format!("{day}/{model}"),
             day,
@@ -192,9 +206,9 @@ impl Outcomes {
             never_arrived: n("never_arrived"),
             ambiguous: n("ambiguous"),
             unmatched: n("unmatched"),
-            accuracy: metrics.accuracy,
-            log_loss: metrics.log_loss,
-            calibration_error: metrics.calibration_error.unwrap_or_default(),
+            accuracy: is_known.then_some(metrics.accuracy),
+            log_loss: is_known.then_some(metrics.log_loss),
+            calibration_error: metrics.calibration_error,
         }
     }
 }
@@ -203,11 +217,13 @@ impl Outcomes {
 struct Counted {
     by_day: BTreeMap<(NaiveDate, String), Outcomes>,
     by_model: BTreeMap<String, Outcomes>,
+    recent: BTreeMap<String, Outcomes>,
 }
 
 impl Counted {
     /// Counts rows of `sql/54_live_evaluation.sql`.
     fn add(&mut self, rows: &RecordBatch) -> Result<()> {
+        let recent = rows.column(9).as_boolean();
         let days = rows.column(0).as_primitive::<Date32Type>();
         let text = |i: usize| cast(rows.column(i), &DataType::Utf8);
         let (models, outcomes) = (text(1)?, text(2)?);
@@ -221,8 +237,10 @@ impl Counted {
             let index = |i: usize| small(i).value(row).unsigned_abs() as usize;
             let sum = |i: usize| large(i).value(row).unsigned_abs();
             let of_day = self.by_day.entry((day, model.clone())).or_default();
+            let is_recent = recent.value(row);
+            let of_recent = is_recent.then(|| self.recent.entry(model.clone()).or_default());
             let of_model = self.by_model.entry(model).or_default();
-            for counted in [of_day, of_model] {
+            for counted in [of_day, of_model].into_iter().chain(of_recent) {
                 counted.n_answers += n_rows;
                 *counted.n_by_outcome.entry(outcome.to_owned()).or_default() += n_rows;
                 if small(3).is_valid(row) {
@@ -246,6 +264,7 @@ impl Counted {
         };
         Live {
             models: self.by_model.iter().map(of_model).collect(),
+            recent: self.recent.iter().map(of_model).collect(),
             days: self.by_day.iter().map(of_day).collect(),
             ..Live::default()
         }
@@ -257,21 +276,22 @@ impl Counted {
 pub struct Bounds {
     /// Largest log loss on answers whose outcome is known.
     pub log_loss: Option<f64>,
-    /// Largest population stability index of a feature.
+    /// Largest population stability index of a feature that is not of the calendar.
     pub drift: Option<f64>,
     /// Known answers on which a log loss says something.
     pub answers_min: u64,
 }
 
-/// Why a champion is to be taken back, if it is.
+/// Why a champion is to be taken back, if it is: by what it answered recently.
 pub async fn why_back(
     store: &Store,
     live: &Live,
     champion: &str,
     bounds: &Bounds,
+    now: DateTime<Utc>,
 ) -> Result<Option<String>> {
-    let of_champion = live.models.iter().find(|of| of.model == champion);
-    if let (Some(LiveEvaluation { known, log_loss, .. }), Some(max)) =
+    let of_champion = live.recent.iter().find(|of| of.model == champion);
+    if let (Some(LiveEvaluation { known, log_loss: Some(log_loss), .. }), Some(max)) =
         (of_champion, bounds.log_loss)
         && *known >= bounds.answers_min
         && *log_loss > max
@@ -282,10 +302,17 @@ pub async fn why_back(
     let query = Query { limit: DOCUMENTS_AT_ONCE, ..Query::default() };
     for document in store.find(STREAM_STATUS, &query).await? {
         let Ok(status) = serde_json::from_value::<StreamStatus>(document) else { continue };
-        if status.model != champion || status.messages < DRIFT_ANSWERS_MIN {
+        let at = DateTime::parse_from_rfc3339(&status.at).map(|at| at.to_utc());
+        let is_alive = at.is_ok_and(|at| now.signed_duration_since(at) < STATUS_AGE_MAX);
+        if status.model != champion || !is_alive || status.drift_rows < DRIFT_ANSWERS_MIN {
             continue;
         }
-        let most = status.drift.iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        // a stream is asked about a few days, a model knows a year; and other flights get others
+        // answers
+        let is_bounded =
+            |feature: &str| field_of(feature) != "FlightDate" && feature != "prediction";
+        let of_features = status.drift.iter().filter(|(feature, _)| is_bounded(feature));
+        let most = of_features.max_by(|(_, a), (_, b)| a.total_cmp(b));
         if let Some((feature, psi)) = most.filter(|(_, psi)| **psi > max) {
             let stream = status.id;
             return Ok(Some(format!("{feature} drifted by {psi:.4} in {stream}, above {max}")));

@@ -23,8 +23,8 @@ const FIELDS: [(&str, &str); 9] = [
     ("diverted", "Diverted"),
 ];
 
-/// The first `n_max` flights that left on `day` and arrived, in the order of their schedule: each is an
-/// [`Arrival`](events::Arrival), and with a UUID a request as well.
+/// The first `n_max` flights that left on `day` and arrived, in the order of their schedule: each
+/// is an [`Arrival`](events::Arrival), and with a UUID a request as well.
 pub async fn flights_of(
     ctx: &SessionContext,
     lake: &Lake,

@@ -84,6 +84,7 @@ pub(super) fn of_answers(answers: &[Prediction]) -> Result<RecordBatch> {
         ("prediction", Arc::new(Int32Array::from_iter_values(classes))),
         ("probabilities", Arc::new(shares)),
         ("model_version", texts(answers.iter().map(|a| Some(&*a.model_version)))),
+        ("answered_at", texts(answers.iter().map(|a| Some(&*a.answered_at)))),
     ])
 }
 
@@ -96,7 +97,7 @@ pub(super) fn of_arrivals(arrivals: &[Arrival]) -> Result<RecordBatch> {
         ("flight_number", texts(arrivals.iter().map(|a| Some(&*a.flight_num)))),
         ("origin", texts(arrivals.iter().map(|a| Some(&*a.origin)))),
         ("dest", texts(arrivals.iter().map(|a| Some(&*a.dest)))),
-        ("dep_delay_minutes", numbers(arrivals.iter().map(|a| a.dep_delay))),
+        ("dep_delay_minutes", numbers(arrivals.iter().map(Arrival::dep_delay_minutes))),
         ("arr_delay_minutes", numbers(arrivals.iter().map(Arrival::delay_minutes))),
         ("never_arrived", Arc::new(BooleanArray::from_iter(never))),
     ])

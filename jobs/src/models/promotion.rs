@@ -39,6 +39,8 @@ pub enum Decision {
     Worse,
     /// Too few flights, or days, were held out by both.
     TooFewFlights,
+    /// It was the champion and was taken back since.
+    WasTakenBack,
     /// It was not to be promoted.
     NotAsked,
 }
@@ -50,7 +52,7 @@ impl Decision {
             Self::First | Self::ChampionUnusable | Self::NotWorse => true,
             Self::Forced | Self::RolledBack => true,
             Self::IsChampion | Self::Worse | Self::TooFewFlights => false,
-            Self::NotAsked | Self::TakenBack => false,
+            Self::NotAsked | Self::TakenBack | Self::WasTakenBack => false,
         }
     }
 }
@@ -127,6 +129,9 @@ impl Promotion {
                 "not champion: fewer than {ROWS_MIN} flights, or than {DAYS_MIN} days, were held \
                  out by both{compared}"
             ),
+            Decision::WasTakenBack => {
+                format!("not champion: it was, and was taken back{reason}; --force promotes it")
+            }
             Decision::NotAsked => format!("not champion, as asked for{compared}"),
         }
     }
@@ -158,11 +163,13 @@ pub async fn roll_back(
     champion: Option<&str>,
     reason: Option<String>,
 ) -> Result<(String, String)> {
-    let (gone, back) = registry::roll_back(lake, champion).await?;
+    // as with a promotion: what is written down may not have happened, but not the other way
+    let (gone, back) = registry::before(lake, champion).await?;
     for (version, decision) in [(&gone, Decision::TakenBack), (&back, Decision::RolledBack)] {
         let promotion = Promotion { reason: reason.clone(), ..Promotion::new(decision, job) };
         note(lake, version, &promotion).await?;
     }
+    registry::roll_back(lake, Some(&gone)).await?;
     Ok((gone, back))
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use chrono::{DateTime, Utc};
 use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use tokio::time::Instant;
@@ -138,11 +139,10 @@ pub async fn promote(lake: &Lake, version: &str) -> Result<()> {
     write_champions(lake, std::iter::once(version.to_owned()).chain(before)).await
 }
 
-/// Makes the champion before the present one the champion again; returns both versions, the one
-/// that goes first.
+/// The champion, and the one before it, which can score.
 ///
-/// Errors when the champion is not `expected` any more, where one is.
-pub async fn roll_back(lake: &Lake, expected: Option<&str>) -> Result<(String, String)> {
+/// Errors when the champion is not `expected` any more, where one is, or none was before it.
+pub async fn before(lake: &Lake, expected: Option<&str>) -> Result<(String, String)> {
     let mut versions = champions(lake).await?.into_iter();
     let (Some(champion), Some(before)) = (versions.next(), versions.next()) else {
         bail!("{} names no champion before the present one", lake.url(CHAMPION));
@@ -150,8 +150,22 @@ pub async fn roll_back(lake: &Lake, expected: Option<&str>) -> Result<(String, S
     let is_expected = expected.is_none_or(|expected| expected == champion);
     ensure!(is_expected, "{champion} has become the champion meanwhile, and stays");
     load_to_score(lake, &before).await?;
-    write_champions(lake, std::iter::once(before.clone()).chain(versions)).await?;
     Ok((champion, before))
+}
+
+/// Makes the champion [`before`] the present one the champion again; returns both versions,
+/// the one that goes first.
+pub async fn roll_back(lake: &Lake, expected: Option<&str>) -> Result<(String, String)> {
+    let (champion, back) = before(lake, expected).await?;
+    let versions = champions(lake).await?.into_iter().skip_while(|version| *version != back);
+    write_champions(lake, versions).await?;
+    Ok((champion, back))
+}
+
+/// When the present champion became it, or another one before it went; `None` without one.
+pub async fn champion_since(lake: &Lake) -> Result<Option<DateTime<Utc>>> {
+    let objects = lake.objects("models/").await?;
+    Ok(objects.into_iter().find(|object| object.name == CHAMPION).map(|object| object.written))
 }
 
 async fn write_champions(lake: &Lake, versions: impl Iterator<Item = String>) -> Result<()> {

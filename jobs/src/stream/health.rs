@@ -53,6 +53,7 @@ struct State {
     /// Version of the model that serves, and its drift by feature.
     model: String,
     drift: BTreeMap<String, f64>,
+    n_drift_rows: u64,
     /// Messages dealt with.
     n_messages: u64,
 }
@@ -102,6 +103,11 @@ impl Health {
         let mut state = self.0.lock();
         state.model = version.to_owned();
         state.drift.clear();
+        state.n_drift_rows = 0;
+    }
+
+    pub(crate) fn set_drift_rows(&self, n_rows: u64) {
+        self.0.lock().n_drift_rows = n_rows;
     }
 
     pub(crate) fn set_drift(&self, feature: &str, psi: f64) {
@@ -129,7 +135,7 @@ impl Health {
         at: String,
         before: Option<(&StreamStatus, f64)>,
     ) -> Option<StreamStatus> {
-        let State { lags, model, drift, n_messages, .. } = &*self.0.lock();
+        let State { lags, model, drift, n_drift_rows, n_messages, .. } = &*self.0.lock();
         let (first_partition, _) = lags.first_key_value()?;
         let rate = before.map_or(0.0, |(before, seconds)| {
             n_messages.saturating_sub(before.messages) as f64 / seconds
@@ -142,6 +148,7 @@ impl Health {
             messages_per_second: rate,
             lag: lags.values().sum::<i64>().unsigned_abs(),
             drift: drift.clone(),
+            drift_rows: *n_drift_rows,
         })
     }
 
@@ -304,16 +311,19 @@ mod tests {
         health.set_lag(2, 4);
         health.set_model("abc");
         health.set_drift("carrier", 0.5);
+        health.set_drift_rows(7);
         health.count(10);
         let first = status(None).unwrap();
         assert_eq!((first.id.as_str(), first.lag, first.model.as_str()), ("group/2", 7, "abc"));
-        assert_eq!(first.drift["carrier"], 0.5);
+        assert_eq!((first.drift["carrier"], first.drift_rows), (0.5, 7));
         health.count(30);
         assert_eq!(status(Some((&first, 6.0))).unwrap().messages_per_second, 5.0);
         health.forget_partitions();
         assert_eq!(status(None), None);
         health.set_model("another");
         health.set_lag(2, 0);
-        assert!(status(None).unwrap().drift.is_empty(), "the drift was against the one before");
+        let status = status(None).unwrap();
+        assert!(status.drift.is_empty(), "the drift was against the one before");
+        assert_eq!(status.drift_rows, 0);
     }
 }

@@ -142,6 +142,12 @@ impl Metrics {
         self.health.set_drift(feature, psi);
     }
 
+    /// Rows that drift is of.
+    pub(crate) fn set_drift_rows(&self, n_rows: f64) {
+        self.drift_rows.set(n_rows);
+        self.health.set_drift_rows(n_rows as u64);
+    }
+
     /// Whether a sink fails now.
     pub(crate) fn set_down(&self, sink: &'static str, is_down: bool) {
         self.sink_down.with_label_values(&[sink]).set(i64::from(is_down));

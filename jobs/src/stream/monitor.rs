@@ -53,7 +53,7 @@ impl<'a> Observer<'a> {
             {
                 self.metrics.set_drift(name, *psi);
             }
-            self.metrics.drift_rows.set(drift.n_rows());
+            self.metrics.set_drift_rows(drift.n_rows());
         }
     }
 

@@ -18,7 +18,9 @@ use udf::train::sampling::hash;
 use crate::features;
 use crate::lake::Lake;
 use crate::models::evaluation::Evaluation;
-use crate::models::promotion::{Comparison, DAYS_MIN, Decision, MARGIN, Promotion, ROWS_MIN};
+use crate::models::promotion::{
+    Comparison, DAYS_MIN, Decision, MARGIN, Promotion, ROWS_MIN, decisions,
+};
 use crate::models::registry;
 use crate::sql;
 use crate::train::training::{evaluate, register_training};
@@ -84,8 +86,15 @@ pub async fn judge(
         }
     };
     let (comparison, rival) = compare(ctx, candidate, &champion).await?;
-    let decision = unless_asked(verdict(&comparison));
-    Ok((Promotion { comparison: Some(comparison), ..decided(decision) }, Some(rival)))
+    // training again makes the same bytes; what they did since is not known from flights of before
+    let taken_back = decisions(lake, version).await?.into_iter().next();
+    let taken_back = taken_back.filter(|last| last.decision == Decision::TakenBack);
+    let decision = match taken_back {
+        Some(_) => unless_asked(Decision::WasTakenBack),
+        None => unless_asked(verdict(&comparison)),
+    };
+    let reason = taken_back.and_then(|last| last.reason);
+    Ok((Promotion { comparison: Some(comparison), reason, ..decided(decision) }, Some(rival)))
 }
 
 fn verdict(comparison: &Comparison) -> Decision {

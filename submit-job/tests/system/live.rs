@@ -1,9 +1,9 @@
-//! How answers turned out: arrivals from Kafka, flights that were ingested, and the champion that is
-//! taken back.
+//! How answers turned out: arrivals from Kafka, flights that were ingested, and the champion that
+//! is taken back.
 
 use serde_json::{Value, json};
 
-use crate::setup::{World, request, run, submit_job};
+use crate::setup::{World, request, run, submit_job, trained};
 
 const ARRIVALS: &str = "flight_arrivals";
 const DAYS: [&str; 4] = ["--since", "2016-12-25", "--until", "2019-03-31"];
@@ -57,7 +57,10 @@ fn told() -> Vec<String> {
         told.push(arrived(number, &json!({ "ArrDelay": 200, "DepDelay": number })));
     }
     told.extend([
-        arrived(5, &json!({ "CRSArrTime": 2350, "ArrTime": 310 })),
+        arrived(
+            5,
+            &json!({ "CRSArrTime": "2350", "ArrTime": 310.0, "CRSDepTime": 2355, "DepTime": 0 }),
+        ),
         arrived(6, &json!({ "ArrDelay": 200, "DepDelay": 180 })),
         arrived(8, &json!({ "Cancelled": 1 })),
         arrived(9, &json!({ "Diverted": true })),
@@ -84,12 +87,12 @@ async fn answers_are_held_against_what_became_of_the_flights() {
     for want in [
         "12 messages came on flight_arrivals",
         "2 of them are no arrivals:",
-        "flight_arrivals/0/10: ArrDelay: invalid type: string \"soon\", expected f64",
+        "flight_arrivals/0/10: ArrDelay: expected a number, not \"soon\"",
         "flight_arrivals/0/11: message is not a JSON object",
     ] {
         assert!(said.contains(want), "{want:?} is not in {said}");
     }
-    let of = &printed["days"][0];
+    let of = printed["days"][0].clone();
     for (field, want) in [
         ("Day", json!("2016-12-25")),
         ("Model", json!(first)),
@@ -117,6 +120,16 @@ async fn answers_are_held_against_what_became_of_the_flights() {
     assert_eq!((&ingested["Known"], &ingested["Answers"]), (&json!(1), &json!(1)), "{ingested}");
     assert_eq!((&total["Known"], &total["Answers"]), (&json!(6), &json!(11)), "{total}");
 
+    // an answer without a number is not about the flight that landed first
+    let mut unnumbered = asked(1, 1.0);
+    unnumbered["FlightNum"] = json!(null);
+    unnumbered["UUID"] = json!(crate::setup::uuid(99));
+    world.send(unnumbered.to_string().as_bytes()).await;
+    world.catch_up(&[]);
+    let (_, printed, _) = evaluate(&world, &DAYS);
+    let of = &printed["days"][0];
+    assert_eq!((&of["Unmatched"], &of["Known"]), (&json!(3), &json!(5)), "{of}");
+
     // what came is not taken in twice, and what could not be read is kept
     let (_, again, said) = evaluate(&world, &DAYS);
     assert!(said.contains("0 messages came on flight_arrivals"), "{said}");
@@ -130,7 +143,7 @@ async fn answers_are_held_against_what_became_of_the_flights() {
     // a topic of the same length under the same name is another one
     world.delete_topic(ARRIVALS).await;
     world.make_topic_with(ARRIVALS, 1, &[]).await;
-    let all = (1..=12).map(|n| arrived(n, &json!({ "ArrDelay": 1 })).to_string());
+    let all = (1..=12).map(|n| arrived(n, &json!({ "ArrDelay": 1, "DepDelay": n })).to_string());
     world.produce(ARRIVALS, &[], &all.collect::<Vec<_>>());
     let (_, printed, said) = evaluate(&world, &DAYS);
     assert!(said.contains("another log, read from its beginning: flight_arrivals/0: "), "{said}");
@@ -176,16 +189,27 @@ async fn a_champion_that_does_badly_is_taken_back() {
     let mark = gone["decisions"][0].as_str().unwrap();
     assert!(mark.starts_with("not champion any more: it was taken back: live log"), "{mark}");
 
+    // the same bytes are not promoted again because they did well on flights of before
+    let small = ["--preset", "original", "--trees", "3", "--seed", "1"];
+    let again = trained(&mut submit_job(&world.data()), &small);
+    assert_eq!((&again["model"], &again["promoted"]), (&json!(first), &json!(false)));
+    let decision = again["decision"].as_str().unwrap();
+    let want = "not champion: it was, and was taken back: live log loss ";
+    assert!(decision.starts_with(want), "{decision}");
+
     // which has not answered yet, and has none before it
     let (code, printed, _) = bounded(&["--log-loss-max", "0.001", "--answers-min", "1"]);
     assert!(code == 0 && printed["taken_back"].is_null(), "{printed}");
     let mut status = json!({
-        "_id": "tarmac-stream/0", "At": "2016-12-25T00:00:00.000Z", "Model": second,
-        "Messages": 499, "MessagesPerSecond": 1.0, "Lag": 0, "Drift": { "carrier": 0.75 },
+        "_id": "tarmac-stream/0", "Model": second, "Messages": 5000, "MessagesPerSecond": 1.0,
+        "Lag": 0, "Drift": { "carrier": 0.75, "day_of_year": 9.0, "prediction": 9.0 },
     });
     let statuses = world.collection(events::STREAM_STATUS).await;
-    for (n_messages, is_said) in [(499, false), (500, true)] {
-        status["Messages"] = json!(n_messages);
+    let now = submit_job::config::now();
+    let long_ago = now - chrono::TimeDelta::minutes(6);
+    for (n_rows, at, is_said) in [(499, now, false), (500, long_ago, false), (500, now, true)] {
+        status["DriftRows"] = json!(n_rows);
+        status["At"] = json!(events::PredictionRequest::timestamp(at));
         statuses.delete_many(mongodb::bson::doc! {}).await.unwrap();
         let document = mongodb::bson::serialize_to_document(&status).unwrap();
         statuses.insert_one(document).await.unwrap();
@@ -198,6 +222,11 @@ async fn a_champion_that_does_badly_is_taken_back() {
     }
     let (_, _, said) = bounded(&["--drift-max", "0.8"]);
     assert!(!said.contains("stays the champion"), "{said}");
+
+    // what it answered before it was the champion again does not count
+    models(&["promote", &first]);
+    let (_, printed, said) = bounded(&["--log-loss-max", "0.001", "--answers-min", "1"]);
+    assert!(printed["taken_back"].is_null() && printed["models"][0]["Known"] == json!(6), "{said}");
 }
 
 #[test]
@@ -217,10 +246,25 @@ fn what_cannot_be_judged_is_refused_before_anything_is_done() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && said.contains(want), "{arguments:?}: {said}");
     }
+    for (arguments, want) in [
+        (
+            &["--since", "2016-12-26", "--until", "2016-12-25"][..],
+            "--since 2016-12-26 is after --until 2016-12-25",
+        ),
+        (
+            &["--arrival-topic", events::REQUEST_TOPIC],
+            "is a topic of requests or answers, not of arrivals",
+        ),
+    ] {
+        let mut job = submit_job(data.path());
+        let output = job.args(["evaluate", "--live"]).args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains(want), "{said}");
+    }
+    // where there is nothing to judge, it says so
     let mut job = submit_job(data.path());
-    let days = ["--since", "2016-12-26", "--until", "2016-12-25"];
-    let output = job.args(["evaluate", "--live"]).args(days).output().unwrap();
+    let output = job.args(["evaluate", "--live"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    let want = "--since 2016-12-26 is after --until 2016-12-25";
-    assert!(output.status.code() == Some(1) && said.contains(want), "{said}");
+    let want = "--since and --until name other days";
+    assert!(output.status.success() && said.contains(want), "{said}");
 }

@@ -234,7 +234,7 @@ fn live(streams: &[StreamStatus], now: DateTime<Utc>) -> Markup {
 
 /// The feature that has changed most since the training.
 fn drift(status: &StreamStatus) -> String {
-    if status.messages < DRIFT_ANSWERS_MIN {
+    if status.drift_rows < DRIFT_ANSWERS_MIN {
         return "too few answers".into();
     }
     let most = status.drift.iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
@@ -257,10 +257,8 @@ fn turned_out(outcomes: &[LiveEvaluation]) -> Markup {
         Number("Calibration error"),
         Text("Not counted"),
     ];
-    let measure = |of: &LiveEvaluation, text: String| match of.known {
-        0 => "–".to_owned(),
-        _ => text,
-    };
+    let measure = |value: Option<f64>, show: fn(f64) -> String| value.map_or("–".into(), show);
+    let exact = |value: f64| format!("{value:.4}");
     let rows = html! {
         @for of in outcomes {
             tr {
@@ -268,9 +266,9 @@ fn turned_out(outcomes: &[LiveEvaluation]) -> Markup {
                 td { (page::version(&of.model)) }
                 td.number { (thousands(of.answers)) }
                 td.number { (thousands(of.known)) }
-                td.number { (measure(of, percent(of.accuracy))) }
-                td.number { (measure(of, format!("{:.4}", of.log_loss))) }
-                td.number { (measure(of, format!("{:.4}", of.calibration_error))) }
+                td.number { (measure(of.accuracy, percent)) }
+                td.number { (measure(of.log_loss, exact)) }
+                td.number { (measure(of.calibration_error, exact)) }
                 td { (not_counted(of)) }
             }
         }
@@ -281,7 +279,7 @@ fn turned_out(outcomes: &[LiveEvaluation]) -> Markup {
 /// Why answers are not counted, for people.
 fn not_counted(of: &LiveEvaluation) -> String {
     let kinds = [
-        (of.supposed, "left at another time"),
+        (of.supposed, "asked for another departure"),
         (of.never_arrived, "cancelled or diverted"),
         (of.ambiguous, "of several flights"),
         (of.unmatched, "of flights that are not known"),
@@ -335,17 +333,18 @@ mod tests {
             never_arrived: 9,
             ambiguous: 0,
             unmatched: 1,
-            accuracy: 0.625,
-            log_loss: 0.9375,
-            calibration_error: 0.03125,
+            accuracy: Some(0.625),
+            log_loss: Some(0.9375),
+            calibration_error: Some(0.03125),
         };
         let shown = turned_out(std::slice::from_ref(&day)).into_string();
-        let why =
-            "30 left at another time, 9 cancelled or diverted, 1 of flights that are not known";
+        let why = "30 asked for another departure, 9 cancelled or diverted, \
+                   1 of flights that are not known";
         for want in ["2013-12-20", "1,240", "1,200", "62.5", "0.9375", "0.0312", why] {
             assert!(shown.contains(want), "{want:?} is not in {shown}");
         }
-        let shown = turned_out(&[LiveEvaluation { known: 0, ..day }]).into_string();
+        let none = LiveEvaluation { known: 0, accuracy: None, log_loss: None, ..day };
+        let shown = turned_out(&[none]).into_string();
         assert!(shown.contains("–") && !shown.contains("0.9375"), "{shown}");
     }
 
@@ -359,13 +358,14 @@ mod tests {
             messages_per_second: 7.25,
             lag: 3,
             drift: [("dep_delay".to_owned(), 0.5), ("carrier".to_owned(), 0.01)].into(),
+            drift_rows: 12_345,
         };
         let at = |text: &str| DateTime::parse_from_rfc3339(text).unwrap().to_utc();
         let shown = live(std::slice::from_ref(&status), at("2026-01-01T00:00:06Z")).into_string();
         for want in ["tarmac-stream/0", "7.2", "12,345", "dep_delay has changed (0.50)"] {
             assert!(shown.contains(want), "{want:?} is not in {shown}");
         }
-        let few = StreamStatus { messages: 3, ..status.clone() };
+        let few = StreamStatus { drift_rows: 3, ..status.clone() };
         let shown = live(&[few], at("2026-01-01T00:00:06Z")).into_string();
         assert!(shown.contains("too few answers") && !shown.contains("0.50"), "{shown}");
         let shown = live(&[status], at("2026-01-01T00:01:00Z")).into_string();
