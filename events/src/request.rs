@@ -44,6 +44,7 @@ pub fn flight_code(text: &str) -> Option<Cow<'_, str>> {
 /// Whether a text is what a carrier, an airport, an airplane or a flight can be called: 1 to 8
 /// letters, digits and hyphens, and then maybe a number in parentheses, by which BTS tells apart
 /// carriers that had one code after the other, such as `PA (1)`. What is none cannot be asked for.
+#[inline]
 pub fn is_code(text: &str) -> bool {
     let name = text.strip_suffix(')').and_then(|text| text.rsplit_once('('));
     let name = name.map_or(text, |(name, number)| {
@@ -56,6 +57,7 @@ pub fn is_code(text: &str) -> bool {
 
 /// Minutes since midnight of a local clock time as `HHMM`; 2400 is midnight, too. `None` for what
 /// is no time of day. The one reading of raw files and of requests.
+#[inline]
 pub fn clock_minutes(hhmm: i32) -> Option<i32> {
     let (hours, minutes) = (hhmm.div_euclid(100), hhmm.rem_euclid(100));
     match (hours, minutes) {

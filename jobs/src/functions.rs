@@ -173,6 +173,17 @@ fn functions_of_models() -> Vec<ScalarUDF> {
     ]
 }
 
+/// The same of the texts of one flight.
+pub(crate) fn flight_id(parts: [Option<&str>; 6]) -> i64 {
+    mix(parts.into_iter().fold(GOLDEN, with_part)).cast_signed()
+}
+
+/// What becomes of an id by one more part of a flight's name.
+fn with_part(id: u64, part: Option<&str>) -> u64 {
+    let part = part.map_or(u64::MAX, hash_text);
+    mix(id ^ part).wrapping_add(GOLDEN)
+}
+
 /// See [`self`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct FlightId {
@@ -205,8 +216,7 @@ impl ScalarUDFImpl for FlightId {
             let column = cast(&column, &DataType::Utf8View)?;
             let column = column.as_string_view();
             for (i, id) in ids.iter_mut().enumerate() {
-                let part = if column.is_null(i) { u64::MAX } else { hash_text(column.value(i)) };
-                *id = mix(*id ^ part).wrapping_add(GOLDEN);
+                *id = with_part(*id, column.is_valid(i).then(|| column.value(i)));
             }
         }
         let ids = Int64Array::from_iter_values(ids.into_iter().map(|id| mix(id).cast_signed()));

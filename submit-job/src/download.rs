@@ -7,7 +7,7 @@ use clap::Args;
 use jobs::download::{
     BTS, DownloadOptions, Downloaded, PARALLEL_MAX, Patience, download, last_month, next_month,
 };
-use jobs::ingest::months::Month;
+use jobs::ingest::counted::Month;
 use reqwest::Url;
 use serde_json::{Value, json};
 

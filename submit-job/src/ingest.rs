@@ -79,6 +79,7 @@ impl Ingest {
             },
             names: self.columns.parse::<Names>().context("--columns")?,
             store_options: store_options.to_vec(),
+            ..IngestOptions::default()
         })
     }
 }

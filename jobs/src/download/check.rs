@@ -8,7 +8,8 @@ use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 
 use crate::clock::Written;
 use crate::ingest::columns::Names;
-use crate::ingest::months::{Month, name as shown};
+use crate::ingest::counted::Month;
+use crate::ingest::months::name as shown;
 use crate::ingest::raw::{self, Reading};
 use crate::ingest::rows::Unfit;
 
@@ -38,6 +39,7 @@ pub(crate) fn check_month(path: &Path, name: &str, month: Month) -> Result<u64> 
         constants: &[],
         pass_over: &mut |name, reason| reasons.push(format!("{name}: {reason}")),
         sink: &mut sink,
+        flights: None,
     };
     if let Err(error) = raw::read(path, name, &mut |_| (), &mut reading) {
         ensure!(error.is::<Unfit>() && !reasons.is_empty(), error);

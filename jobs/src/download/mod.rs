@@ -24,7 +24,8 @@ use url::Url;
 
 pub use crate::download::fetch::Patience;
 use crate::download::fetch::{Told, discard, fetch, without_password};
-use crate::ingest::months::{Month, name as shown};
+use crate::ingest::counted::Month;
+use crate::ingest::months::name as shown;
 use crate::lake::Lake;
 use crate::progress::{OnProgress, Progress};
 

@@ -151,6 +151,11 @@ fn address(input: &Path) -> Result<Option<Url>> {
 }
 
 impl Found {
+    /// These files.
+    pub fn all(files: Vec<RawFile>) -> Self {
+        Self { files, ..Self::default() }
+    }
+
     /// This file alone.
     pub fn one(file: RawFile) -> Self {
         Self { files: vec![file], ..Self::default() }

@@ -1,6 +1,7 @@
 //! Lines of a text, of any system: they end with a line feed, a carriage return, or both.
 
-use std::io::{BufRead, Result};
+use std::collections::VecDeque;
+use std::io::{BufRead, Read, Result};
 
 /// Longest line or object of a raw file, in bytes. A BTS record has about 500.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -33,6 +34,94 @@ pub fn read_line(bytes: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool> {
         }
         line.push(b'\n');
         return Ok(true);
+    }
+}
+
+/// A text that is read in blocks of whole lines, or in lines, in turn.
+pub struct Blocks<R> {
+    /// What was given back or begun, before the rest.
+    back: VecDeque<Vec<u8>>,
+    /// Bytes of the first of these that were read.
+    at: usize,
+    rest: R,
+}
+
+impl<R: BufRead> Blocks<R> {
+    /// Of this text.
+    pub fn new(rest: R) -> Self {
+        Self { back: VecDeque::new(), at: 0, rest }
+    }
+
+    /// The next lines, about `n_bytes` of them; `None` at the end. A line that is too long may come
+    /// in parts.
+    pub fn next_block(&mut self, n_bytes: usize) -> Result<Option<Vec<u8>>> {
+        self.drop_read();
+        if self.back.front().is_some_and(|block| block.ends_with(b"\n")) {
+            return Ok(self.back.pop_front());
+        }
+        let mut block = Vec::with_capacity(n_bytes);
+        let mut n_wanted = n_bytes;
+        while block.len() < n_wanted {
+            let buffer = self.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(Some(block).filter(|block| !block.is_empty()));
+            }
+            let n = buffer.len().min(n_wanted - block.len());
+            block.extend_from_slice(&buffer[..n]);
+            self.consume(n);
+            // one line is more than nothing
+            if block.len() == n_wanted && !block.contains(&b'\n') {
+                n_wanted = (2 * n_wanted).min(n_bytes.max(LINE_BYTES_MAX + 2));
+            }
+        }
+        if let Some(end) = memchr::memrchr(b'\n', &block) {
+            self.drop_read();
+            self.back.push_front(block.split_off(end + 1));
+        }
+        Ok(Some(block))
+    }
+
+    /// Drops what was read of the first block that was given back.
+    fn drop_read(&mut self) {
+        if let Some(block) = self.back.front_mut() {
+            block.drain(..self.at);
+            self.at = 0;
+        }
+    }
+
+    /// Gives back blocks that were read last.
+    pub fn give_back(&mut self, blocks: impl DoubleEndedIterator<Item = Vec<u8>>) {
+        self.drop_read();
+        blocks.rev().for_each(|block| self.back.push_front(block));
+    }
+}
+
+impl<R: BufRead> Read for Blocks<R> {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize> {
+        let mut buffer = self.fill_buf()?;
+        let n = buffer.read(into)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for Blocks<R> {
+    fn fill_buf(&mut self) -> Result<&[u8]> {
+        while self.back.front().is_some_and(|block| block.len() == self.at) {
+            self.back.pop_front();
+            self.at = 0;
+        }
+        match self.back.front() {
+            Some(block) => Ok(&block[self.at..]),
+            None => self.rest.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, n: usize) {
+        match self.back.is_empty() {
+            true => self.rest.consume(n),
+            false => self.at += n,
+        }
     }
 }
 

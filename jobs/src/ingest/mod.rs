@@ -2,10 +2,13 @@
 //!
 //! Reads the files as text into a staging table, types the rows by `sql/10_flights.sql`, keeps the
 //! refused ones under `rejects/`, and replaces the months that were read, or adds to them, when all
-//! is written and nothing speaks against it; other months are not touched.
+//! is written and nothing speaks against it; other months are not touched. Rows of tables that are
+//! clean beyond doubt take a shorter way to the same flights (`typed`).
 
 pub mod columns;
+pub mod counted;
 pub(crate) mod files;
+mod flights;
 pub(crate) mod json;
 pub(crate) mod lines;
 pub mod months;
@@ -15,24 +18,24 @@ pub(crate) mod raw;
 pub mod rejects;
 pub(crate) mod rows;
 mod table;
+mod typed;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
-use datafusion::arrow::array::{AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{Int32Type, Int64Type};
-use datafusion::functions_aggregate::expr_fn::{count, sum};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use datafusion::arrow::array::RecordBatch;
 use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::prelude::{DataFrame, SessionContext, col, lit};
+use datafusion::prelude::{DataFrame, SessionContext, col};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::distances;
-use crate::ingest::columns::Names;
+use crate::ingest::counted::Month;
+use crate::ingest::counted::{Counted, count_rows};
 pub use crate::ingest::files::PassedOver;
 use crate::ingest::files::{Found, RawFile};
-use crate::ingest::months::Month;
-use crate::ingest::options::{IngestOptions, Job, Months};
+use crate::ingest::flights::{Encoded, Flights};
+use crate::ingest::options::{IngestOptions, Job, Months, Rest};
 use crate::ingest::raw::Reading;
 use crate::ingest::rejects::{RejectKind, reject_kinds, rejects_of};
 use crate::ingest::rows::Unfit;
@@ -52,16 +55,6 @@ const QUEUED_BATCHES: usize = 8;
 const REASONS_SHOWN: usize = 10;
 /// Kinds of bad rows that are told.
 const KINDS_SHOWN: usize = 3;
-
-/// What flights can lack as a whole, and what it is called: they are kept, but it is said.
-const MAY_LACK: [(&str, &str); 6] = [
-    ("flight_number", "number"),
-    ("crs_dep_minutes", "scheduled departure"),
-    ("crs_arr_minutes", "scheduled arrival"),
-    ("dep_delay_minutes", "departure delay"),
-    ("arr_delay_minutes", "arrival delay"),
-    ("distance_miles", "distance"),
-];
 
 /// What was ingested.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,25 +104,6 @@ pub async fn ingest(
     .await
 }
 
-/// What typing the rows says.
-#[derive(Default)]
-pub(crate) struct Counted {
-    months: BTreeMap<Month, u64>,
-    pub(crate) n_flights: u64,
-    pub(crate) n_rejects: u64,
-    n_odd_times: u64,
-    n_odd_tails: u64,
-    /// Flights that have each of [`MAY_LACK`].
-    n_known: [u64; MAY_LACK.len()],
-}
-
-impl Counted {
-    fn lacking(&self) -> Vec<&'static str> {
-        let lacking = MAY_LACK.iter().zip(self.n_known).filter(|(_, n)| *n == 0);
-        lacking.map(|((_, title), _)| *title).collect()
-    }
-}
-
 impl Job<'_> {
     /// Makes everything; nothing of it is in place yet.
     async fn run(&self, found: Found) -> Result<(Ingested, Swap)> {
@@ -139,10 +113,12 @@ impl Job<'_> {
              to do",
             self.run
         );
-        let (n_files, passed_over) = self.stage(found).await?;
+        let files = found.files.clone();
+        let Staged { n_files, passed_over, clean } = self.stage(found, Rest::Flights).await?;
+        let has_clean = clean.n_flights > 0;
         (self.on_progress)(Progress::Stage("typing rows by sql/10_flights.sql"));
         let typed = sql::plan(self.ctx, sql::FLIGHTS, &[]).await?;
-        let (counted, reject_kinds) = self.judge(&typed, &passed_over).await?;
+        let (counted, reject_kinds) = self.judge(&typed, &passed_over, clean).await?;
         self.check_rejects(&counted, &reject_kinds)?;
         let Counted { n_rejects, n_odd_times, n_odd_tails, .. } = counted;
 
@@ -160,9 +136,17 @@ impl Job<'_> {
             ["file", "line", "uuid", "asked_at", "odd_times", "odd_tails", "reject_reason"];
         let flights = flights.drop_columns(&not_kept)?;
         let staged = self.staging("flights/");
-        let place = Place { directory: &staged, partitions: &["year", "month"] };
+        // writing empties a directory: not that of the clean rows
+        let directory = if has_clean { self.staging("others/") } else { staged.clone() };
+        let place = Place { directory: &directory, partitions: &["year", "month"] };
         write(self.ctx, self.lake, &[flights], place, &parquet()).await?;
-        let n_repeats = months::repeats(self, &staged, &counted.months).await?;
+        if has_clean {
+            for name in self.lake.list(&directory).await? {
+                let within = name.strip_prefix(&directory).unwrap_or(&name);
+                self.lake.rename(&name, &format!("{staged}{within}")).await?;
+            }
+        }
+        let n_repeats = months::repeats(self, &staged, &counted.months, &files).await?;
         let (mut made, written) = months::swap(self, &staged, &counted.months, &there).await?;
 
         (self.on_progress)(Progress::Stage("making distances by sql/20_distances.sql"));
@@ -186,24 +170,26 @@ impl Job<'_> {
         Ok((ingested, made))
     }
 
-    /// Makes files the relation `raw_flights`; returns how many held rows, and what was passed
-    /// over.
-    pub(crate) async fn stage(&self, found: Found) -> Result<(usize, Vec<PassedOver>)> {
-        let (n_files, unfit) = self.write_raw(found.files).await?;
+    /// Makes files the relation `raw_flights`, without the rows that are not left to SQL.
+    pub(crate) async fn stage(&self, found: Found, rest: Rest) -> Result<Staged> {
+        let mut staged = self.write_raw(found.files, rest).await?;
         let raw = self.staging("raw/");
         self.lake.register_table(self.ctx, "raw_flights", &raw, &[]).await?;
-        Ok((n_files, [found.passed_over, unfit].concat()))
+        staged.passed_over = [found.passed_over, staged.passed_over].concat();
+        Ok(staged)
     }
 
-    /// Counts typed rows and keeps the bad ones, of which it returns the commonest kinds.
+    /// Counts typed rows, beside the clean ones, and keeps the bad ones, of which it returns the
+    /// commonest kinds.
     ///
     /// Errors when nothing was read, or a column that a person has named is nowhere.
     pub(crate) async fn judge(
         &self,
         typed: &DataFrame,
         passed_over: &[PassedOver],
+        clean: Counted,
     ) -> Result<(Counted, Vec<RejectKind>)> {
-        let counted = count_rows(typed).await?;
+        let counted = count_rows(typed).await?.and(clean);
         ensure!(counted.n_flights + counted.n_rejects > 0, nothing_read(passed_over));
         let not_found = self.options.names.not_found();
         ensure!(not_found.is_empty(), "no file has a column {}", not_found.join(" or "));
@@ -211,18 +197,32 @@ impl Job<'_> {
         Ok((counted, reject_kinds))
     }
 
-    /// Reads files into Parquet files of text.
-    async fn write_raw(&self, files: Vec<RawFile>) -> Result<(usize, Vec<PassedOver>)> {
-        let staging = self.staging("raw/");
+    /// Reads files into Parquet files of text, and clean rows into those of flights.
+    async fn write_raw(&self, files: Vec<RawFile>, rest: Rest) -> Result<Staged> {
+        let (staging, flights) = (self.staging("raw/"), self.staging("flights/"));
         let total = files.iter().map(|file| file.n_bytes).sum();
         (self.on_progress)(Progress::Bytes { done: 0, total });
-        let (batches, mut received) = mpsc::channel::<(RecordBatch, u64)>(QUEUED_BATCHES);
-        let reading = read_all(files, self.options.names.clone(), batches);
+        let (read, mut received) = mpsc::channel::<Read>(QUEUED_BATCHES);
+        let n_threads = self.ctx.state().config().target_partitions();
+        let reading = read_all(files, self.options, read, (rest, n_threads));
         // it takes the receiver with it when it fails, so that reading ends too
         let writing = async move {
             let (mut staged, mut n_rows, mut n_bytes, mut n_files) = (Vec::new(), 0, 0, 0);
-            while let Some((batch, done)) = received.recv().await {
-                (self.on_progress)(Progress::Bytes { done, total });
+            let mut n_clean = 0;
+            while let Some(read) = received.recv().await {
+                let batch = match read {
+                    Read::Rows(batch, done) => {
+                        (self.on_progress)(Progress::Bytes { done, total });
+                        batch
+                    }
+                    Read::Flights(Encoded { month, bytes }) => {
+                        let of_month = months::directory(month);
+                        let name = format!("{flights}{of_month}{n_clean:06}.parquet");
+                        self.lake.put(&name, bytes).await?;
+                        n_clean += 1;
+                        continue;
+                    }
+                };
                 n_rows += batch.num_rows();
                 n_bytes += batch.get_array_memory_size();
                 staged.push(batch);
@@ -286,17 +286,48 @@ fn nothing_read(passed_over: &[PassedOver]) -> String {
     }
 }
 
-/// Reads files one after the other; returns how many held rows, and what was passed over.
+/// What was staged.
+pub(crate) struct Staged {
+    /// Files that held rows.
+    pub(crate) n_files: usize,
+    pub(crate) passed_over: Vec<PassedOver>,
+    /// Rows that were not left to SQL.
+    pub(crate) clean: Counted,
+}
+
+/// What was read.
+enum Read {
+    /// Rows of text, and how many bytes that was up to now.
+    Rows(RecordBatch, u64),
+    /// Flights.
+    Flights(Encoded),
+}
+
+/// Reads files one after the other.
 async fn read_all(
     files: Vec<RawFile>,
-    names: Names,
-    batches: mpsc::Sender<(RecordBatch, u64)>,
-) -> Result<(usize, Vec<PassedOver>)> {
-    let (mut before, mut n_read, mut passed_over) = (0, 0, Vec::new());
+    options: &IngestOptions,
+    read: mpsc::Sender<Read>,
+    (rest, n_threads): (Rest, usize),
+) -> Result<Staged> {
+    let (mut before, mut n_files, mut passed_over) = (0, 0, Vec::new());
+    let to_staging = read.clone();
+    let on_file = move |file| {
+        to_staging.blocking_send(Read::Flights(file)).map_err(|_| anyhow!("ingestion was stopped"))
+    };
+    let block_bytes = options.block_bytes;
+    let threads = (Handle::current(), n_threads);
+    let flights = |wanted| Flights::new(threads, Box::new(on_file), block_bytes, wanted);
+    let mut flights = match rest {
+        _ if block_bytes == 0 => None,
+        Rest::Sql => None,
+        Rest::Flights => Some(flights(None)),
+        Rest::Of(id) => Some(flights(Some(id))),
+    };
     for file in files {
         let local = file.fetch().await.with_context(|| file.name.clone())?;
-        let (names, batches, n_bytes) = (names.clone(), batches.clone(), file.n_bytes);
-        let reading = move || -> Result<(bool, Vec<PassedOver>)> {
+        let (names, read, n_bytes) = (options.names.clone(), read.clone(), file.n_bytes);
+        let reading = move || -> Result<(bool, Vec<PassedOver>, Option<Flights>)> {
             let mut unfit = Vec::new();
             let done = std::cell::Cell::new(before);
             let mut reading = Reading {
@@ -304,26 +335,31 @@ async fn read_all(
                 constants: &file.constants(),
                 pass_over: &mut |name, reason| unfit.push(PassedOver { name, reason }),
                 sink: &mut |batch| {
-                    batches.blocking_send((batch, done.get())).context("ingestion was stopped")
+                    let rows = Read::Rows(batch, done.get());
+                    read.blocking_send(rows).map_err(|_| anyhow!("ingestion was stopped"))
                 },
+                flights: flights.as_mut(),
             };
             let mut on_bytes = |n| done.set(done.get() + n);
-            let read = raw::read(local.path(), &file.name, &mut on_bytes, &mut reading);
-            let is_read = match read {
+            let found = raw::read(local.path(), &file.name, &mut on_bytes, &mut reading);
+            let is_read = match found {
                 Err(error) if error.is::<Unfit>() => {
                     unfit.push(PassedOver { name: file.name, reason: format!("{error:#}") });
                     false
                 }
-                read => read.with_context(|| file.name.clone())? > 0,
+                found => found.with_context(|| file.name.clone())? > 0,
             };
-            Ok((is_read, unfit))
+            Ok((is_read, unfit, flights))
         };
-        let (is_read, unfit) = tokio::task::spawn_blocking(reading).await??;
-        n_read += usize::from(is_read);
+        let (is_read, unfit, back) = tokio::task::spawn_blocking(reading).await??;
+        flights = back;
+        n_files += usize::from(is_read);
         passed_over.extend(unfit);
         before += n_bytes;
     }
-    Ok((n_read, passed_over))
+    let finish = || flights.map(Flights::finish).transpose();
+    let clean = tokio::task::spawn_blocking(finish).await??.unwrap_or_default();
+    Ok(Staged { n_files, passed_over, clean })
 }
 
 async fn put_staged(
@@ -341,37 +377,4 @@ async fn put_staged(
     };
     let bytes = tokio::task::spawn_blocking(encode).await??;
     lake.put(&format!("{staging}{number:06}.parquet"), bytes).await
-}
-
-async fn count_rows(typed: &DataFrame) -> Result<Counted> {
-    let keys = vec![col("year"), col("month"), col("reject_reason").is_not_null().alias("bad")];
-    let mut sums =
-        vec![count(lit(1)).alias("n_rows"), sum(col("odd_times")), sum(col("odd_tails"))];
-    sums.extend(MAY_LACK.iter().map(|(name, _)| count(col(*name))));
-    let counted = typed.clone().aggregate(keys, sums)?;
-    let mut all = Counted::default();
-    for batch in counted.collect().await? {
-        let years = batch.column(0).as_primitive::<Int32Type>();
-        let numbers = batch.column(1).as_primitive::<Int32Type>();
-        let bad = batch.column(2).as_boolean();
-        let n_rows = batch.column(3).as_primitive::<Int64Type>();
-        let n_odd = batch.column(4).as_primitive::<Int64Type>();
-        let n_odd_tails = batch.column(5).as_primitive::<Int64Type>();
-        for row in 0..batch.num_rows() {
-            let n_rows = n_rows.value(row).unsigned_abs();
-            if bad.value(row) {
-                all.n_rejects += n_rows;
-            } else {
-                all.n_flights += n_rows;
-                all.n_odd_times += n_odd.value(row).unsigned_abs();
-                all.n_odd_tails += n_odd_tails.value(row).unsigned_abs();
-                for (i, n) in all.n_known.iter_mut().enumerate() {
-                    let known = batch.column(6 + i).as_primitive::<Int64Type>();
-                    *n += known.value(row).unsigned_abs();
-                }
-                *all.months.entry((years.value(row), numbers.value(row))).or_default() += n_rows;
-            }
-        }
-    }
-    Ok(all)
 }

@@ -31,9 +31,14 @@ pub struct IngestOptions {
     pub months: Months,
     /// What the files call their columns.
     pub names: Names,
+    /// Bytes of a table that a core types at a time; with 0 all rows are left to SQL.
+    pub block_bytes: usize,
     /// Options of object stores that files are read from.
     pub store_options: Vec<(String, String)>,
 }
+
+/// Bytes of a table that a core types at a time.
+const BLOCK_BYTES: usize = 4 * 1024 * 1024;
 
 impl Default for IngestOptions {
     fn default() -> Self {
@@ -43,9 +48,21 @@ impl Default for IngestOptions {
             distinct: false,
             months: Months::Replace { shrinking: false },
             names: Names::default(),
+            block_bytes: BLOCK_BYTES,
             store_options: Vec::new(),
         }
     }
+}
+
+/// What becomes of rows of tables that are clean beyond doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// They are left to SQL like all others.
+    Sql,
+    /// They become flights.
+    Flights,
+    /// Those of this flight are left to SQL; nothing becomes of the others.
+    Of(i64),
 }
 
 /// One run.

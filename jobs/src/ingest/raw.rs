@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use percent_encoding::percent_decode_str;
 
 use crate::ingest::columns::Names;
+use crate::ingest::flights::Flights;
 use crate::ingest::json::{Form, read_json};
 use crate::ingest::parquet::read_parquet;
 use crate::ingest::rows::{Rows, Sink, Unfit};
@@ -53,6 +54,8 @@ pub struct Reading<'a> {
     pub pass_over: &'a mut dyn FnMut(String, String),
     /// Where rows go.
     pub sink: Sink<'a>,
+    /// Where rows of tables go that are clean beyond doubt; as others when there is no such place.
+    pub flights: Option<&'a mut Flights>,
 }
 
 /// Reads a local file that people call `name`; `on_bytes` gets the number of bytes that were read.
@@ -160,7 +163,10 @@ impl Reading<'_> {
                 };
                 read_json(bytes, form, self.known, self.constants, &mut rows)?;
             }
-            _ => read_table(bytes, self.known, self.constants, &mut rows)?,
+            _ => {
+                let flights = self.flights.as_deref_mut();
+                read_table(bytes, self.known, self.constants, &mut rows, flights)?;
+            }
         }
         rows.some()
     }
@@ -196,6 +202,7 @@ impl Reading<'_> {
                 constants: &within,
                 pass_over: &mut *self.pass_over,
                 sink: &mut *self.sink,
+                flights: self.flights.as_deref_mut(),
             };
             match reading.read_stream(entry, &shown, depth + 1) {
                 Ok(n) => (n_rows, n_read) = (n_rows + n, n_read + 1),

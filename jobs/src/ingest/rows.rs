@@ -44,7 +44,14 @@ pub type Sink<'a> = &'a mut dyn FnMut(RecordBatch) -> Result<()>;
 
 /// Whether a text stands for a value that is missing.
 pub fn is_missing(text: &str) -> bool {
-    text.len() <= 4 && MISSING.iter().any(|word| word.eq_ignore_ascii_case(text))
+    // most values are told by their first byte
+    match text.as_bytes().first() {
+        None => true,
+        Some(b'n' | b'N' | b'<' | b'\\') if text.len() <= 4 => {
+            MISSING.iter().any(|word| word.eq_ignore_ascii_case(text))
+        }
+        Some(_) => false,
+    }
 }
 
 /// Why a file holds no flights: it is named and passed over, and the others are read.
@@ -110,6 +117,17 @@ impl<'a> Rows<'a> {
             column.append_option(text);
         }
         self.pushed()
+    }
+
+    /// Notes rows that went elsewhere.
+    pub fn took(&mut self, n_rows: u64) {
+        self.n_rows += n_rows;
+    }
+
+    /// Whether instants show the local time by their UTC clock: the file is a feature file of the
+    /// original system.
+    pub fn has_utc_clock(&self) -> bool {
+        self.has_day_of_year && !index_of("year").is_some_and(|i| self.has[i])
     }
 
     /// Adds what is no row, with the reason.
@@ -201,9 +219,7 @@ impl<'a> Rows<'a> {
             said(has("arr_delay")),
             said(has("cancelled")),
             said(has("diverted")),
-            // a feature file of the original system: its instants show the local time by their UTC
-            // clock
-            said(self.has_day_of_year && !has("year")),
+            said(self.has_utc_clock()),
         ];
         columns.extend(self.columns.iter_mut().map(|c| -> ArrayRef { Arc::new(c.finish()) }));
         (self.n_waiting, self.n_bytes) = (0, 0);

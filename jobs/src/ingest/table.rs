@@ -7,13 +7,16 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::BufRead;
+use std::sync::Arc;
 
 use anyhow::Result;
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use crate::ingest::columns::{Names, Positions, lacks};
-use crate::ingest::lines::{LINE_BYTES_MAX, read_line};
+use crate::ingest::flights::{Flights, Parsing};
+use crate::ingest::lines::{Blocks, LINE_BYTES_MAX, read_line};
 use crate::ingest::rows::{Rows, Unfit};
+use crate::ingest::typed::{Layout, Parsed};
 
 /// Fields of a record at most. BTS has 110.
 const FIELDS_MAX: usize = 2048;
@@ -23,12 +26,17 @@ const SEPARATORS: [u8; 4] = [b',', b';', b'\t', b'|'];
 const LINES_AFTER_TITLE: usize = 10;
 /// Lines of a record at most: a remark in several lines has a few.
 const RECORD_LINES_MAX: usize = 32;
+/// Lines that are read one by one after one that did not stand alone; doubled each time, so that a
+/// file with many such lines is read about as fast as without blocks.
+const LINES_ALONE: usize = 1_000;
+/// Blocks without such a line after which one is an exception again.
+const BLOCKS_WHOLE: usize = 4;
 /// Room for the fields of a record.
 const RECORD_BYTES_MAX: usize = RECORD_LINES_MAX * LINE_BYTES_MAX;
 
 /// Lines of a file, some of them put back.
 struct Lines<R> {
-    bytes: R,
+    bytes: Blocks<R>,
     read: u64,
     back: VecDeque<Vec<u8>>,
 }
@@ -201,14 +209,17 @@ fn header_of(
 /// Reads a table with a header. `constants` are columns whose value is the same in the whole file;
 /// the file's own columns come first.
 ///
+/// With `flights` rows that are clean beyond doubt go there.
+///
 /// Errors with [`Unfit`] when its columns make no flights.
 pub fn read_table(
     bytes: impl BufRead,
     known: &Names,
     constants: &[(String, String)],
     rows: &mut Rows<'_>,
+    mut flights: Option<&mut Flights>,
 ) -> Result<()> {
-    let mut lines = Lines { bytes, read: 0, back: VecDeque::new() };
+    let mut lines = Lines { bytes: Blocks::new(bytes), read: 0, back: VecDeque::new() };
     let mut line = Vec::new();
     // Excel may say in a line of its own what stands between fields
     let is_before = |line: &[u8]| {
@@ -216,34 +227,75 @@ pub fn read_table(
         line.is_empty() || line.len() < 6 && line.to_ascii_lowercase().starts_with(b"sep=")
     };
     while lines.next(&mut line)?.is_some() && is_before(&line) {}
-    let (mut header, splitter) = header_of(&line, known, constants);
-    let Some(mut splitter) = splitter else {
+    let (header, splitter) = header_of(&line, known, constants);
+    let Some(splitter) = splitter else {
         return Err(unfit(&mut lines, &header, known, constants, rows)?);
     };
     set_header(rows, &header);
-    while let Some(number) = lines.next(&mut line)? {
-        if line.trim_ascii().is_empty() {
-            continue;
+    rows.check()?;
+    let mut table = Table { splitter, header, known, constants };
+    // lines that are read one by one before blocks are tried again
+    let mut n_alone = LINES_ALONE;
+    loop {
+        let layout = flights.is_some().then(|| table.layout(rows)).flatten().map(Arc::new);
+        if let (Some(layout), Some(flights)) = (&layout, flights.as_deref_mut())
+            && lines.back.is_empty()
+        {
+            match table.read_blocks(&mut lines, layout, flights, rows)? {
+                None => return rows.give(),
+                Some(n_blocks) if n_blocks >= BLOCKS_WHOLE => n_alone = LINES_ALONE,
+                Some(_) => {}
+            }
         }
-        if let Some(reason) = read_record(&mut lines, &line, &mut splitter, &header)? {
-            rows.push_malformed(number, &reason)?;
-            continue;
+        for _ in 0..n_alone {
+            let Some(number) = lines.next(&mut line)? else { return rows.give() };
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            match read_record(&mut lines, &line, &mut table.splitter, &table.header)? {
+                Some(reason) => rows.push_malformed(number, &reason)?,
+                None => table.take(number, rows)?,
+            }
         }
+        n_alone *= 2;
+    }
+}
+
+/// A table that is being read.
+struct Table<'a> {
+    splitter: Splitter,
+    header: Header,
+    known: &'a Names,
+    constants: &'a [(String, String)],
+}
+
+impl Table<'_> {
+    /// How its rows are typed without SQL, if they can be.
+    fn layout(&self, rows: &Rows<'_>) -> Option<Layout> {
+        let Header { names, n_fields, positions } = &self.header;
+        let n_fields = (names.len(), *n_fields);
+        let separator = self.splitter.separator;
+        Layout::new(separator, positions, n_fields, self.constants, rows.has_utc_clock())
+    }
+
+    /// Takes the record that was split last, which begins at this line.
+    fn take(&mut self, number: u64, rows: &mut Rows<'_>) -> Result<()> {
+        let Self { splitter, header, known, constants } = self;
         if splitter.is_blank() {
-            continue;
+            return Ok(());
         }
-        if let Some(again) = header_again(&splitter, &header, known, constants) {
+        if let Some(again) = header_again(splitter, header, known, constants) {
             if again.positions != header.positions {
                 rows.push_malformed(number, "a header with other columns, used from here on")?;
                 rows.give()?;
                 set_header(rows, &again);
+                rows.check()?;
             }
-            header = again;
-            continue;
+            *header = again;
+            return Ok(());
         }
-        if let Some(reason) = header.refuses(&splitter) {
-            rows.push_malformed(number, &reason)?;
-            continue;
+        if let Some(reason) = header.refuses(splitter) {
+            return rows.push_malformed(number, &reason);
         }
         let n_names = header.names.len();
         let texts = header.positions.map(|position| match position {
@@ -251,9 +303,92 @@ pub fn read_table(
             Some(i) => splitter.field(i).map(|field| splitter.value(field)),
             None => None,
         });
-        rows.push(number, |i| texts[i].as_deref())?;
+        rows.push(number, |i| texts[i].as_deref())
     }
-    rows.give()
+
+    /// Reads blocks of lines, whose clean rows become `flights` and the others `rows`, up to a line
+    /// that does not stand alone: a record goes on in the next one, or the columns change. Returns
+    /// the number of blocks before it, `None` at the end of the table.
+    fn read_blocks(
+        &mut self,
+        lines: &mut Lines<impl BufRead>,
+        layout: &Arc<Layout>,
+        flights: &mut Flights,
+        rows: &mut Rows<'_>,
+    ) -> Result<Option<usize>> {
+        let mut waiting: VecDeque<Parsing> = VecDeque::new();
+        for n_blocks in 0.. {
+            while waiting.len() <= flights.n_threads()
+                && let Some(block) = lines.bytes.next_block(flights.block_bytes())?
+            {
+                waiting.push_back(flights.parse(layout, block));
+            }
+            let Some(parsing) = waiting.pop_front() else { break };
+            let (mut parsed, mut block) = flights.wait(parsing)?;
+            let stop =
+                parsed.left.iter().find(|left| !self.stands_alone(&block[left.bytes.clone()]));
+            if let Some(stop) = stop.map(|stop| stop.bytes.start) {
+                let rest = block.split_off(stop);
+                // what was typed behind it may be something else
+                (parsed, block) = flights.wait(flights.parse(layout, block))?;
+                let waiting: Result<Vec<_>> =
+                    waiting.into_iter().map(|of| flights.wait(of)).collect();
+                let blocks = waiting?.into_iter().map(|(_, block)| block);
+                lines.bytes.give_back([rest].into_iter().chain(blocks));
+                self.take_parsed(lines, parsed, &block, flights, rows)?;
+                return Ok(Some(n_blocks));
+            }
+            self.take_parsed(lines, parsed, &block, flights, rows)?;
+        }
+        Ok(None)
+    }
+
+    /// Whether a line is a record by itself, of the columns that are known.
+    fn stands_alone(&mut self, line: &[u8]) -> bool {
+        let Some(line) = whole_line(line) else { return false };
+        let Self { splitter, header, known, constants } = self;
+        match splitter.begin(&line) {
+            _ if line.trim_ascii().is_empty() => true,
+            Split::Open(_) => false,
+            Split::TooLong => true,
+            Split::Record => header_again(splitter, header, known, constants).is_none(),
+        }
+    }
+
+    fn take_parsed(
+        &mut self,
+        lines: &mut Lines<impl BufRead>,
+        parsed: Parsed,
+        block: &[u8],
+        flights: &mut Flights,
+        rows: &mut Rows<'_>,
+    ) -> Result<()> {
+        for left in &parsed.left {
+            let Some(line) = whole_line(&block[left.bytes.clone()]) else { continue };
+            let number = lines.read + left.line + 1;
+            match self.splitter.begin(&line) {
+                _ if line.trim_ascii().is_empty() => {}
+                Split::Record => self.take(number, rows)?,
+                _ => rows.push_malformed(number, &too_long())?,
+            }
+        }
+        let n_left = parsed.left.len() as u64;
+        rows.took(parsed.n_lines - n_left);
+        lines.read += parsed.n_lines;
+        flights.add(parsed.flights)
+    }
+}
+
+/// A line as [`read_line`] gives it; `None` where that would read several, or a part of it.
+fn whole_line(line: &[u8]) -> Option<Vec<u8>> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let is_one = line.len() < LINE_BYTES_MAX && !line.contains(&b'\r');
+    is_one.then(|| [line, b"\n"].concat())
+}
+
+fn too_long() -> String {
+    format!("longer than {LINE_BYTES_MAX} bytes")
 }
 
 fn set_header(rows: &mut Rows<'_>, header: &Header) {
@@ -285,13 +420,12 @@ fn read_record(
     splitter: &mut Splitter,
     header: &Header,
 ) -> Result<Option<String>> {
-    let too_long = || Some(format!("longer than {LINE_BYTES_MAX} bytes"));
     if line.len() > LINE_BYTES_MAX {
-        return Ok(too_long());
+        return Ok(Some(too_long()));
     }
     let n_before = match splitter.begin(line) {
         Split::Record => return Ok(None),
-        Split::TooLong => return Ok(too_long()),
+        Split::TooLong => return Ok(Some(too_long())),
         Split::Open(n_before) => n_before,
     };
     let (mut taken, mut split) = (Vec::new(), Split::Open(n_before));

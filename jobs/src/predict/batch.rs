@@ -30,10 +30,11 @@ use store::{Query, Store};
 use tempfile::NamedTempFile;
 use udf::model::scorer::Scorer;
 
-use crate::ingest::files::{self, Found, RawFile};
-use crate::ingest::options::{IngestOptions, Job};
-use crate::ingest::rejects::RejectKind;
 use crate::ingest::PassedOver;
+use crate::ingest::counted::Counted;
+use crate::ingest::files::{self, Found, RawFile};
+use crate::ingest::options::{IngestOptions, Job, Rest};
+use crate::ingest::rejects::RejectKind;
 use crate::lake::Lake;
 use crate::lease::{self, Swap};
 use crate::models::registry;
@@ -248,11 +249,11 @@ async fn make(
     work: &Work<'_>,
 ) -> Result<(Predicted, Swap)> {
     let Job { ctx, lake, on_progress, .. } = *job;
-    let passed_over = job.stage(found).await?.1;
+    let passed_over = job.stage(found, Rest::Sql).await?.passed_over;
     on_progress(Progress::Stage("typing rows by sql/10_flights.sql and sql/14_requests.sql"));
     register_requests(job).await?;
     let requests = ctx.table("requests").await?;
-    let (counted, reject_kinds) = job.judge(&requests, &passed_over).await?;
+    let (counted, reject_kinds) = job.judge(&requests, &passed_over, Counted::default()).await?;
     job.check_rejects(&counted, &reject_kinds)?;
     let to_fly = requests.filter(col("reject_reason").is_null().and(!col("cancelled")))?;
     let (n_requests, n_repeats) = count_repeats(&to_fly).await?;

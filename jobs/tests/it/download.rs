@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use jobs::download::{DownloadOptions, Downloaded, Patience, download, fresh, next_month};
-use jobs::ingest::months::Month;
+use jobs::ingest::counted::Month;
 use jobs::lake::Lake;
 use jobs::progress::Progress;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

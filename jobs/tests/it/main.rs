@@ -17,3 +17,4 @@ mod resume;
 mod setup;
 mod slt;
 mod train;
+mod typed;

@@ -18,14 +18,28 @@ pub fn hash(parts: &[u64]) -> u64 {
 }
 
 /// A hash of a text. Never changes: what names a flight depends on it.
+#[inline]
 pub fn hash_text(text: &str) -> u64 {
     let mut hash = text.len() as u64;
     for chunk in text.as_bytes().chunks(8) {
-        let mut bytes = [0; 8];
-        bytes[..chunk.len()].copy_from_slice(chunk);
-        hash = mix(hash.wrapping_add(GOLDEN) ^ u64::from_le_bytes(bytes));
+        hash = mix(hash.wrapping_add(GOLDEN) ^ word(chunk));
     }
     hash
+}
+
+/// The number that up to eight bytes and zeros behind them are, the lowest byte first.
+#[inline]
+fn word(bytes: &[u8]) -> u64 {
+    // two halves that overlap: copying so many bytes as there are is a call each time
+    let half = |bytes: &[u8]| bytes.first_chunk().map(|half| u64::from(u32::from_le_bytes(*half)));
+    match bytes {
+        [_, _, _, _, ..] => {
+            let behind = bytes.len() - 4;
+            let (low, high) = (half(bytes), half(&bytes[behind..]));
+            low.unwrap_or_default() | high.unwrap_or_default() << (8 * behind)
+        }
+        _ => bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
 }
 
 /// Trees that share one hash of a row: each takes 16 of its 64 bits.
