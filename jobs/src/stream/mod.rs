@@ -62,7 +62,6 @@ use crate::stream::stats::StreamStats;
 
 /// How long the store may take to record what only saves work.
 const NOTE_WAIT: Duration = Duration::from_secs(5);
-
 /// How often the leases are checked, beside each commit: that also keeps the offsets
 /// of a stream that has nothing to do from growing old.
 const LEASES_EVERY: Duration = Duration::from_secs(5);
