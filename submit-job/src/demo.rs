@@ -95,23 +95,10 @@ pub async fn run(
     let serving = run_web(listener, store.clone(), &web_args, &properties, now, ended);
     let ended = end(stopped.clone());
     let streaming = run_stream(&opened.lake, &store, &stream_args, &properties, now, ended);
-    let asking = async {
-        visit(&kafka, &store, now).await?;
-        if !args.once {
-            say(&format!("\nAsk your own: {}\nCtrl-C ends the demo.", page(address)));
-        }
-        Ok(())
-    };
     let visiting = async {
-        let visited = async {
-            tokio::try_join!(asking, run_publish(opened, &store, false))?;
-            if !args.once {
-                replay(opened, &kafka, &store, now).await;
-            }
-            anyhow::Ok(())
-        };
+        let visited = look_around(opened, args, &kafka, &store, (address, now));
         tokio::select! {
-            visited = visited => drop(visited?),
+            visited = visited => visited?,
             () = end(stopped.clone()) => {}
         }
         if args.once {
@@ -140,6 +127,29 @@ pub async fn run(
         Ok(())
     };
     tokio::try_join!(serving, working, stopping)?;
+    Ok(())
+}
+
+/// Asks a question while the pages are published; then, unless the demo ends with that, replays
+/// flights.
+async fn look_around(
+    opened: &JobContext,
+    args: &Demo,
+    kafka: &str,
+    store: &Store,
+    (address, now): (SocketAddr, fn() -> DateTime<Utc>),
+) -> Result<()> {
+    let asking = async {
+        visit(kafka, store, now).await?;
+        if !args.once {
+            say(&format!("\nAsk your own: {}\nCtrl-C ends the demo.", page(address)));
+        }
+        Ok(())
+    };
+    tokio::try_join!(asking, run_publish(opened, store, false))?;
+    if !args.once {
+        replay(opened, kafka, store, now).await;
+    }
     Ok(())
 }
 
