@@ -29,15 +29,11 @@ use crate::ingest::{Ingest, run_ingest, shipped_flights};
 use crate::predict::{Predict, run_predict};
 use crate::progress::say;
 use crate::publish::run_publish;
-use crate::replay::replay;
+use crate::replay::{ANSWER_WAIT, answers_to, replay};
 use crate::stream::{Stream, run_stream};
 use crate::train::run_train;
 use crate::web::{Web, listen, run_web};
 
-/// How long the first answer may take: joining a consumer group takes some seconds.
-const ANSWER_WAIT: Duration = Duration::from_secs(60);
-/// How often the store is looked at for it.
-const ANSWER_POLL: Duration = Duration::from_millis(50);
 /// Micro-batches are shorter than in production: a person waits.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often the demo answers what is left on the pages for the night.
@@ -266,17 +262,7 @@ async fn ask(kafka: &str, store: &Store, now: fn() -> DateTime<Utc>) -> Result<(
     let (key, value) = (request.uuid.to_string(), request.encode());
     let record = FutureRecord::to(events::REQUEST_TOPIC).key(&key).payload(&value);
     producer.send(record, ANSWER_WAIT).await.map_err(|(error, _)| error)?;
-    let found = async {
-        loop {
-            if let Some(document) = store.get(events::ANSWERS, &key).await? {
-                return Ok::<_, anyhow::Error>(document);
-            }
-            tokio::time::sleep(ANSWER_POLL).await;
-        }
-    };
-    let document = tokio::time::timeout(ANSWER_WAIT, found)
-        .await
-        .with_context(|| format!("no answer within {ANSWER_WAIT:?}"))??;
+    let document = answers_to(store, &[key]).await?.pop().context("an answer")?;
     let answer: Answer = serde_json::from_value(document)?;
     Ok((answer, started.elapsed()))
 }

@@ -27,9 +27,10 @@ const UNTIL: (i32, u32, u32) = (2013, 12, 21);
 const FLIGHTS: usize = 150;
 /// Memory for its joins and sorts.
 const MEMORY: usize = 512 * 1024 * 1024;
-/// How long the answers may take, and how often the store is looked at for them.
-const ANSWER_WAIT: Duration = Duration::from_secs(60);
-const ANSWER_POLL: Duration = Duration::from_millis(100);
+/// How long answers may take: joining a consumer group takes some seconds.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(60);
+/// How often the store is looked at for them.
+const ANSWER_POLL: Duration = Duration::from_millis(50);
 
 /// Plays them, against the brokers and the store of a stream that runs. What goes wrong is said,
 /// and ends nothing else.
@@ -65,14 +66,7 @@ async fn play(
         request
     });
     send(&producer, REQUEST_TOPIC, requests.collect()).await?;
-    let answered = async {
-        while store.get_all(ANSWERS, &ids).await?.len() < n_flights {
-            tokio::time::sleep(ANSWER_POLL).await;
-        }
-        anyhow::Ok(())
-    };
-    let answered = tokio::time::timeout(ANSWER_WAIT, answered).await;
-    answered.with_context(|| format!("not all are answered within {ANSWER_WAIT:?}"))??;
+    answers_to(store, &ids).await?;
     send(&producer, ARRIVAL_TOPIC, flights).await?;
     let properties = [("bootstrap.servers".to_owned(), kafka.to_owned())];
     let taken = take_in(&properties, store, ARRIVAL_TOPIC).await?.unwrap_or_default();
@@ -88,6 +82,21 @@ async fn play(
         ));
     }
     Ok(())
+}
+
+/// Waits for the answers to all of these requests.
+pub async fn answers_to(store: &Store, ids: &[String]) -> Result<Vec<Value>> {
+    let found = async {
+        loop {
+            let answers = store.get_all(ANSWERS, ids).await?;
+            if answers.len() == ids.len() {
+                return anyhow::Ok(answers);
+            }
+            tokio::time::sleep(ANSWER_POLL).await;
+        }
+    };
+    let found = tokio::time::timeout(ANSWER_WAIT, found).await;
+    found.with_context(|| format!("no answer within {ANSWER_WAIT:?}"))?
 }
 
 async fn send(producer: &FutureProducer, topic: &str, messages: Vec<Value>) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::ingest::columns::{Names, Positions, lacks};
 use crate::ingest::flights::{Flights, Parsing};
 use crate::ingest::lines::{Blocks, LINE_BYTES_MAX, read_line};
 use crate::ingest::rows::{Rows, Unfit};
-use crate::ingest::typed::{Layout, Parsed};
+use crate::ingest::typed::{Layout, Left};
 
 /// Fields of a record at most. BTS has 110.
 const FIELDS_MAX: usize = 2048;
@@ -280,18 +280,27 @@ impl Table<'_> {
 
     /// Takes the record that was split last, which begins at this line.
     fn take(&mut self, number: u64, rows: &mut Rows<'_>) -> Result<()> {
-        let Self { splitter, header, known, constants } = self;
-        if splitter.is_blank() {
-            return Ok(());
-        }
-        if let Some(again) = header_again(splitter, header, known, constants) {
-            if again.positions != header.positions {
+        if let Some(again) = self.header_again() {
+            if again.positions != self.header.positions {
                 rows.push_malformed(number, "a header with other columns, used from here on")?;
                 rows.give()?;
                 set_header(rows, &again);
                 rows.check()?;
             }
-            *header = again;
+            self.header = again;
+            return Ok(());
+        }
+        self.take_row(number, rows)
+    }
+
+    fn header_again(&self) -> Option<Header> {
+        header_again(&self.splitter, &self.header, self.known, self.constants)
+    }
+
+    /// Takes the record that was split last, which is no header.
+    fn take_row(&self, number: u64, rows: &mut Rows<'_>) -> Result<()> {
+        let Self { splitter, header, constants, .. } = self;
+        if splitter.is_blank() {
             return Ok(());
         }
         if let Some(reason) = header.refuses(splitter) {
@@ -325,57 +334,50 @@ impl Table<'_> {
             }
             let Some(parsing) = waiting.pop_front() else { break };
             let (mut parsed, mut block) = flights.wait(parsing)?;
-            let stop =
-                parsed.left.iter().find(|left| !self.stands_alone(&block[left.bytes.clone()]));
-            if let Some(stop) = stop.map(|stop| stop.bytes.start) {
+            let stop = self.take_left(lines.read, &parsed.left, &block, rows)?;
+            if let Some(stop) = stop {
                 let rest = block.split_off(stop);
                 // what was typed behind it may be something else
-                (parsed, block) = flights.wait(flights.parse(layout, block))?;
+                (parsed, _) = flights.wait(flights.parse(layout, block))?;
                 let waiting: Result<Vec<_>> =
-                    waiting.into_iter().map(|of| flights.wait(of)).collect();
+                    waiting.drain(..).map(|of| flights.wait(of)).collect();
                 let blocks = waiting?.into_iter().map(|(_, block)| block);
                 lines.bytes.give_back([rest].into_iter().chain(blocks));
-                self.take_parsed(lines, parsed, &block, flights, rows)?;
+            }
+            lines.read += parsed.n_lines;
+            rows.took(parsed.n_lines - parsed.left.len() as u64);
+            flights.add(parsed.flights)?;
+            if stop.is_some() {
                 return Ok(Some(n_blocks));
             }
-            self.take_parsed(lines, parsed, &block, flights, rows)?;
         }
         Ok(None)
     }
 
-    /// Whether a line is a record by itself, of the columns that are known.
-    fn stands_alone(&mut self, line: &[u8]) -> bool {
-        let Some(line) = whole_line(line) else { return false };
-        let Self { splitter, header, known, constants } = self;
-        match splitter.begin(&line) {
-            _ if line.trim_ascii().is_empty() => true,
-            Split::Open(_) => false,
-            Split::TooLong => true,
-            Split::Record => header_again(splitter, header, known, constants).is_none(),
-        }
-    }
-
-    fn take_parsed(
+    /// Takes the lines of a block that are left to SQL, up to one that is no record by itself, or a
+    /// header; where in the block that is. `n_before` lines are before the block.
+    fn take_left(
         &mut self,
-        lines: &mut Lines<impl BufRead>,
-        parsed: Parsed,
+        n_before: u64,
+        left: &[Left],
         block: &[u8],
-        flights: &mut Flights,
         rows: &mut Rows<'_>,
-    ) -> Result<()> {
-        for left in &parsed.left {
-            let Some(line) = whole_line(&block[left.bytes.clone()]) else { continue };
-            let number = lines.read + left.line + 1;
+    ) -> Result<Option<usize>> {
+        for Left { bytes, line: n } in left {
+            let stop = Ok(Some(bytes.start));
+            let Some(line) = whole_line(&block[bytes.clone()]) else { return stop };
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let number = n_before + n + 1;
             match self.splitter.begin(&line) {
-                _ if line.trim_ascii().is_empty() => {}
-                Split::Record => self.take(number, rows)?,
-                _ => rows.push_malformed(number, &too_long())?,
+                Split::Open(_) => return stop,
+                Split::TooLong => rows.push_malformed(number, &too_long())?,
+                Split::Record if self.header_again().is_some() => return stop,
+                Split::Record => self.take_row(number, rows)?,
             }
         }
-        let n_left = parsed.left.len() as u64;
-        rows.took(parsed.n_lines - n_left);
-        lines.read += parsed.n_lines;
-        flights.add(parsed.flights)
+        Ok(None)
     }
 }
 

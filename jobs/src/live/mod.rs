@@ -111,10 +111,8 @@ async fn evaluate(
         }
     }
     on_progress(Progress::Stage("setting them side by side by sql/53_outcomes.sql"));
-    let [since, until] = [days.since, days.until].map(|day| {
-        let epoch = NaiveDate::default();
-        ScalarValue::Date32(Some(day.signed_duration_since(epoch).num_days() as i32))
-    });
+    let [since, until] =
+        [days.since, days.until].map(|day| ScalarValue::Date32(Some(day.to_epoch_days())));
     let supposed = ScalarValue::from(SUPPOSED_MINUTES);
     let params = [("since", since), ("until", until), ("supposed_minutes", supposed)];
     sql::view(ctx, "outcomes", sql::OUTCOMES, &params).await?;
@@ -148,11 +146,8 @@ async fn stage(
     let query =
         Query { between: vec![bounds], limit: DOCUMENTS_AT_ONCE, patience, ..Query::default() };
     for collection in [ANSWERS, PREDICTION_RESULTS] {
-        let take = async |documents: Vec<Value>| {
-            let (n_documents, answers) = (documents.len(), read(documents));
-            n_unread += (n_documents - answers.len()) as u64;
-            rows.write(&of_answers(&answers)?)
-        };
+        let take =
+            async |documents: Vec<Value>| rows.write(&of_answers(&read(documents, &mut n_unread))?);
         store.scan(collection, &query, take).await?;
     }
     rows.put(ctx, lake, "answers", &format!("{staging}answers/")).await?;
@@ -164,10 +159,8 @@ async fn stage(
     // of a flight the last that was told, which may be at the beginning of the next documents
     let mut told: Option<Arrival> = None;
     let take = async |documents: Vec<Value>| {
-        let (n_documents, arrivals) = (documents.len(), read(documents));
-        n_unread += (n_documents - arrivals.len()) as u64;
         let mut last_told = Vec::new();
-        for arrival in arrivals {
+        for arrival in read(documents, &mut n_unread) {
             let before = told.replace(arrival);
             last_told.extend(before.filter(|of| told.as_ref().map(flight) != Some(flight(of))));
         }
@@ -179,9 +172,13 @@ async fn stage(
     Ok(n_unread)
 }
 
-/// The documents that are what they should be.
-fn read<T: DeserializeOwned>(documents: Vec<Value>) -> Vec<T> {
-    documents.into_iter().filter_map(|document| serde_json::from_value(document).ok()).collect()
+/// The documents that are what they should be; counts the others.
+fn read<T: DeserializeOwned>(documents: Vec<Value>, n_unread: &mut u64) -> Vec<T> {
+    let n_documents = documents.len();
+    let read = documents.into_iter().filter_map(|document| serde_json::from_value(document).ok());
+    let read: Vec<T> = read.collect();
+    *n_unread += (n_documents - read.len()) as u64;
+    read
 }
 
 /// What is counted of one model on one day, or on all.

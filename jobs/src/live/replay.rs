@@ -32,8 +32,7 @@ pub async fn flights_of(
     n_max: usize,
 ) -> Result<Vec<Value>> {
     lake.register_table(ctx, "flights", "flights/", &["year", "month"]).await?;
-    let days = day.signed_duration_since(NaiveDate::default()).num_days() as i32;
-    let of_day = col("flight_date").eq(lit(ScalarValue::Date32(Some(days))));
+    let of_day = col("flight_date").eq(lit(ScalarValue::Date32(Some(day.to_epoch_days()))));
     let is_known =
         col("dep_delay_minutes").is_not_null().and(col("arr_delay_minutes").is_not_null());
     let order = ["crs_dep_minutes", "flight_id"].map(|name| col(name).sort(true, false));

@@ -54,9 +54,7 @@ fn columns(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
 }
 
 fn days(days: impl Iterator<Item = NaiveDate>) -> ArrayRef {
-    let epoch = NaiveDate::default();
-    let days = days.map(|day| day.signed_duration_since(epoch).num_days() as i32);
-    Arc::new(Date32Array::from_iter_values(days))
+    Arc::new(Date32Array::from_iter_values(days.map(|day| day.to_epoch_days())))
 }
 
 fn texts<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {

@@ -75,7 +75,8 @@ fn fail(consumer: &Member, group: &Group, error: &KafkaError, complaints: &mut C
     }
 }
 
-fn message_of(message: &BorrowedMessage) -> Message {
+/// A message with what it holds, its own.
+pub(crate) fn message_of(message: &BorrowedMessage) -> Message {
     Message {
         partition: message.partition(),
         offset: message.offset(),

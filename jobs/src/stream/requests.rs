@@ -67,10 +67,7 @@ fn flights_of(requests: &[PredictionRequest], schema: &SchemaRef) -> Result<Reco
     let minutes = |of: fn(&PredictionRequest) -> Option<i32>| -> Arc<dyn Array> {
         Arc::new(requests.iter().map(|r| of(r).and_then(clock_minutes)).collect::<Int32Array>())
     };
-    let days = requests.iter().map(|r| {
-        let epoch = chrono::NaiveDate::default();
-        r.flight_date.signed_duration_since(epoch).num_days() as i32
-    });
+    let days = requests.iter().map(|r| r.flight_date.to_epoch_days());
     let n_rows = requests.len();
     let columns: Vec<Arc<dyn Array>> = vec![
         Arc::new(Int64Array::from_iter_values(0..n_rows as i64)),

@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::stream::kafka::{Properties, Reader, headers_of, reader};
+use crate::stream::kafka::{Properties, Reader, reader};
 use crate::stream::micro_batch::Message;
-use crate::stream::poll::end_offsets;
+use crate::stream::poll::{end_offsets, message_of};
 
 /// Messages that are given together.
 const MESSAGES_PER_BATCH: usize = 1_000;
@@ -93,7 +93,7 @@ impl Unread {
                 Some(Ok(message)) if message.offset() < end => {
                     let is_last = message.offset() + 1 == end;
                     n_bytes += message.payload_len() + message.key_len();
-                    messages.push(owned(&message));
+                    messages.push(message_of(&message));
                     self.present = self.present.filter(|_| !is_last);
                 }
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => self.present = None,
@@ -106,16 +106,5 @@ impl Unread {
             }
         }
         Ok(messages)
-    }
-}
-
-fn owned(message: &BorrowedMessage) -> Message {
-    Message {
-        partition: message.partition(),
-        offset: message.offset(),
-        created_ms: message.timestamp().to_millis(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers: headers_of(message),
     }
 }
