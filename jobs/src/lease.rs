@@ -145,6 +145,11 @@ async fn settle(lake: &Lake, epoch: u64, held: &Held) -> Result<()> {
         let job = &held.job;
         tracing::warn!(job, lost, "what a job had decided is undone: a staged file is gone");
     }
+    // nobody moves the rest any more
+    let staged = format!("staging/{}/{epoch}/", held.job);
+    if let Err(error) = lake.delete_below(&staged).await {
+        tracing::warn!(error = format!("{error:#}"), "what a job had staged is left behind");
+    }
     end(lake, epoch, held).await
 }
 

@@ -154,8 +154,13 @@ fn a_swap_that_was_decided_is_carried_out_by_who_comes_next() {
             ("staging/dead/0.parquet".into(), "flights/dead-0.parquet".into()),
         ];
         let made = Swap { moves, deletes: vec!["flights/old.parquet".into()] };
+        // what it had not decided, and what another run of its name is staging
+        for name in ["staging/dead/1/0.parquet", "staging/dead/2/0.parquet"] {
+            lake.put(name, b"half".to_vec()).await.unwrap();
+        }
         dead(&lake, "dead", &made).await;
         let lease = Lease::take(&lake, "next", &|_| {}).await.unwrap();
+        assert_eq!(lake.list("staging/").await.unwrap(), ["staging/dead/2/0.parquet"]);
         let there = lake.list("flights/").await.unwrap();
         assert_eq!(there, ["flights/dead-0.parquet", "flights/dead-1.parquet"]);
         lease.end().await.unwrap();
