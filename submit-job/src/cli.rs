@@ -13,6 +13,7 @@ use crate::distances::ImportDistances;
 use crate::dlq::Dlq;
 use crate::download::Download;
 use crate::enrich::Enrich;
+use crate::generate::{Completions, Man};
 use crate::ingest::{Ingest, Rejects};
 use crate::models::Models;
 use crate::predict::Predict;
@@ -138,6 +139,10 @@ pub enum Administration {
     Models(Models),
     /// Delete what has outlived its use under the data root: records of jobs, models
     Gc(Gc),
+    /// Print what completes commands and options in a shell
+    Completions(Completions),
+    /// Write pages for `man`
+    Man(Man),
 }
 
 impl Cli {

@@ -24,6 +24,7 @@ pub mod download;
 pub mod driver;
 pub mod enrich;
 pub mod ingest;
+pub mod generate;
 pub mod live;
 pub mod models;
 pub mod offsets;

@@ -11,6 +11,7 @@ use submit_job::cli::{Administration, Batch, Cli, Command, Service};
 use submit_job::config::{Environment, log, now, signal};
 use submit_job::context::{self, JobContext};
 use submit_job::dlq::run_dlq;
+use submit_job::generate::{run_completions, run_man};
 use submit_job::ingest::run_rejects;
 use submit_job::models::{promote_if_better, run_models};
 use submit_job::offsets::run_offsets;
@@ -91,6 +92,10 @@ async fn run(cli: Cli, around: Environment) -> Result<u8> {
                 run_models(&lake, args).await?;
             }
         }
+        Command::Administration(Administration::Completions(args)) => {
+            run_completions(args, Cli::command())?
+        }
+        Command::Administration(Administration::Man(args)) => run_man(args, Cli::command())?,
         Command::Administration(Administration::Gc(args)) => {
             run_gc(&Lake::open(&cli.session.data, &around.store_options)?, args, now()).await?;
         }

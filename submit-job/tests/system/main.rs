@@ -6,6 +6,7 @@ mod airflow;
 mod champions;
 mod clusters;
 mod dice;
+mod command_line;
 mod differential;
 mod distances;
 mod download;
