@@ -97,6 +97,12 @@ SELECT
   origin_code AS origin,
   dest_code AS dest,
   clock_minutes(crs_dep_hhmm) AS crs_dep_minutes,
+  -- an instant, where the zone of the airport is known; 2400 is the end of the day
+  utc_of(
+    origin_code,
+    date,
+    CASE WHEN crs_dep_hhmm = 2400 THEN CAST(1440 AS INT) ELSE clock_minutes(crs_dep_hhmm) END
+  ) AS crs_dep_utc,
   -- what did not happen has no time, whatever the file says
   CASE WHEN NOT is_cancelled THEN clock_minutes(dep_hhmm) END AS dep_minutes,
   CASE WHEN NOT is_cancelled THEN dep_delay_minutes END AS dep_delay_minutes,

@@ -25,6 +25,7 @@ SELECT
   origin,
   dest,
   crs_dep_minutes,
+  crs_dep_utc,
   dep_minutes,
   dep_delay_minutes,
   crs_arr_minutes,

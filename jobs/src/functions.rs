@@ -4,6 +4,8 @@
 //! - `flight_id(date, carrier, flight number, origin, dest, scheduled departure)`: a 64-bit hash of
 //!   what names a flight. It decides, without any order of rows, which flights are held out and
 //!   which trees see a flight. Never changes: a model's bytes depend on it.
+//! - `utc_of(airport, date, minutes)`: the instant at minutes of the local day of an airport, null
+//!   where its zone is not known; see [`crate::zones`].
 //! - `clock_minutes(hhmm)`: minutes of the day, null for what is no time of day.
 //! - `flight_code(text)`: a code as it is kept, null where nothing is left of it; `is_code(text)`:
 //!   whether it is one that can be asked for.
@@ -26,7 +28,7 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Float64Type, Int32Type, Int64Type, TimeUnit, UInt64Type,
+    DataType, Date32Type, Float64Type, Int32Type, Int64Type, TimeUnit, UInt64Type,
 };
 use datafusion::common::{Result, exec_datafusion_err};
 use datafusion::logical_expr::{
@@ -40,6 +42,7 @@ use udf::train::sampling::{GOLDEN, hash_text, mix};
 use uuid::Uuid;
 
 use crate::clock::{Written, hhmm};
+use crate::zones::{Clocks, UTC};
 
 /// The functions, for registration in a session.
 pub fn scalar_functions() -> Vec<ScalarUDF> {
@@ -103,8 +106,28 @@ fn functions_of_rows() -> Vec<ScalarUDF> {
         create_udf("written_day", text_and_utc(), DataType::Date32, immutable, Arc::new(day)),
         create_udf("written_time", vec![text], timestamp, immutable, Arc::new(time)),
         named_uuid(),
+        utc_of(),
         create_udf("written_hhmm", text_and_utc(), DataType::Int32, immutable, Arc::new(clock)),
     ]
+}
+
+/// See [`self`].
+fn utc_of() -> ScalarUDF {
+    let instants = |args: &[ColumnarValue]| {
+        let [airports, days, minutes] =
+            ColumnarValue::values_to_arrays(args)?.try_into().expect("three arguments");
+        let days = days.as_primitive::<Date32Type>().iter();
+        let times = days.zip(minutes.as_primitive::<Int32Type>());
+        let mut clocks = Clocks::default();
+        let instants = airports.as_string_view().iter().zip(times);
+        let instants =
+            instants.map(|(airport, (day, minutes))| clocks.instant(airport?, day?, minutes?));
+        let instants = instants.collect::<TimestampMicrosecondArray>().with_timezone(UTC);
+        Ok(ColumnarValue::Array(Arc::new(instants)))
+    };
+    let local = vec![DataType::Utf8View, DataType::Date32, DataType::Int32];
+    let instant = DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
+    create_udf("utc_of", local, instant, Volatility::Immutable, Arc::new(instants))
 }
 
 /// See [`self`].

