@@ -20,11 +20,11 @@ use crate::ingest::typed::{Layout, Parsed, parse};
 
 /// Bytes of flights in memory: those that wait for others of their month, and those that are being
 /// encoded, which begins when half of that waits.
-const FLIGHTS_BYTES_MAX: usize = 192 * 1024 * 1024;
+const FLIGHTS_BYTES_MAX: usize = 96 * 1024 * 1024;
 /// Blocks that are typed at the same time at most; each has some megabytes.
 const THREADS_MAX: usize = 16;
 /// Rows of a group: those of a carrier are few, so that groups of others are not read.
-const GROUP_ROWS: usize = 64 * 1024;
+pub(super) const GROUP_ROWS: usize = 64 * 1024;
 
 /// A file of flights of one month.
 pub struct Encoded {

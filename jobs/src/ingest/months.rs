@@ -13,6 +13,7 @@ use futures::TryStreamExt;
 
 use crate::ingest::counted::Month;
 use crate::ingest::files::{Found, RawFile};
+use crate::ingest::flights::GROUP_ROWS;
 use crate::ingest::options::{Job, Months, Rest};
 use crate::lake::Lake;
 use crate::lease::{self, Swap};
@@ -139,9 +140,13 @@ pub(super) async fn repeats(
         example.get_or_insert(row.column(1).as_primitive::<Int64Type>().value(0));
         if options.distinct {
             let rows = sql::plan(ctx, sql::DISTINCT, &[]).await?;
+            // as they arrived: a month fits, and is read by carrier
+            let rows = rows.sort(vec![col("carrier").sort(true, true)])?;
             let once = job.staging("distinct/");
             let place = Place { directory: &once, partitions: &["year", "month"] };
-            write(ctx, lake, &[rows], place, &parquet()).await?;
+            let mut layout = parquet();
+            layout.global.max_row_group_size = GROUP_ROWS;
+            write(ctx, lake, &[rows], place, &layout).await?;
             let of_month = directory(*month);
             replace(lake, &format!("{once}{of_month}"), &format!("{staged}{of_month}")).await?;
         }
