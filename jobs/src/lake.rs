@@ -5,6 +5,7 @@
 //! downloads/                            where each of them came from; see download/mod.rs
 //! flights/year=2013/month=1/*.parquet   the relation flights
 //! distances/*.parquet                   the relation distances
+//! references/<relation>/…               what is known of airports, airlines and airplanes
 //! imported_distances/*.parquet          those that people imported
 //! rejects/<run>/*.parquet               rows that were refused, with file, line and reason
 //! models/<sha256>.json, .html           models and their reports; models/champion names one

@@ -43,11 +43,12 @@ pub mod models;
 pub mod predict;
 pub mod progress;
 pub mod publish;
+pub mod references;
 pub mod sql;
 pub mod stream;
 pub mod train;
 pub mod visible;
 pub mod write;
-
 pub mod zones;
+
 const _: () = assert!(udf::N_CLASSES == events::N_CLASSES, "one list of classes");

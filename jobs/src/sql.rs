@@ -37,6 +37,12 @@ steps! {
     REQUESTS = "sql/14_requests.sql";
     /// Those whose UUID comes for the first time.
     FIRST_REQUESTS = "sql/15_first_requests.sql";
+    /// Names and places of airports.
+    AIRPORT_NAMES = "sql/16_airport_names.sql";
+    /// Names of airlines.
+    AIRLINE_NAMES = "sql/17_airline_names.sql";
+    /// Makes of airplanes.
+    AIRPLANE_REGISTRY = "sql/18_airplane_registry.sql";
     /// Mean distance per pair of airports.
     DISTANCES = "sql/20_distances.sql";
     /// The only definition of every feature.

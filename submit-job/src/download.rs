@@ -1,19 +1,26 @@
-//! `submit-job download`: months of flights from their public source.
+//! `submit-job download`: months of flights, and what is known of airports, airlines and airplanes,
+//! from their public sources.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use cluster::session;
 use jobs::download::{
-    BTS, DownloadOptions, Downloaded, PARALLEL_MAX, Patience, download, last_month, next_month,
+    BTS, DownloadOptions, Downloaded, Fetching, PARALLEL_MAX, Patience, download,
+    download_reference, last_month, next_month,
 };
 use jobs::ingest::counted::Month;
+use jobs::references::REFERENCES;
 use reqwest::Url;
 use serde_json::{Value, json};
 
 use crate::config::now;
 use crate::context::JobContext;
 use crate::progress::say;
+
+/// Memory for what is made of references.
+const MEMORY: usize = 512 * 1024 * 1024;
 
 /// Arguments of `download`.
 #[derive(Debug, Args)]
@@ -29,6 +36,22 @@ pub struct Download {
     #[arg(long, value_name = "URL", env = "TARMAC_BTS", default_value = BTS)]
     #[arg(value_parser = address)]
     pub address: Url,
+    /// Instead of flights, what is known of airports, airlines and airplanes, from the addresses
+    /// below; pages show it from the next publication on
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub references: bool,
+    /// airports.csv of OurAirports, or the address of a copy, or a file
+    #[arg(long, value_name = "URL", env = "TARMAC_AIRPORTS", value_parser = file)]
+    #[arg(default_value = REFERENCES[0].address)]
+    pub airports: Url,
+    /// The lookup table of unique carriers of BTS, or the address of a copy, or a file
+    #[arg(long, value_name = "URL", env = "TARMAC_CARRIERS", value_parser = file)]
+    #[arg(default_value = REFERENCES[1].address)]
+    pub carriers: Url,
+    /// The aircraft registry of the FAA, or the address of a copy, or a file
+    #[arg(long, value_name = "URL", env = "TARMAC_AIRCRAFT", value_parser = file)]
+    #[arg(default_value = REFERENCES[2].address)]
+    pub aircraft: Url,
     /// Files that are fetched at the same time
     #[arg(long, value_name = "N", default_value_t = 4)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=PARALLEL_MAX as u64))]
@@ -51,20 +74,79 @@ fn month(text: &str) -> Result<Month, String> {
     parsed.filter(|(_, month)| (1..=12).contains(month)).ok_or("not a month as 2015-01".to_owned())
 }
 
-/// With a slash at its end, so that names can be put behind it.
-fn address(text: &str) -> Result<Url, String> {
-    let url = Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|e| e.to_string())?;
+/// The address of one file, which may be a local one.
+fn file(text: &str) -> Result<Url, String> {
+    if Path::new(text).is_file() {
+        let path = std::path::absolute(text).map_err(|e| e.to_string())?;
+        return Url::from_file_path(path).map_err(|()| "no absolute path".to_owned());
+    }
+    let url = Url::parse(text).map_err(|e| format!("no file, and no address: {e}"))?;
+    if url.scheme() == "file" { Ok(url) } else { of_web(url) }
+}
+
+fn of_web(url: Url) -> Result<Url, String> {
     match url.scheme() {
-        _ if text.contains(['?', '#']) => {
-            Err("an address with ? or # has no files below it".into())
-        }
         "http" | "https" => Ok(url),
         other => Err(format!("{other} is not http or https")),
     }
 }
 
+/// With a slash at its end, so that names can be put behind it.
+fn address(text: &str) -> Result<Url, String> {
+    if text.contains(['?', '#']) {
+        return Err("an address with ? or # has no files below it".into());
+    }
+    let url = Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|e| e.to_string())?;
+    of_web(url)
+}
+
+impl Download {
+    fn fetching(&self) -> Fetching {
+        Fetching {
+            again: self.again,
+            work: self.work.clone(),
+            patience: Patience { attempts: self.attempts, ..Patience::default() },
+        }
+    }
+}
+
+/// Downloads what is known of airports, airlines and airplanes.
+async fn run_references(opened: &JobContext, args: &Download) -> Result<Value> {
+    let JobContext { lake, shown, .. } = opened;
+    // what comes is in this process
+    let ctx = session::in_process(1, MEMORY, &[], &[])?;
+    let (mut rows, mut failed) = (serde_json::Map::new(), Ok(()));
+    let addresses = [("--airports", &args.airports), ("--carriers", &args.carriers)];
+    let addresses = addresses.into_iter().chain([("--aircraft", &args.aircraft)]);
+    for (reference, (flag, address)) in REFERENCES.iter().zip(addresses) {
+        let (of, fetching) = ((reference, address), args.fetching());
+        let on_progress = |progress| shown.show(progress);
+        let came = download_reference(&ctx, lake, of, &fetching, now, &on_progress).await;
+        shown.clear();
+        let what = reference.file;
+        match came {
+            Ok(Some(n_rows)) => say(&format!("{what}: {n_rows} rows of {}", reference.name)),
+            Ok(None) => say(&format!("{what} was there; --again fetches it again")),
+            // one that cannot be had keeps no other from coming
+            Err(error) => {
+                say(&format!("{what}: {error:#}"));
+                let hint = format!("{what}; what a browser saves is taken by {flag} FILE");
+                failed = failed.and(Err(error.context(hint)));
+                continue;
+            }
+        }
+        rows.insert(reference.name.to_owned(), came.unwrap_or_default().into());
+    }
+    failed?;
+    say("`submit-job publish` shows them on the pages");
+    Ok(rows.into())
+}
+
 /// Downloads what is not there.
 pub async fn run_download(opened: &JobContext, args: &Download) -> Result<Value> {
+    if args.references {
+        return run_references(opened, args).await;
+    }
     let JobContext { lake, shown, .. } = opened;
     let from = match args.from {
         Some(from) => from,
@@ -79,9 +161,7 @@ pub async fn run_download(opened: &JobContext, args: &Download) -> Result<Value>
             address: args.address.clone(),
             months: (from, to),
             n_parallel: args.parallel as usize,
-            again: args.again,
-            work: args.work.clone(),
-            patience: Patience { attempts: args.attempts, ..Patience::default() },
+            fetching: args.fetching(),
         };
         let coming = download(lake, &options, now, &|progress| shown.show(progress)).await;
         shown.clear();

@@ -63,7 +63,8 @@ impl Patience {
         Client::builder()
             // what is asked for encrypted is not sent elsewhere in the clear
             .https_only(address.scheme() == "https")
-            .user_agent(concat!("tarmac/", env!("CARGO_PKG_VERSION")))
+            // some answer no others than browsers
+            .user_agent(concat!("Mozilla/5.0 (compatible; tarmac/", env!("CARGO_PKG_VERSION"), ")"))
             .connect_timeout(self.connect)
             .read_timeout(self.silence)
             .redirect(Policy::limited(REDIRECTS_MAX))

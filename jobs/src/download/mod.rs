@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, Datelike, Utc};
+use datafusion::prelude::SessionContext;
 use futures::{StreamExt, TryStreamExt, stream};
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
@@ -25,9 +26,11 @@ use url::Url;
 pub use crate::download::fetch::Patience;
 use crate::download::fetch::{Told, discard, fetch, without_password};
 use crate::ingest::counted::Month;
+use crate::ingest::files::RawFile;
 use crate::ingest::months::name as shown;
 use crate::lake::Lake;
 use crate::progress::{OnProgress, Progress};
+use crate::references::Reference;
 
 /// Where the Bureau of Transportation Statistics keeps the files of its table "Reporting Carrier
 /// On-Time Performance (1987-present)".
@@ -53,6 +56,13 @@ pub struct DownloadOptions {
     pub months: (Month, Month),
     /// Files that are fetched at the same time.
     pub n_parallel: usize,
+    /// How each of them is fetched.
+    pub fetching: Fetching,
+}
+
+/// How a file is fetched.
+#[derive(Debug, Clone)]
+pub struct Fetching {
     /// Whether what is there is fetched again.
     pub again: bool,
     /// The local directory that keeps what is not whole yet.
@@ -99,8 +109,10 @@ impl Download {
         let record = serde_json::from_slice(&bytes);
         let what = || {
             let path = lake.url(&path);
+            let which = if name.starts_with("references/") { "--references " } else { "" };
             format!(
-                "{path} is no record of a download; `submit-job download --again` makes it anew"
+                "{path} is no record of a download; `submit-job download {which}--again` makes it \
+                 anew"
             )
         };
         record.map(Some).with_context(what)
@@ -115,8 +127,12 @@ fn record_path(name: &str) -> String {
     format!("downloads/{name}.json")
 }
 
+/// References are no flights: an ingestion of all that is raw does not look at them.
 fn raw_path(name: &str) -> String {
-    format!("raw/{name}")
+    match name.strip_prefix("references/") {
+        Some(file) => format!("references/sources/{file}"),
+        None => format!("raw/{name}"),
+    }
 }
 
 /// The months from `first` to `last`.
@@ -167,20 +183,9 @@ pub async fn download(
     ensure!(first <= complete, "{} is not over", shown(first));
     ensure!(first <= last, "{} is after {}", shown(first), shown(last));
     let last = last.min(complete);
-    let work = options.work.join("downloads");
-    let made = std::fs::create_dir_all(&work);
-    made.with_context(|| format!("cannot make {}", work.display()))?;
-    let job = Job {
-        lake,
-        options,
-        client: options.patience.client(&options.address)?,
-        work,
-        now,
-        done: AtomicU64::new(0),
-        total: AtomicU64::new(0),
-        on_progress,
-    };
-    let files = stream::iter(months(first, last)).map(|month| job.month(month));
+    let job = Job::new(lake, &options.fetching, &options.address, now, on_progress)?;
+    let files = months(first, last).map(|month| job.month(month, &options.address));
+    let files = stream::iter(files);
     let mut files = files.buffer_unordered(options.n_parallel.clamp(1, PARALLEL_MAX));
     let mut downloaded = Downloaded::default();
     while let Some(came) = files.try_next().await? {
@@ -196,6 +201,41 @@ pub async fn download(
     Ok(downloaded)
 }
 
+/// Downloads what a public source says of airports, airlines or airplanes, and makes the relation
+/// of it in `ctx`, a session of this process; returns the rows of the relation, `None` when the
+/// source was downloaded before.
+pub async fn download_reference(
+    ctx: &SessionContext,
+    lake: &Lake,
+    (reference, address): (&Reference, &Url),
+    fetching: &Fetching,
+    now: fn() -> DateTime<Utc>,
+    on_progress: OnProgress<'_>,
+) -> Result<Option<u64>> {
+    let job = Job::new(lake, fetching, address, now, on_progress)?;
+    let (file, name) = (reference.file, format!("references/{}", reference.file));
+    let read = *reference;
+    if !fetching.again && job.is_there(&name).await? {
+        let record = Download::get(lake, &name).await?.context("its record is gone")?;
+        if reference.is_of(lake, &record.sha256).await? {
+            return Ok(None);
+        }
+        // made by another version of the step, or deleted
+        let there = RawFile::of_lake(lake, &raw_path(&name)).await?.context("it is gone")?;
+        let local = there.fetch().await?;
+        let raw = tokio::task::spawn_blocking(move || read.read(local.path())).await??;
+        return reference.make(ctx, lake, raw, &record.sha256).await.map(Some);
+    }
+    let fetched = job.fetch(address, file, move |part| read.read(part)).await?;
+    let shown = without_password(address);
+    let fetched = fetched.with_context(|| format!("{shown}: there is no such file"))?;
+    let Whole { checked: raw, place } = fetched;
+    let rows = raw.n_rows();
+    let n_rows = reference.make(ctx, lake, raw, &place.sha256).await?;
+    job.keep(&name, address, place, rows).await?;
+    Ok(Some(n_rows))
+}
+
 /// What became of a file.
 enum Came {
     New(u64),
@@ -203,10 +243,24 @@ enum Came {
     Unpublished,
 }
 
+/// A file that came, and what its check found.
+struct Whole<T> {
+    checked: T,
+    place: Place,
+}
+
+/// Where a file is that came; nobody else writes it meanwhile.
+struct Place {
+    part: PathBuf,
+    bytes: u64,
+    sha256: String,
+    _lock: File,
+}
+
 /// A download, and what its files need.
 struct Job<'a> {
     lake: &'a Lake,
-    options: &'a DownloadOptions,
+    fetching: &'a Fetching,
     client: Client,
     work: PathBuf,
     now: fn() -> DateTime<Utc>,
@@ -216,49 +270,94 @@ struct Job<'a> {
     on_progress: OnProgress<'a>,
 }
 
-impl Job<'_> {
-    async fn month(&self, month: Month) -> Result<Came> {
+impl<'a> Job<'a> {
+    fn new(
+        lake: &'a Lake,
+        fetching: &'a Fetching,
+        address: &Url,
+        now: fn() -> DateTime<Utc>,
+        on_progress: OnProgress<'a>,
+    ) -> Result<Self> {
+        let work = fetching.work.join("downloads");
+        let made = std::fs::create_dir_all(&work);
+        made.with_context(|| format!("cannot make {}", work.display()))?;
+        let client = fetching.patience.client(address)?;
+        let (done, total) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { lake, fetching, client, work, now, done, total, on_progress })
+    }
+
+    async fn month(&self, month: Month, address: &Url) -> Result<Came> {
         let file = format!("{BTS_NAME}{}_{}.zip", month.0, month.1);
         let name = format!("bts/{file}");
-        if !self.options.again && self.is_there(&name).await? {
+        if !self.fetching.again && self.is_there(&name).await? {
             return Ok(Came::There);
         }
-        let url = self.options.address.join(&file)?;
-        let part = self.work.join(format!("{file}.part"));
-        let _lock = lock(&part)?;
-        let checked = || async {
-            let part = part.clone();
-            let file = file.clone();
-            tokio::task::spawn_blocking(move || {
-                Ok((check::check_month(&part, &file, month)?, digest_of(&part)?))
-            })
-            .await?
-        };
-        let counted = AtomicU64::new(0);
-        let told = Told {
-            bytes: &|there, total| self.show(&counted, there, total),
-            again: &|text| (self.on_progress)(Progress::Notice(text)),
-        };
-        let fetched =
-            fetch(&self.client, &url, &part, &self.options.patience, &told, checked).await?;
-        let Some((rows, (bytes, sha256))) = fetched else {
+        let url = address.join(&file)?;
+        let of_month = file.clone();
+        let check = move |part: &Path| check::check_month(part, &of_month, month);
+        let Some(Whole { checked: rows, place }) = self.fetch(&url, &file, check).await? else {
             let is_young = number(last_month((self.now)())) - number(month) < UNPUBLISHED_MONTHS;
             let address = without_password(&url);
             ensure!(is_young, "{address}: there is no such file; is the address right?");
             (self.on_progress)(Progress::Notice(format!("{}: not published yet", shown(month))));
             return Ok(Came::Unpublished);
         };
-        // in between there is a file without a record, which is fetched again
-        self.lake.delete_if_there(&record_path(&name)).await?;
-        self.lake.upload(&part, &raw_path(&name)).await?;
-        let address = without_password(&url).to_string();
-        let record =
-            Download { address, bytes, sha256, rows, time: (self.now)(), ingested_by: None };
-        record.put(self.lake, &name).await?;
-        discard(&part)?;
+        let bytes = place.bytes;
+        self.keep(&name, &url, place, rows).await?;
         let text = format!("{}: {rows} rows, {bytes} bytes", shown(month));
         (self.on_progress)(Progress::Notice(text));
         Ok(Came::New(bytes))
+    }
+
+    /// Fetches a file and has it checked; `None` when there is none at the address.
+    async fn fetch<T: Send + 'static>(
+        &self,
+        url: &Url,
+        file: &str,
+        check: impl Fn(&Path) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<Option<Whole<T>>> {
+        let part = self.work.join(format!("{file}.part"));
+        let lock = lock(&part)?;
+        let checked = || async {
+            let (part, check) = (part.clone(), check.clone());
+            let check = move || Ok((check(&part)?, digest_of(&part)?));
+            tokio::task::spawn_blocking(check).await?
+        };
+        let counted = AtomicU64::new(0);
+        let told = Told {
+            bytes: &|there, total| self.show(&counted, there, total),
+            again: &|text| (self.on_progress)(Progress::Notice(text)),
+        };
+        let fetched = match url.to_file_path() {
+            Ok(path) if url.scheme() == "file" => {
+                let copied = tokio::fs::copy(&path, &part).await;
+                copied.with_context(|| format!("cannot read {}", path.display()))?;
+                let checked = checked().await;
+                Some(checked.with_context(|| path.display().to_string())?)
+            }
+            _ => {
+                let patience = &self.fetching.patience;
+                fetch(&self.client, url, &part, patience, &told, checked).await?
+            }
+        };
+        let whole = fetched.map(|(checked, (bytes, sha256))| Whole {
+            checked,
+            place: Place { part: part.clone(), bytes, sha256, _lock: lock },
+        });
+        Ok(whole)
+    }
+
+    /// Moves a file that came to its place, with a record of where it came from.
+    async fn keep(&self, name: &str, url: &Url, place: Place, rows: u64) -> Result<()> {
+        let Place { part, bytes, sha256, _lock } = place;
+        // in between there is a file without a record, which is fetched again
+        self.lake.delete_if_there(&record_path(name)).await?;
+        self.lake.upload(&part, &raw_path(name)).await?;
+        let address = without_password(url).to_string();
+        let record =
+            Download { address, bytes, sha256, rows, time: (self.now)(), ingested_by: None };
+        record.put(self.lake, name).await?;
+        discard(&part)
     }
 
     /// Whether a file is there as it came.

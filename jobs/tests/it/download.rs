@@ -8,17 +8,24 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use jobs::download::{DownloadOptions, Downloaded, Patience, download, fresh, next_month};
+use jobs::download::{
+    Download, DownloadOptions, Downloaded, Fetching, Patience, download, download_reference, fresh,
+    next_month,
+};
 use jobs::ingest::counted::Month;
 use jobs::lake::Lake;
 use jobs::progress::Progress;
+use jobs::publish::{Published, publish};
+use jobs::references::REFERENCES;
+use serde_json::json;
+use store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
-use crate::setup::{fixture, ingest_all, local_lake, memory_lake};
+use crate::setup::{fixture, ingest_all, local_lake, memory_lake, session};
 
 /// How the server answers one request.
 #[derive(Debug, Clone, Copy)]
@@ -93,15 +100,21 @@ impl Server {
             address: self.address.clone(),
             months: (first, last),
             n_parallel: 2,
-            again: false,
-            work: work.join("work"),
-            patience: Patience {
-                attempts: 4,
-                silence: Duration::from_millis(500),
-                first_pause: Duration::from_millis(1),
-                ..Patience::default()
-            },
+            fetching: fetching(work),
         }
+    }
+}
+
+fn fetching(work: &Path) -> Fetching {
+    Fetching {
+        again: false,
+        work: work.join("work"),
+        patience: Patience {
+            attempts: 4,
+            silence: Duration::from_millis(500),
+            first_pause: Duration::from_millis(1),
+            ..Patience::default()
+        },
     }
 }
 
@@ -297,7 +310,8 @@ async fn a_file_that_changed_meanwhile_begins_again() {
     // a server without versions gets no second half of its files
     server.put((2015, 1), &bytes, "W/\"weak\"");
     server.behave(&[Manner::Cut(1_000)]);
-    let options = DownloadOptions { again: true, ..options };
+    let fetching = Fetching { again: true, ..options.fetching };
+    let options = DownloadOptions { fetching, ..options };
     try_download(&lake, &options).await.0.unwrap();
     assert_eq!(server.asked().into_iter().map(|(_, from)| from).collect::<Vec<_>>(), [0, 0]);
 }
@@ -416,7 +430,8 @@ async fn what_came_and_was_not_ingested_is_fresh() {
 
     // while it is ingested another version of March comes
     server.put((2015, 3), &month_of((2015, 3), 11), "\"v2\"");
-    let options = DownloadOptions { again: true, months: ((2015, 3), (2015, 3)), ..options };
+    let fetching = Fetching { again: true, ..options.fetching };
+    let options = DownloadOptions { fetching, months: ((2015, 3), (2015, 3)), ..options };
     assert_eq!(try_download(&lake, &options).await.0.unwrap().n_new, 1);
     for file in &came {
         file.set_ingested(&lake, "run").await.unwrap();
@@ -433,10 +448,9 @@ async fn two_jobs_do_not_write_the_same_file() {
     server.put((2015, 1), &month_of((2015, 1), 10), "\"v1\"");
     let options = server.options((2015, 1), (2015, 1), directory.path());
     server.behave(&[Manner::Silent]);
-    let late = DownloadOptions {
-        patience: Patience { silence: Duration::from_secs(60), ..options.patience },
-        ..options.clone()
-    };
+    let patience = Patience { silence: Duration::from_secs(60), ..options.fetching.patience };
+    let fetching = Fetching { patience, ..options.fetching.clone() };
+    let late = DownloadOptions { fetching, ..options.clone() };
     let first = download(&lake, &late, now, &|_| {});
     let second = async {
         while server.shelf.lock().unwrap().asked.is_empty() {
@@ -474,4 +488,202 @@ async fn bad_files_of_a_server_that_cuts_lines_are_given_up() {
     server.behave(&[]);
     assert_eq!(try_download(&lake, &options).await.0.unwrap().n_new, 1);
     assert_eq!(server.asked()[0].1, 0);
+}
+
+const AIRPORTS: &str = "\
+\"id\",\"ident\",\"type\",\"name\",\"latitude_deg\",\"longitude_deg\",\"elevation_ft\",\"iso_country\",\
+\"municipality\",\"scheduled_service\",\"gps_code\",\"iata_code\",\"local_code\"
+1,\"US-0001\",\"closed\",\"Old Memphis, closed\",1.5,2.5,3,\"US\",\"Memphis\",\"no\",,\"MEM\",\"MEM\"
+2,\"KMEM\",\"large_airport\",\"Memphis \"\"Intl\"\", Tennessee\",35.0424,-89.9767,341,\"US\",\"Memphis\",\
+\"yes\",\"KMEM\",\"MEM\",\"MEM\"
+3,\"KDT\",\"small_airport\",\"Without an IATA code\",41.1,-80.6,1044,\"US\",,\"no\",,,\"DTW\"
+4,\"XX-1\",\"heliport\",\"Somewhere\",1,2,3,\"FR\",,\"no\",,,\"LAX\"
+";
+const CARRIERS: &str =
+    "Code,Description\r\n\"AA\",\"American, as BTS calls it\"\r\n\"PA (1)\",\"Pan Am\"\r\n";
+const MASTER: &str = "\u{feff}N-NUMBER,SERIAL NUMBER,MFR MDL CODE,YEAR MFR,TYPE AIRCRAFT,TYPE ENGINE,NAME,\n\
+    777WN,1,0561556,1999,5, 5,AMERICAN AIRLINES INC         ,\n\
+    9876A,2,2072704,    ,4, 1,SMITH \"JOE\" J                 ,\n";
+const MODELS: &str = "\u{feff}CODE,MFR,MODEL,TYPE-ACFT,TYPE-ENG,NO-ENG,NO-SEATS,SPEED,\n\
+    0561556,BOEING                        ,737-823             ,5,5 ,02,0189,0000,\n\
+    2072704,CESSNA                        ,172\"N              ,4,1 ,01,004,0105,\n";
+
+/// Puts what is known of airports, airlines and airplanes on the shelf; their addresses.
+fn put_references(server: &Server, files: [&[u8]; 3]) -> [Url; 3] {
+    let addresses = REFERENCES.map(|of| server.address.join(of.file).unwrap());
+    for (address, bytes) in addresses.iter().zip(files) {
+        let file = (bytes.to_vec(), "\"v1\"".to_owned());
+        server.shelf.lock().unwrap().files.insert(address.path().to_owned(), file);
+    }
+    addresses
+}
+
+/// Downloads each of them, however small it is; the rows of their relations.
+async fn download_references(
+    lake: &Lake,
+    addresses: &[Url; 3],
+    how: &Fetching,
+) -> Vec<Option<u64>> {
+    let (ctx, mut came) = (session(1), Vec::new());
+    for (mut reference, address) in REFERENCES.into_iter().zip(addresses) {
+        reference.rows_min = 1;
+        let of = (&reference, address);
+        came.push(download_reference(&ctx, lake, of, how, now, &|_| {}).await.unwrap());
+    }
+    came
+}
+
+fn aircraft() -> Vec<u8> {
+    zip_of(&[("MASTER.txt", MASTER.as_bytes()), ("ACFTREF.txt", MODELS.as_bytes())])
+}
+
+#[tokio::test]
+async fn pages_show_what_public_sources_say_and_otherwise_what_is_shipped() {
+    let (directory, lake) = local_lake();
+    ingest_all(&lake, &[fixture("bts_new.csv")], "first").await;
+    let store = Store::embedded(&directory.path().join("store.sqlite")).unwrap();
+    let publish = async || publish(&session(2), &lake, &store, false, &|_| {}).await.unwrap();
+    let named = async |collection: &str, id: &str| {
+        let document = store.get(collection, id).await.unwrap();
+        document.unwrap_or_else(|| panic!("{collection} {id}"))
+    };
+    publish().await;
+    assert_eq!(named(events::AIRPORTS, "MEM").await["Name"], "Memphis Intl");
+    let server = Server::start().await;
+    let addresses =
+        put_references(&server, [AIRPORTS.as_bytes(), CARRIERS.as_bytes(), &aircraft()]);
+    let download = async |how: &Fetching| download_references(&lake, &addresses, how).await;
+    let once = fetching(directory.path());
+    server.behave(&[Manner::Cut(100)]);
+    let came = download(&once).await;
+    // with what is shipped: of 1,458 airports 2 are replaced, of 16 airlines 1, of 3,322 airplanes none
+    assert_eq!(came, [Some(1_458), Some(17), Some(3_324)]);
+    let asked = server.asked().len();
+    assert_eq!((asked, download(&once).await), (4, vec![None; 3]));
+    assert_eq!(server.asked(), [], "it is there");
+    for reference in REFERENCES {
+        let record = format!("downloads/references/{}.json", reference.file);
+        let record = lake.get(&record, 1 << 16).await.unwrap().unwrap();
+        let record: Download = serde_json::from_slice(&record).unwrap();
+        assert!(record.address.ends_with(reference.file) && record.rows >= 2, "{record:?}");
+    }
+
+    let published = publish().await;
+    assert!(published.iter().all(|published| published.is_new));
+    let airport = named(events::AIRPORTS, "MEM").await;
+    assert_eq!(
+        (&airport["Name"], &airport["Latitude"]),
+        (&json!("Memphis \"Intl\", Tennessee"), &json!(35.0424))
+    );
+    assert_eq!(named(events::AIRPORTS, "DTW").await["Name"], "Without an IATA code");
+    assert_eq!(named(events::AIRPORTS, "LAX").await["Name"], "Los Angeles Intl");
+    assert_eq!(named(events::AIRLINES, "AA").await["Name"], "American, as BTS calls it");
+    assert_eq!(named(events::AIRLINES, "DL").await["Name"], "Delta Air Lines Inc.");
+    let airplane = named(events::AIRPLANES, "N777WN").await;
+    for (field, value) in [
+        ("Manufacturer", json!("BOEING")),
+        ("Model", json!("737-823")),
+        ("ManufacturerYear", json!(1999)),
+        ("Type", json!("Fixed wing multi engine")),
+        ("Engine", json!("Turbo-fan")),
+        ("Seats", json!(189)),
+    ] {
+        assert_eq!(airplane[field], value, "{airplane}");
+    }
+    let new = |published: &[Published]| published.iter().filter(|p| p.is_new).count();
+    assert_eq!(new(&publish().await), 1, "the models");
+
+    // another version takes the place of the first, whoever reads that
+    let again = Fetching { again: true, ..once };
+    for name in ["as it was called", "as it is called now"] {
+        let renamed = CARRIERS.replace("as BTS calls it", name);
+        let files = [AIRPORTS.as_bytes(), renamed.as_bytes(), &aircraft()];
+        put_references(&server, files);
+        download(&again).await;
+        assert!(new(&publish().await) > 1);
+        assert_eq!(named(events::AIRLINES, "AA").await["Name"], format!("American, {name}"));
+        assert_eq!(lake.list("references/airline_names/").await.unwrap().len(), 2);
+    }
+    // the same again changes nothing; what was deleted is made of what came
+    download(&again).await;
+    assert_eq!(new(&publish().await), 1);
+    lake.delete_below("references/airline_names/").await.unwrap();
+    server.asked();
+    assert_eq!(download(&fetching(directory.path())).await, [None, Some(17), None]);
+    assert_eq!((new(&publish().await), server.asked()), (1, vec![]));
+}
+
+#[tokio::test]
+async fn what_is_no_source_of_references_is_refused_and_nothing_is_kept() {
+    let page: &[u8] = b"<!DOCTYPE html><title>Down for maintenance</title>";
+    let cut = &AIRPORTS.as_bytes()[..AIRPORTS.len() - 40];
+    let no_models = zip_of(&[("MASTER.txt", MASTER.as_bytes())]);
+    let no_rows =
+        zip_of(&[("MASTER.txt", b"N-NUMBER,MFR MDL CODE,YEAR MFR,TYPE AIRCRAFT,TYPE ENGINE\n")]);
+    let whole = aircraft();
+    let few = "Code,Description\n19031,Trunc\n";
+    let odd = zip_of(&[("MASTER.txt", MASTER.replace("JOE", "J,OE").as_bytes())]);
+    let cases: [(usize, &[u8], &str); 9] = [
+        (0, page, "airports.csv: it has no column ident; is the address right?"),
+        (0, cut, "airports.csv: CSV error: record 4 (line: 5, byte:"),
+        (1, page, "carriers.csv: it has no column Code"),
+        (1, b"Code,Description\n", "carriers.csv: it has no rows"),
+        (2, &whole[..whole.len() / 2], "it is no zip archive"),
+        (2, &no_models, "no ACFTREF.txt"),
+        (2, &no_rows, "MASTER.txt: it has no rows"),
+        (2, &odd, "MASTER.txt: 1 of 2 rows have not 8 fields, such as line 3"),
+        (1, few.as_bytes(), "1 rows are a part of it: 500 are known"),
+    ];
+    for (of, bytes, why) in cases {
+        let server = Server::start().await;
+        let (directory, lake) = local_lake();
+        let (reference, address) =
+            (&REFERENCES[of], server.address.join(REFERENCES[of].file).unwrap());
+        put_references(&server, [bytes; 3]);
+        let (ctx, fetching) = (session(1), fetching(directory.path()));
+        let of = (reference, &address);
+        let error = download_reference(&ctx, &lake, of, &fetching, now, &|_| {}).await.unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains(why) && error.contains(reference.file), "{error}");
+        assert!(error.contains("given up after 4 attempts"), "{error}");
+        assert_eq!(
+            lake.list("").await.unwrap().iter().filter(|n| !n.starts_with("work/")).count(),
+            0
+        );
+    }
+    let server = Server::start().await;
+    let (directory, lake) = local_lake();
+    let address = server.address.join("gone.csv").unwrap();
+    let of = (&REFERENCES[0], &address);
+    let error =
+        download_reference(&session(1), &lake, of, &fetching(directory.path()), now, &|_| {}).await;
+    let error = format!("{:#}", error.unwrap_err());
+    assert!(error.contains("gone.csv: there is no such file"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_browser_has_saved_is_taken_as_well() {
+    let (directory, lake) = local_lake();
+    let files = [AIRPORTS.as_bytes(), CARRIERS.as_bytes(), &aircraft()];
+    let mut addresses = Vec::new();
+    for (reference, bytes) in REFERENCES.iter().zip(files) {
+        let path = directory.path().join(reference.file);
+        std::fs::write(&path, bytes).unwrap();
+        addresses.push(Url::from_file_path(path).unwrap());
+    }
+    let addresses: [Url; 3] = addresses.try_into().unwrap();
+    let fetching = fetching(directory.path());
+    let came = download_references(&lake, &addresses, &fetching).await;
+    assert_eq!(came, [Some(1_458), Some(17), Some(3_324)]);
+    assert!(directory.path().join("airports.csv").exists(), "it is not moved");
+    let other = local_lake().1;
+    let bad =
+        (&REFERENCES[0], &Url::from_file_path(directory.path().join("carriers.csv")).unwrap());
+    let error = download_reference(&session(1), &other, bad, &fetching, now, &|_| {}).await;
+    let error = format!("{:#}", error.unwrap_err());
+    assert!(
+        error
+            .ends_with("carriers.csv: airports.csv: it has no column ident; is the address right?"),
+        "{error}"
+    );
 }
