@@ -12,6 +12,7 @@
 //! models/<sha256>.card.json             what the pages show of a model
 //! models/<sha256>.promotion.json        whether it became the champion, and why
 //! predictions/<run>/*.parquet           answers of a batch
+//! archive/group=…/topic=…/partition=…/  answers of streams; see stream/archive.rs
 //! jobs/<id>.json                        the history of jobs
 //! leases/, readers/                     who changes flights and who reads them; see lease.rs
 //! training/<run>/                       indices, checkpoint of a training run; gone at its end
@@ -57,7 +58,9 @@ const RETRY: RetryConfig = RetryConfig {
 };
 
 /// The places of a data root that hold what jobs make.
-pub const PLACES: [&str; 14] = [
+pub const PLACES: [&str; 16] = [
+    "references",
+    "archive",
     "imported_distances",
     "downloads",
     "requests",
@@ -435,6 +438,21 @@ impl Lake {
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             Err(e) => Err(e).with_context(|| format!("cannot write {}", self.url(relative))),
         }
+    }
+
+    /// Waits until an object of a local root would survive a loss of power; that of an object store
+    /// does once it is there.
+    pub async fn sync(&self, relative: &str) -> Result<()> {
+        let Some(path) = self.local_path(relative) else { return Ok(()) };
+        let sync = move || -> Result<()> {
+            let directory = path.parent().unwrap_or(&path);
+            for path in [&*path, directory] {
+                let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
+                synced.with_context(|| format!("cannot sync {}", path.display()))?;
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(sync).await?
     }
 
     /// Moves an object; `false` when it is not there.

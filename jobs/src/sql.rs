@@ -77,6 +77,8 @@ steps! {
     PREDICTION_RESULTS = "sql/62_prediction_results.sql";
     /// What goes back to who asked.
     ANSWERS = "sql/70_answers.sql";
+    /// These as the archive keeps them.
+    ARCHIVE = "sql/71_archive.sql";
     /// Airlines that fly.
     AIRLINES = "sql/pages/airlines.sql";
     /// Airplanes that flew.

@@ -13,6 +13,7 @@
 //! # Ok::<_, clap::Error>(())
 //! ```
 
+pub mod archive;
 pub mod batch;
 pub mod cli;
 pub mod config;
@@ -23,8 +24,8 @@ pub mod dlq;
 pub mod download;
 pub mod driver;
 pub mod enrich;
-pub mod ingest;
 pub mod generate;
+pub mod ingest;
 pub mod live;
 pub mod models;
 pub mod offsets;

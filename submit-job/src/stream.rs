@@ -17,19 +17,23 @@ use clap::{ArgMatches, Args, FromArgMatches, Subcommand, ValueEnum};
 use cluster::session;
 use cluster::settings::Setting;
 use events::{PredictionRequest, StreamStatus};
+use futures::FutureExt;
 use jobs::lake::Lake;
 use jobs::models::registry;
+use jobs::stream::archive::Archive;
 use jobs::stream::health;
 use jobs::stream::kafka::create_topics;
 use jobs::stream::limits::Limits;
 use jobs::stream::metrics::Metrics;
 use jobs::stream::sink::Sink;
 use jobs::stream::source::{Settings, Source};
+use jobs::stream::stats::StreamStats;
 use jobs::stream::trigger::Trigger;
 use jobs::stream::{self, Connections, Options, Step};
 use store::Store;
 use tokio::net::TcpListener;
 
+use crate::archive::Archiving;
 use crate::offsets::Offsets;
 use crate::retention::KeepArgs;
 use crate::servers::{GROUP, KafkaArgs, StoreArgs};
@@ -54,6 +58,8 @@ const MAX_MEGABYTES: usize = 64;
 const QUEUE_ROWS: usize = 50_000;
 /// The same, in MiB.
 const QUEUE_MEGABYTES: usize = 64;
+/// Seconds from one look at what is to be archived to the next.
+const ARCHIVE_EVERY: u64 = 300;
 /// Where the stream shows how it is doing: any free port of this machine alone.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -148,6 +154,13 @@ pub struct Stream {
     /// Seconds that a server may be away before the job ends with an error [default: for ever]
     #[arg(long, value_name = "SECONDS")]
     pub give_up_after: Option<u64>,
+    /// Keep the answers as Parquet files too, under archive/ of the data root
+    #[arg(long)]
+    pub archive: bool,
+    /// Seconds from one look at what is to be archived to the next
+    #[arg(long, value_name = "SECONDS", default_value_t = ARCHIVE_EVERY, requires = "archive")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=24 * 3600))]
+    pub archive_every: u64,
     /// Version of a challenger, or its beginning: scores beside the champion, and is only counted
     #[arg(long, value_name = "MODEL")]
     pub shadow: Option<String>,
@@ -192,6 +205,8 @@ impl Stream {
             message_bytes_max: events::REQUEST_BYTES_MAX as u64,
             expire_after: None,
             give_up_after: None,
+            archive: false,
+            archive_every: ARCHIVE_EVERY,
             shadow: None,
             listen: LISTEN,
             crash_at: None,
@@ -267,6 +282,8 @@ pub async fn run_stream(
     args.keep.check(&options.topics.requests, limits.requests_kept);
     options.topic_is_whole = limits.requests_are_whole;
     let bytes_max = limits.batch_bytes_max;
+    let archive = || Archive::new(lake, store, &ctx, &options);
+    let archive = args.archive.then(archive).transpose()?;
     let sink = Sink::open(properties, options.topics.clone(), bytes_max, &args.group)?;
     let settings = Settings {
         properties: properties.to_vec(),
@@ -285,7 +302,22 @@ pub async fn run_stream(
         "stream is ready"
     );
     let connections = Connections { source, sink, store };
-    let running = stream::run(&ctx, prepared, connections, &options, &metrics, shutdown);
+    let every = Duration::from_secs(args.archive_every);
+    let archiving = archive.map(|archive| Archiving::start(archive, every, &metrics));
+    let shutdown = shutdown.boxed().shared();
+    let running = async {
+        let told = shutdown.clone();
+        let ran = stream::run(&ctx, prepared, connections, &options, &metrics, told).await?;
+        if let (Some(archiving), true) = (&archiving, args.trigger.is_bounded()) {
+            // who waits for what was there to be answered waits for its archive too
+            tokio::select! {
+                biased;
+                () = shutdown.clone() => {}
+                archived = archiving.finish() => archived?,
+            }
+        }
+        anyhow::Ok(ran)
+    };
     let streamed = tokio::select! {
         streamed = running => streamed?,
         never = publish_status(store, &args.group, &metrics, now) => match never {},
@@ -296,6 +328,11 @@ pub async fn run_stream(
             anyhow::bail!("the metrics are not served any more")
         }
     };
+    tell_end(&streamed);
+    Ok(())
+}
+
+fn tell_end(streamed: &StreamStats) {
     tracing::info!(
         messages = streamed.n_messages,
         answered = streamed.n_answered,
@@ -304,7 +341,6 @@ pub async fn run_stream(
         batches = streamed.n_batches,
         "stream ended"
     );
-    Ok(())
 }
 
 /// Publishes the stream's status for the pages, every few seconds. Nothing depends on it.

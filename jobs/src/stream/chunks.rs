@@ -6,7 +6,7 @@ use anyhow::Result;
 use events::Answer;
 use serde_json::Value;
 
-use crate::stream::micro_batch::{Message, ScoredBatch};
+use crate::stream::micro_batch::{DeadLetter, Message, ScoredBatch};
 use crate::stream::request_log::LastRecord;
 
 /// Messages whose answers are written together. A larger micro-batch is split: a transaction
@@ -54,8 +54,13 @@ pub(crate) fn documents(scored: &ScoredBatch) -> Result<Vec<Value>> {
     scored.answers.iter().map(document).collect()
 }
 
+/// Why messages were rejected, as documents for those who sent them.
+pub(crate) fn rejections(letters: &[DeadLetter]) -> Result<Vec<Value>> {
+    letters.iter().filter_map(DeadLetter::rejection).map(|answer| document(&answer)).collect()
+}
+
 /// The answer as it is stored: under its UUID.
-pub(crate) fn document(answer: &Answer) -> Result<Value> {
+fn document(answer: &Answer) -> Result<Value> {
     let mut document = serde_json::to_value(answer)?;
     document["_id"] = Value::from(answer.uuid().to_string());
     Ok(document)

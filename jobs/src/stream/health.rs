@@ -91,6 +91,11 @@ impl Health {
         self.0.lock().lags.insert(partition, n_messages);
     }
 
+    /// The partitions that are ours, once something is known of them.
+    pub fn partitions(&self) -> Vec<i32> {
+        self.0.lock().lags.keys().copied().collect()
+    }
+
     pub(crate) fn forget_partitions(&self) {
         self.0.lock().lags.clear();
     }

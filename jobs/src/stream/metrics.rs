@@ -66,6 +66,10 @@ metrics! {
     deleted_unread_total: IntCounter,
     /// Partitions that were read from their beginning, because their log had become another one.
     other_logs_total: IntCounter,
+    /// Answers in files of the archive.
+    archived_total: IntCounter,
+    /// Times that nothing could be archived; it is tried again.
+    archive_failures_total: IntCounter,
     /// Messages of the micro-batch that is being filled.
     window_rows: IntGauge,
     /// Messages that wait to become a micro-batch.

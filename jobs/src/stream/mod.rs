@@ -6,6 +6,7 @@
 //! the topic. Where to go on is what the store says, so a crash at any point repeats only work that
 //! may be repeated.
 
+pub mod archive;
 pub(crate) mod chunks;
 pub mod dead_letters;
 mod group;
@@ -45,11 +46,13 @@ use udf::model::scorer::Scorer;
 use crate::distances;
 use crate::lake::Lake;
 use crate::models::registry::{RefreshOutcome, Serving};
-use crate::stream::chunks::{chunks, created_ms, document, documents, last_records, next_offsets};
+use crate::stream::chunks::{
+    chunks, created_ms, documents, last_records, next_offsets, rejections,
+};
 use crate::stream::dead_letters::{KnownLetters, known_letters};
 use crate::stream::kafka::{Properties, Topics};
 use crate::stream::metrics::Metrics;
-use crate::stream::micro_batch::{DeadLetter, Message, Plan, Rules};
+use crate::stream::micro_batch::{Message, Plan, Rules};
 use crate::stream::monitor::Observer;
 use crate::stream::request_log::{
     Inspection, Inspector, LastRecord, LogMark, Verdict, compare, moved_to, offset_to_inspect,
@@ -592,9 +595,4 @@ impl Stream<'_> {
             () = self.retry.grace_is_over() => Err(anyhow!("told to end").into()),
         }
     }
-}
-
-/// Why messages were rejected, as documents for those who sent them.
-fn rejections(letters: &[DeadLetter]) -> Result<Vec<Value>> {
-    letters.iter().filter_map(DeadLetter::rejection).map(|answer| document(&answer)).collect()
 }

@@ -47,6 +47,21 @@ impl TopicReader {
         tokio::task::spawn_blocking(open).await?
     }
 
+    /// Reads one partition from an offset on and up to another one.
+    pub(crate) async fn of_range(
+        properties: &Properties,
+        topic: &str,
+        (partition, from, to): (i32, i64, i64),
+    ) -> Result<Self> {
+        let (properties, topic) = (properties.to_vec(), topic.to_owned());
+        let open = move || {
+            let consumer = reader(&properties, BYTES_PER_BATCH)?;
+            let partitions = BTreeMap::from([(partition, (Some(from), to))]);
+            Ok(Self(Some(Unread { consumer, topic, partitions, present: None })))
+        };
+        tokio::task::spawn_blocking(open).await?
+    }
+
     /// The partitions that hold messages.
     pub(crate) fn partitions(&self) -> Vec<i32> {
         self.0.iter().flat_map(|unread| unread.partitions.keys().copied()).collect()
@@ -92,8 +107,9 @@ impl Unread {
             match self.consumer.poll(SILENCE) {
                 Some(Ok(message)) if message.offset() < end => {
                     let is_last = message.offset() + 1 == end;
-                    n_bytes += message.payload_len() + message.key_len();
-                    messages.push(message_of(&message));
+                    let message = message_of(&message);
+                    n_bytes += message.n_bytes();
+                    messages.push(message);
                     self.present = self.present.filter(|_| !is_last);
                 }
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => self.present = None,

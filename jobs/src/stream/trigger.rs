@@ -20,6 +20,13 @@ pub enum Trigger {
     AvailableNow,
 }
 
+impl Trigger {
+    /// Whether the job ends with what is there at the start.
+    pub fn is_bounded(self) -> bool {
+        matches!(self, Self::Once | Self::AvailableNow)
+    }
+}
+
 impl FromStr for Trigger {
     type Err = String;
 

@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod airflow;
+mod archive;
 mod champions;
 mod clusters;
-mod dice;
 mod command_line;
+mod dice;
 mod differential;
 mod distances;
 mod download;
