@@ -20,7 +20,7 @@ use crate::ingest::typed::{Layout, Parsed, parse};
 
 /// Bytes of flights in memory: those that wait for others of their month, and those that are being
 /// encoded, which begins when half of that waits.
-const FLIGHTS_BYTES_MAX: usize = 96 * 1024 * 1024;
+const FLIGHTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Blocks that are typed at the same time at most; each has some megabytes.
 const THREADS_MAX: usize = 16;
 /// Rows of a group: those of a carrier are few, so that groups of others are not read.
