@@ -14,6 +14,7 @@ use crate::dlq::Dlq;
 use crate::download::Download;
 use crate::enrich::Enrich;
 use crate::generate::{Completions, Man};
+use crate::healthy::Healthy;
 use crate::ingest::{Ingest, Rejects};
 use crate::models::Models;
 use crate::predict::Predict;
@@ -139,6 +140,8 @@ pub enum Administration {
     Models(Models),
     /// Delete what has outlived its use under the data root: records of jobs, models
     Gc(Gc),
+    /// Ask a program that runs whether it is well: exit code 0 or 1
+    Healthy(Healthy),
     /// Print what completes commands and options in a shell
     Completions(Completions),
     /// Write pages for `man`

@@ -25,6 +25,7 @@ pub mod download;
 pub mod driver;
 pub mod enrich;
 pub mod generate;
+pub mod healthy;
 pub mod ingest;
 pub mod live;
 pub mod models;

@@ -12,6 +12,7 @@ use submit_job::config::{Environment, log, now, signal};
 use submit_job::context::{self, JobContext};
 use submit_job::dlq::run_dlq;
 use submit_job::generate::{run_completions, run_man};
+use submit_job::healthy::run_healthy;
 use submit_job::ingest::run_rejects;
 use submit_job::models::{promote_if_better, run_models};
 use submit_job::offsets::run_offsets;
@@ -92,6 +93,7 @@ async fn run(cli: Cli, around: Environment) -> Result<u8> {
                 run_models(&lake, args).await?;
             }
         }
+        Command::Administration(Administration::Healthy(args)) => run_healthy(args).await?,
         Command::Administration(Administration::Completions(args)) => {
             run_completions(args, Cli::command())?
         }

@@ -1,6 +1,7 @@
-//! What shells and `man` know of the command line.
+//! What shells and `man` know of the command line, and what a container asks by it.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use crate::setup::{run, submit_job};
@@ -51,4 +52,43 @@ fn each_command_has_a_page_for_man() {
         let page = std::fs::read_to_string(pages.join(page)).unwrap();
         assert!(page.contains(text) && page.contains(".SH NAME"), "{page}");
     }
+}
+
+#[test]
+fn a_program_is_asked_whether_it_is_well() {
+    let data = tempfile::tempdir().unwrap();
+    let healthy = |url: &str, proxy: &str| {
+        let mut command = submit_job(data.path());
+        let output = command.args(["healthy", url]).env("http_proxy", proxy).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        for (status, body) in
+            [("200 OK", "ready"), ("503 Unavailable", "Kafka is away"), ("302 Found", "")]
+        {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 1024];
+            assert!(stream.read(&mut head).unwrap() > 0);
+            let length = body.len();
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\nlocation: /\r\ncontent-length: {length}\r\n\r\n{body}"
+            )
+            .unwrap();
+        }
+    });
+    let url = format!("http://{address}/readyz");
+    // whatever proxy there is
+    assert_eq!(healthy(&url, "http://127.0.0.1:1"), (0, String::new()));
+    let (code, said) = healthy(&url, "");
+    assert!(code == 1 && said.contains("503 Service Unavailable: Kafka is away"), "{said}");
+    let (code, said) = healthy(&url, "");
+    assert!(code == 1 && said.contains("302 Found"), "{said}");
+    server.join().unwrap();
+    let (code, said) = healthy(&url, "");
+    assert!(code == 1 && said.contains(&url) && said.contains("Connection refused"), "{said}");
+    let (code, said) = healthy("ftp://127.0.0.1/readyz", "");
+    assert!(code == 1 && said.contains("is no address as http://"), "{said}");
 }
