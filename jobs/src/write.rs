@@ -12,6 +12,8 @@ use datafusion::common::config::TableParquetOptions;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::basic::{Compression, ZstdLevel};
+use datafusion::parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use datafusion::prelude::{DataFrame, SessionContext, lit};
 
 use crate::lake::Lake;
@@ -30,11 +32,21 @@ pub struct Place<'a> {
     pub partitions: &'a [&'a str],
 }
 
+/// Level of compression with zstd.
+const ZSTD_LEVEL: i32 = 3;
+
 /// How tables are written: small, because they are kept.
 pub fn parquet() -> TableParquetOptions {
     let mut parquet = TableParquetOptions::default();
-    parquet.global.compression = Some("zstd(3)".into());
+    parquet.global.compression = Some(format!("zstd({ZSTD_LEVEL})"));
     parquet
+}
+
+/// The same for a file that is written without a query, in groups of so many rows.
+pub(crate) fn file_properties(group_rows: usize) -> Result<WriterPropertiesBuilder> {
+    let compression = Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?);
+    let properties = WriterProperties::builder().set_compression(compression);
+    Ok(properties.set_max_row_group_row_count(Some(group_rows)))
 }
 
 /// Writes the rows of all `frames`, side by side; returns their number.

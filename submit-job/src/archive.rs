@@ -39,18 +39,14 @@ impl Archiving {
 
 async fn keep_archiving(archive: Arc<Mutex<Archive>>, every: Duration, metrics: Arc<Metrics>) {
     loop {
-        let mut partitions = metrics.health.partitions();
-        while partitions.is_empty() {
-            tokio::time::sleep(LOOK_EVERY).await;
-            partitions = metrics.health.partitions();
-        }
+        let partitions = metrics.health.partitions();
         let (archived, done) = archive.lock().await.add(&partitions).await;
         tell(archived, &metrics);
         if let Err(error) = done {
             metrics.archive_failures_total.inc();
             tracing::warn!("not all is archived: {error:#}; it is tried again");
         }
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(if partitions.is_empty() { LOOK_EVERY } else { every }).await;
     }
 }
 

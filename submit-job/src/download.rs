@@ -116,17 +116,16 @@ async fn run_references(opened: &JobContext, args: &Download) -> Result<Value> {
     // what comes is in this process
     let ctx = session::in_process(1, MEMORY, &[], &[])?;
     let (mut rows, mut failed) = (serde_json::Map::new(), Ok(()));
-    let addresses = [("--airports", &args.airports), ("--carriers", &args.carriers)];
-    let addresses = addresses.into_iter().chain([("--aircraft", &args.aircraft)]);
+    let flags = ["--airports", "--carriers", "--aircraft"];
+    let addresses = flags.into_iter().zip([&args.airports, &args.carriers, &args.aircraft]);
+    let fetching = args.fetching();
     for (reference, (flag, address)) in REFERENCES.iter().zip(addresses) {
-        let (of, fetching) = ((reference, address), args.fetching());
+        let (what, of) = (reference.file, (reference, address));
         let on_progress = |progress| shown.show(progress);
         let came = download_reference(&ctx, lake, of, &fetching, now, &on_progress).await;
         shown.clear();
-        let what = reference.file;
-        match came {
-            Ok(Some(n_rows)) => say(&format!("{what}: {n_rows} rows of {}", reference.name)),
-            Ok(None) => say(&format!("{what} was there; --again fetches it again")),
+        let n_rows = match came {
+            Ok(n_rows) => n_rows,
             // one that cannot be had keeps no other from coming
             Err(error) => {
                 say(&format!("{what}: {error:#}"));
@@ -134,8 +133,12 @@ async fn run_references(opened: &JobContext, args: &Download) -> Result<Value> {
                 failed = failed.and(Err(error.context(hint)));
                 continue;
             }
+        };
+        match n_rows {
+            Some(n_rows) => say(&format!("{what}: {n_rows} rows of {}", reference.name)),
+            None => say(&format!("{what} was there; --again fetches it again")),
         }
-        rows.insert(reference.name.to_owned(), came.unwrap_or_default().into());
+        rows.insert(reference.name.to_owned(), n_rows.into());
     }
     failed?;
     say("`submit-job publish` shows them on the pages");

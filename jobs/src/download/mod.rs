@@ -215,8 +215,7 @@ pub async fn download_reference(
     let job = Job::new(lake, fetching, address, now, on_progress)?;
     let (file, name) = (reference.file, format!("references/{}", reference.file));
     let read = *reference;
-    if !fetching.again && job.is_there(&name).await? {
-        let record = Download::get(lake, &name).await?.context("its record is gone")?;
+    if let Some(record) = job.there(&name).await? {
         if reference.is_of(lake, &record.sha256).await? {
             return Ok(None);
         }
@@ -289,7 +288,7 @@ impl<'a> Job<'a> {
     async fn month(&self, month: Month, address: &Url) -> Result<Came> {
         let file = format!("{BTS_NAME}{}_{}.zip", month.0, month.1);
         let name = format!("bts/{file}");
-        if !self.fetching.again && self.is_there(&name).await? {
+        if self.there(&name).await?.is_some() {
             return Ok(Came::There);
         }
         let url = address.join(&file)?;
@@ -360,11 +359,14 @@ impl<'a> Job<'a> {
         discard(&part)
     }
 
-    /// Whether a file is there as it came.
-    async fn is_there(&self, name: &str) -> Result<bool> {
-        let Some(record) = Download::get(self.lake, name).await? else { return Ok(false) };
+    /// The record of a file that is there as it came, unless it is to be fetched again.
+    async fn there(&self, name: &str) -> Result<Option<Download>> {
+        if self.fetching.again {
+            return Ok(None);
+        }
+        let Some(record) = Download::get(self.lake, name).await? else { return Ok(None) };
         let there = self.lake.size(&raw_path(name)).await?;
-        Ok(there == Some(record.bytes))
+        Ok(Some(record).filter(|record| there == Some(record.bytes)))
     }
 
     /// Shows how far all files are. `counted` is what of this one is counted already.

@@ -8,8 +8,7 @@ use anyhow::{Context, Result};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::compute::interleave_record_batch;
 use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::parquet::basic::{Compression, ZstdLevel};
-use datafusion::parquet::file::properties::WriterProperties;
+use datafusion::parquet::basic::Compression;
 use datafusion::parquet::schema::types::ColumnPath;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -17,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::ingest::counted::Counted;
 use crate::ingest::counted::Month;
 use crate::ingest::typed::{Layout, Parsed, parse};
+use crate::write::file_properties;
 
 /// Bytes of flights in memory: those that wait for others of their month, and those that are being
 /// encoded, which begins when half of that waits.
@@ -170,9 +170,7 @@ fn encoded(batches: Vec<RecordBatch>) -> Result<Vec<u8>> {
     }
     let order: Vec<(usize, usize)> = by_carrier.into_values().flatten().collect();
     let id = ColumnPath::from("flight_id");
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
+    let properties = file_properties(GROUP_ROWS)?
         // no two are the same, and nothing compresses them
         .set_column_dictionary_enabled(id.clone(), false)
         .set_column_compression(id, Compression::UNCOMPRESSED)

@@ -21,9 +21,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit}
 use datafusion::arrow::json::ReaderBuilder;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::arrow::arrow_reader::ArrowReaderMetadata;
-use datafusion::parquet::basic::{Compression, ZstdLevel};
 use datafusion::parquet::file::metadata::KeyValue;
-use datafusion::parquet::file::properties::WriterProperties;
 use datafusion::prelude::{DataFrame, SessionContext};
 use events::{ANSWERS, Answer, PredictionRequest, STREAM_OFFSETS};
 use serde::{Deserialize, Serialize};
@@ -37,6 +35,8 @@ use crate::stream::request_log::{
     Inspector, LastRecord, LogMark, Verdict, compare, offset_to_inspect,
 };
 use crate::stream::topic::TopicReader;
+use crate::write::file_properties;
+use crate::zones::UTC;
 
 /// Messages of a file at most.
 const FILE_MESSAGES_MAX: usize = 100_000;
@@ -180,7 +180,8 @@ impl Archive {
         }
         let range = (partition, end.next, lease.next);
         let mut reader = TopicReader::of_range(&self.properties, &self.topic, range).await?;
-        let mut file = File::create(self.columns().await?)?;
+        let columns = self.columns().await?;
+        let mut file = File::create(&columns)?;
         loop {
             let messages = reader.read().await?;
             if let Some(last) = messages.last() {
@@ -203,7 +204,7 @@ impl Archive {
             if self.log_of(partition, &lease).await?.is_none() {
                 return Ok(Attempt::Done);
             }
-            let full = std::mem::replace(&mut file, File::create(self.columns().await?)?);
+            let full = std::mem::replace(&mut file, File::create(&columns)?);
             if !self.put(partition, &mut end, full, archived).await? {
                 return Ok(Attempt::Behind);
             }
@@ -370,7 +371,7 @@ fn answered() -> SchemaRef {
     };
     let column = |name: &str, of| Field::new(name, of, true);
     let text = |name: &str| column(name, DataType::Utf8);
-    let instant = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+    let instant = DataType::Timestamp(TimeUnit::Millisecond, Some(UTC.into()));
     let changes = list("Changes", DataType::Float64);
     let contribution = DataType::Struct(vec![text("Feature"), changes].into());
     Arc::new(Schema::new(vec![
@@ -408,11 +409,9 @@ struct File {
 }
 
 impl File {
-    fn create(columns: SchemaRef) -> Result<Self> {
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-            .set_max_row_group_row_count(Some(GROUP_ROWS));
-        let writer = ArrowWriter::try_new(Vec::new(), columns, Some(properties.build()))?;
+    fn create(columns: &SchemaRef) -> Result<Self> {
+        let properties = file_properties(GROUP_ROWS)?.build();
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(columns), Some(properties))?;
         Ok(Self { writer, n_messages: 0, n_answers: 0, n_missing: 0, next: 0 })
     }
 
