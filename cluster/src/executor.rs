@@ -7,6 +7,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use arrow_flight::flight_service_server::FlightServiceServer;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
 use ballista_core::registry::BallistaFunctionRegistry;
 use ballista_executor::ArrowFlightServerProvider;
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
@@ -15,6 +19,8 @@ use ballista_executor::shutdown::Shutdown;
 use clap::Args;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionConfig;
+use telemetry::ProcessMetrics;
+use tokio::net::TcpListener;
 use tonic::transport::{Server, ServerTlsConfig};
 
 use crate::codec::{LogicalCodec, MESSAGE_BYTES_MAX, PhysicalCodec};
@@ -44,10 +50,14 @@ pub struct ExecutorArgs {
     /// Where other executors and clients fetch results
     #[arg(long, env = "TARMAC_EXECUTOR_LISTEN", default_value = "127.0.0.1:20051")]
     pub listen: SocketAddr,
+    /// Where /metrics and /healthz are served; port 0 is any, and the log says which
+    #[arg(long, env = "TARMAC_EXECUTOR_METRICS_LISTEN", default_value = "127.0.0.1:0")]
+    pub metrics_listen: SocketAddr,
     /// Port on which the scheduler starts tasks, without TLS [default: the next one]
     #[arg(long, env = "TARMAC_EXECUTOR_TASK_PORT")]
     pub task_port: Option<u16>,
-    /// Host name that the others reach it by [default: the address of --listen]
+    /// Host name that the others reach it by [default: the address of --listen, or where the
+    /// scheduler sees it come from]
     #[arg(long, env = "TARMAC_EXECUTOR_HOST")]
     pub external_host: Option<String>,
     /// Tasks at a time [default: one a core]
@@ -93,9 +103,13 @@ pub async fn run(args: &ExecutorArgs, tls: &TlsArgs, options: Vec<Setting>) -> R
         memory_mib_of_a_task = memory_mib / cores as u64,
         "executor starts"
     );
-    start_executor_process(Arc::new(config))
-        .await
-        .with_context(|| format!("executor on {} of scheduler {}", args.listen, args.scheduler))
+    let shown = show(args.metrics_listen).await?;
+    let running = start_executor_process(Arc::new(config));
+    let what = || format!("executor on {} of scheduler {}", args.listen, args.scheduler);
+    tokio::select! {
+        ended = running => ended.with_context(what),
+        ended = shown => ended.context("metrics are not served any more"),
+    }
 }
 
 fn config(args: &ExecutorArgs, tls: &Tls, options: Vec<Setting>) -> Result<ExecutorProcessConfig> {
@@ -112,7 +126,7 @@ fn config(args: &ExecutorArgs, tls: &Tls, options: Vec<Setting>) -> Result<Execu
     };
     Ok(ExecutorProcessConfig {
         bind_host: args.listen.ip().to_string(),
-        external_host: Some(host_of(args)),
+        external_host: host_of(args),
         port: args.listen.port(),
         grpc_port: args.task_port.unwrap_or_else(|| args.listen.port().wrapping_add(1)),
         scheduler_host: host.to_owned(),
@@ -135,11 +149,31 @@ fn config(args: &ExecutorArgs, tls: &Tls, options: Vec<Setting>) -> Result<Execu
     })
 }
 
-fn host_of(args: &ExecutorArgs) -> String {
+/// Serves `/healthz` and `/metrics`, of this process: of tasks the scheduler knows more. The future
+/// that is returned does it.
+async fn show(listen: SocketAddr) -> Result<impl Future<Output = std::io::Result<()>>> {
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
+    let url = format!("http://{}/metrics", listener.local_addr()?);
+    tracing::info!(url, "metrics are served");
+    let process = Arc::new(ProcessMetrics::new("executor")?);
+    let metrics = move || {
+        let text = process.to_text().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR);
+        async { text.map(|text| ([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], text)) }
+    };
+    let router =
+        Router::new().route("/healthz", get(async || "ok\n")).route("/metrics", get(metrics));
+    Ok(axum::serve(listener, router).into_future())
+}
+
+/// The host that others reach the executor by; none where it listens at all addresses, as in a
+/// container: the scheduler sees where it comes from.
+fn host_of(args: &ExecutorArgs) -> Option<String> {
     match (&args.external_host, args.listen.ip()) {
-        (Some(host), _) => host.clone(),
-        (None, IpAddr::V6(ip)) => format!("[{ip}]"),
-        (None, ip) => ip.to_string(),
+        (Some(host), _) => Some(host.clone()),
+        (None, ip) if ip.is_unspecified() => None,
+        (None, IpAddr::V6(ip)) => Some(format!("[{ip}]")),
+        (None, ip) => Some(ip.to_string()),
     }
 }
 

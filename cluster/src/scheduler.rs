@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
+use axum::body::to_bytes;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::header::{CONTENT_TYPE, USER_AGENT};
 use axum::http::{HeaderValue, StatusCode, Uri};
@@ -21,6 +22,7 @@ use ballista_scheduler::scheduler_server::SchedulerServer;
 use clap::Args;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use parking_lot::Mutex;
+use telemetry::ProcessMetrics;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tonic::codegen::Service;
@@ -42,6 +44,9 @@ const TICK: Duration = Duration::from_secs(1);
 pub const RESULT_SECONDS: u64 = 3600;
 /// Clients whose leases are remembered at most; beyond it the oldest is forgotten.
 const LEASES_MAX: usize = 10_000;
+
+/// Bytes of Ballista's metrics at most.
+const METRICS_BYTES_MAX: usize = 1024 * 1024;
 
 /// What executors call, by Ballista's names.
 const EXECUTOR_CALLS: [&str; 3] = ["RegisterExecutor", "HeartBeatFromExecutor", "PollWork"];
@@ -108,7 +113,7 @@ pub async fn run(
     let api = ballista_scheduler::api::get_routes(Arc::new(scheduler.clone()));
     let router = api
         .clone()
-        .merge(routes(&scheduler, Arc::clone(&leases), api))
+        .merge(routes(&scheduler, Arc::clone(&leases), api)?)
         .merge(Routes::new(grpc).prepare().into_axum_router())
         .layer(axum::middleware::from_fn_with_state(task_memory, refuse_strangers))
         .layer(axum::middleware::from_fn(refuse_unknown_paths))
@@ -219,7 +224,8 @@ async fn with_peer(mut request: Request) -> Request {
 }
 
 /// What we serve beside Ballista's own routes, `api`.
-fn routes(scheduler: &Scheduler, leases: Leases, api: Router) -> Router {
+fn routes(scheduler: &Scheduler, leases: Leases, api: Router) -> Result<Router> {
+    let process = Arc::new(ProcessMetrics::new("scheduler")?);
     let lease = |State(leases): State<Leases>, Path(client): Path<String>| async move {
         let mut leases = leases.lock();
         if leases.len() >= LEASES_MAX && !leases.contains_key(&client) {
@@ -238,14 +244,19 @@ fn routes(scheduler: &Scheduler, leases: Leases, api: Router) -> Router {
     };
     let metrics = |mut request: Request| async move {
         *request.uri_mut() = Uri::from_static("/api/metrics");
-        api.clone().call(request).await
+        let response = api.clone().call(request).await.into_response();
+        let bytes = to_bytes(response.into_body(), METRICS_BYTES_MAX).await;
+        let bytes = bytes.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+        let process = process.to_text().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+        let text = String::from_utf8_lossy(&bytes).into_owned() + &process;
+        Ok::<_, StatusCode>(([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], text))
     };
-    Router::new()
+    Ok(Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(is_ready))
         .route("/metrics", get(metrics))
         .route("/api/lease/{client}", post(lease))
-        .with_state(leases)
+        .with_state(leases))
 }
 
 /// Cancels what clients run that sent a heartbeat once and send none any more. Never ends.

@@ -123,6 +123,13 @@ fn who_watches_a_scheduler_sees_whether_it_lives_is_ready_and_what_it_does() {
     let executor = cluster.start_executor(&[]);
     until("it is ready", || status("/readyz").contains(" 200 ").then_some(()));
     let metrics = get(cluster.port, "/metrics");
+    assert_is_build(&metrics, "scheduler");
+    // of an executor the log says where
+    let log = cluster.logs();
+    let url = log.split("url=\"http://127.0.0.1:").nth(1).unwrap();
+    let port = url.split('/').next().unwrap().parse().unwrap();
+    assert_is_build(&get(port, "/metrics"), "executor");
+    assert!(get(port, "/healthz").starts_with("HTTP/1.1 200"));
     assert!(metrics.contains(" 200 ") && metrics.contains("job_submitted_total"), "{metrics}");
     for path in ["/", "/nothing", "/healthz/x", "/API/jobs"] {
         let reply = get(cluster.port, path);
@@ -216,5 +223,14 @@ fn joins_larger_than_the_memory_of_a_task_are_merged_and_what_does_not_fit_says_
                 assert!(told.contains("not enough memory") && told.contains("--executor-memory"));
             }
         }
+    }
+}
+
+/// A process says which build it is, and what it takes.
+fn assert_is_build(metrics: &str, role: &str) {
+    let version = env!("CARGO_PKG_VERSION");
+    let build = format!("tarmac_build_info{{role=\"{role}\",version=\"{version}\"}} 1");
+    for said in [build.as_str(), "process_cpu_seconds_total ", "process_resident_memory_bytes "] {
+        assert!(metrics.contains(said), "no {said} in {metrics}");
     }
 }

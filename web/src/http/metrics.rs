@@ -5,8 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use axum::http::{Method, StatusCode};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
-
-use crate::http::process::ProcessMetrics;
+use telemetry::ProcessMetrics;
 
 /// Bounds of durations, in seconds.
 const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 30.0];
@@ -50,7 +49,7 @@ impl Metrics {
             failures.with_label_values(&[of.name()]);
         }
         registry.register(Box::new(failures.clone()))?;
-        let process = ProcessMetrics::new()?;
+        let process = ProcessMetrics::new("web")?;
         Ok(Self { registry, requests, seconds, streams, failures, process })
     }
 
@@ -75,8 +74,8 @@ impl Metrics {
     /// The metrics in the text format of Prometheus.
     pub(crate) fn to_text(&self, n_streams: usize) -> Result<String> {
         self.streams.set(n_streams as i64);
-        let all = [self.registry.gather(), self.process.gather()?].concat();
-        Ok(TextEncoder::new().encode_to_string(&all)?)
+        let ours = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        Ok(ours + &self.process.to_text()?)
     }
 }
 

@@ -7,7 +7,6 @@ pub(crate) mod connections;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod middleware;
-pub(crate) mod process;
 pub(crate) mod rate_limit;
 pub(crate) mod responses;
 pub(crate) mod static_files;

@@ -1,22 +1,24 @@
-//! What the process takes of its machine, by the names that Prometheus has for it.
+//! Which build a process is, and what it takes of its machine, by the names that Prometheus has for
+//! it.
 
 use anyhow::{Context, Result};
-use prometheus::proto::MetricFamily;
-use prometheus::{Counter, IntGauge, Registry};
+use prometheus::{Counter, IntGauge, Opts, Registry, TextEncoder};
 use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// What is read of a process; none where the system does not say.
 type Reading = fn(&Process) -> Option<u64>;
 
 /// The metrics of this process.
-pub(crate) struct ProcessMetrics {
+pub struct ProcessMetrics {
+    build: Registry,
     registry: Registry,
     cpu_seconds: Counter,
     gauges: Vec<(IntGauge, Reading)>,
 }
 
 impl ProcessMetrics {
-    pub(crate) fn new() -> Result<Self> {
+    /// Those of a process that does what `role` says, such as `web`.
+    pub fn new(role: &str) -> Result<Self> {
         const READINGS: [(&str, &str, Reading); 5] = [
             ("resident_memory_bytes", "Memory in use.", |p| Some(p.memory())),
             ("virtual_memory_bytes", "Memory that is mapped.", |p| Some(p.virtual_memory())),
@@ -24,6 +26,12 @@ impl ProcessMetrics {
             ("max_fds", "Files that may be open.", |p| p.open_files_limit().map(|n| n as u64)),
             ("start_time_seconds", "When it started, since 1970.", |p| Some(p.start_time())),
         ];
+        let build = Registry::new();
+        let info = Opts::new("tarmac_build_info", "1 for the build that this process is.");
+        let info = info.const_label("version", crate::VERSION).const_label("role", role);
+        let info = IntGauge::with_opts(info)?;
+        info.set(1);
+        build.register(Box::new(info))?;
         let registry = Registry::new_custom(Some("process".into()), None)?;
         let cpu_seconds = Counter::new("cpu_seconds_total", "Time of cores, of all threads.")?;
         registry.register(Box::new(cpu_seconds.clone()))?;
@@ -33,11 +41,11 @@ impl ProcessMetrics {
             registry.register(Box::new(gauge.clone()))?;
             gauges.push((gauge, read));
         }
-        Ok(Self { registry, cpu_seconds, gauges })
+        Ok(Self { build, registry, cpu_seconds, gauges })
     }
 
-    /// As they are now.
-    pub(crate) fn gather(&self) -> Result<Vec<MetricFamily>> {
+    /// As they are now, in the text format of Prometheus.
+    pub fn to_text(&self) -> Result<String> {
         let (mut system, pid) = (System::new(), Pid::from_u32(std::process::id()));
         let what = ProcessRefreshKind::nothing().with_memory().with_cpu();
         system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, what);
@@ -48,7 +56,8 @@ impl ProcessMetrics {
         for (gauge, read) in &self.gauges {
             gauge.set(read(process).unwrap_or_default() as i64);
         }
-        Ok(self.registry.gather())
+        let all = [self.build.gather(), self.registry.gather()].concat();
+        Ok(TextEncoder::new().encode_to_string(&all)?)
     }
 }
 
@@ -58,8 +67,10 @@ mod tests {
 
     #[test]
     fn a_process_has_memory_files_and_a_beginning() {
-        let metrics = ProcessMetrics::new().unwrap();
-        metrics.gather().unwrap();
+        let metrics = ProcessMetrics::new("test").unwrap();
+        let text = metrics.to_text().unwrap();
+        let build = format!("tarmac_build_info{{role=\"test\",version=\"{}\"}} 1", crate::VERSION);
+        assert!(text.contains(&build), "{text}");
         for (gauge, _) in &metrics.gauges {
             assert!(gauge.get() > 0, "{:?}", prometheus::core::Collector::desc(gauge));
         }

@@ -1,0 +1,12 @@
+//! What every process shows of itself to Prometheus, beside what it does: which build it is, and
+//! what it takes of its machine. Its metrics are `tarmac_build_info` and those named `process_…`,
+//! by the conventions of Prometheus' own clients.
+
+mod process;
+
+pub use process::ProcessMetrics;
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What a text of metrics is, for `Content-Type`.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
