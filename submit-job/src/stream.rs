@@ -31,6 +31,7 @@ use jobs::stream::stats::StreamStats;
 use jobs::stream::trigger::Trigger;
 use jobs::stream::{self, Connections, Options, Step};
 use store::Store;
+use telemetry::ProcessMetrics;
 use tokio::net::TcpListener;
 
 use crate::archive::Archiving;
@@ -58,6 +59,8 @@ const MAX_MEGABYTES: usize = 64;
 const QUEUE_ROWS: usize = 50_000;
 /// The same, in MiB.
 const QUEUE_MEGABYTES: usize = 64;
+/// Partitions of a topic that is made here at most: a broker keeps files open for each.
+const PARTITIONS_MAX: i64 = 1_000;
 /// Seconds from one look at what is to be archived to the next.
 const ARCHIVE_EVERY: u64 = 300;
 /// Where the stream shows how it is doing: any free port of this machine alone.
@@ -126,6 +129,10 @@ pub struct Stream {
     /// Consumer group
     #[arg(long, env = "TARMAC_GROUP", default_value = GROUP)]
     pub group: String,
+    /// Partitions of the topic of requests when it is made here: as many streams can share it
+    #[arg(long, value_name = "N", env = "TARMAC_PARTITIONS", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=PARTITIONS_MAX))]
+    pub partitions: u16,
     /// When a micro-batch ends: interval:10s, arrival, once or available-now
     #[arg(long, env = "TARMAC_TRIGGER", default_value_t = Trigger::Interval(INTERVAL))]
     pub trigger: Trigger,
@@ -158,7 +165,7 @@ pub struct Stream {
     #[arg(long)]
     pub archive: bool,
     /// Seconds from one look at what is to be archived to the next
-    #[arg(long, value_name = "SECONDS", default_value_t = ARCHIVE_EVERY, requires = "archive")]
+    #[arg(long, value_name = "SECONDS", default_value_t = ARCHIVE_EVERY)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=24 * 3600))]
     pub archive_every: u64,
     /// Version of a challenger, or its beginning: scores beside the champion, and is only counted
@@ -197,6 +204,7 @@ impl Stream {
             store: StoreArgs::default(),
             keep: KeepArgs::default(),
             group: GROUP.into(),
+            partitions: 1,
             trigger: Trigger::Interval(INTERVAL),
             max_rows: MAX_ROWS,
             max_megabytes: MAX_MEGABYTES,
@@ -278,7 +286,7 @@ pub async fn run_stream(
     let mut options = args.options(lake, properties, now).await?;
     let metrics = Arc::new(Metrics::new()?);
     let shown = show(args.listen, Arc::clone(&metrics)).await?;
-    let limits = create_topics(properties, &options.topics).await?;
+    let limits = create_topics(properties, &options.topics, args.partitions).await?;
     args.keep.check(&options.topics.requests, limits.requests_kept);
     options.topic_is_whole = limits.requests_are_whole;
     let bytes_max = limits.batch_bytes_max;
@@ -381,17 +389,21 @@ async fn show(
         url = format!("http://{}/metrics", listener.local_addr()?),
         "metrics are served"
     );
+    let process = Arc::new(ProcessMetrics::new("stream")?);
     let router = Router::new()
         .route("/metrics", get(show_metrics))
+        .with_state((Arc::clone(&metrics), process))
         .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .with_state(metrics);
+        .route("/readyz", get(readyz).with_state(metrics));
     Ok(axum::serve(listener, router).into_future())
 }
 
-async fn show_metrics(State(metrics): State<Arc<Metrics>>) -> Response {
-    match metrics.to_text() {
-        Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+async fn show_metrics(
+    State((metrics, process)): State<(Arc<Metrics>, Arc<ProcessMetrics>)>,
+) -> Response {
+    let text = || Ok::<_, anyhow::Error>(metrics.to_text()? + &process.to_text()?);
+    match text() {
+        Ok(text) => ([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use parking_lot::Mutex;
@@ -206,11 +206,15 @@ pub struct TopicLimits {
     pub requests_are_whole: bool,
 }
 
-/// Makes those topics that do not exist, with one partition, and checks that those that exist take
-/// what is written to them. Returns their limits.
-pub async fn create_topics(properties: &Properties, topics: &Topics) -> Result<TopicLimits> {
+/// Makes those topics that do not exist, that of requests with so many partitions and the others
+/// with one, and checks that those that exist take what is written to them. Returns their limits.
+pub async fn create_topics(
+    properties: &Properties,
+    topics: &Topics,
+    n_partitions: u16,
+) -> Result<TopicLimits> {
     let all = [&topics.requests, &topics.answers, &topics.dead_letters];
-    create_topics_of(properties, topics, &all).await
+    create_topics_of(properties, topics, &all, n_partitions).await
 }
 
 /// The same, of which only those named in `made` are made.
@@ -218,8 +222,9 @@ pub(crate) async fn create_topics_of(
     properties: &Properties,
     topics: &Topics,
     made: &[&String],
+    n_partitions: u16,
 ) -> Result<TopicLimits> {
-    match try_create_topics(properties, topics, made).await {
+    match try_create_topics(properties, topics, made, n_partitions).await {
         Ok(limits) => Ok(limits),
         Err(error) => {
             // an administrator's client keeps to itself which broker it cannot reach
@@ -237,7 +242,11 @@ pub(crate) async fn create_topics_of(
 fn ask_all_brokers(properties: &Properties) -> Option<String> {
     let reader = reader(properties, FETCH_BYTES_MAX).ok()?;
     _ = reader.client().fetch_group_list(None, COMPLAINT_WAIT);
-    while let Some(Err(_)) = reader.poll(Duration::from_millis(100)) {}
+    // of a broker that is gone there is always another one
+    let until = Instant::now() + COMPLAINT_WAIT;
+    while let Some(Err(_)) = reader.poll(Duration::from_millis(100))
+        && Instant::now() < until
+    {}
     let complaint = reader.context().explain("");
     Some(complaint.trim_start_matches(": ").to_owned()).filter(|said| !said.is_empty())
 }
@@ -246,6 +255,7 @@ async fn try_create_topics(
     properties: &Properties,
     topics: &Topics,
     made: &[&String],
+    n_partitions: u16,
 ) -> Result<TopicLimits> {
     let admin: AdminClient<DefaultClientContext> = config(properties).create()?;
     let admin = Arc::new(admin);
@@ -261,17 +271,18 @@ async fn try_create_topics(
     let record = RECORD_BYTES_MAX.to_string();
     let dead_letter = (RECORD_BYTES_MAX + HEADER_BYTES_MAX).to_string();
     let wanted = [
-        (&topics.requests, &record),
-        (&topics.answers, &record),
-        (&topics.dead_letters, &dead_letter),
+        (&topics.requests, &record, n_partitions),
+        (&topics.answers, &record, 1),
+        (&topics.dead_letters, &dead_letter, 1),
     ];
     let missing =
-        wanted.into_iter().filter(|(name, _)| made.contains(name) && !known.contains(*name));
-    let topic = |(name, bytes_max)| {
-        NewTopic::new(name, 1, TopicReplication::Fixed(-1)).set("max.message.bytes", bytes_max)
-    };
-    let new: Vec<NewTopic> =
-        missing.map(|(name, bytes_max)| topic((name.as_str(), bytes_max.as_str()))).collect();
+        wanted.into_iter().filter(|(name, ..)| made.contains(name) && !known.contains(*name));
+    let new: Vec<NewTopic> = missing
+        .map(|(name, bytes_max, n_partitions)| {
+            NewTopic::new(name, n_partitions.into(), TopicReplication::Fixed(-1))
+                .set("max.message.bytes", bytes_max)
+        })
+        .collect();
     if !new.is_empty() {
         let options = AdminOptions::new().request_timeout(Some(BROKER_WAIT));
         let results = admin.create_topics(&new, &options).await;
@@ -292,10 +303,69 @@ async fn try_create_topics(
 }
 
 /// What the configuration of a topic says.
-struct TopicConfig {
-    bytes_max: Option<usize>,
-    kept: Option<Duration>,
-    is_whole: bool,
+#[derive(Debug, Clone)]
+pub struct TopicConfig {
+    /// Largest message that it takes, in bytes.
+    pub bytes_max: Option<usize>,
+    /// For how long messages stay; for ever is [`Duration::MAX`].
+    pub kept: Option<Duration>,
+    /// Whether all messages between the first and the last are there: it is not compacted.
+    pub is_whole: bool,
+    /// Copies that must have a message before it counts as written.
+    pub replicas_min: Option<usize>,
+}
+
+/// What brokers say of themselves and of a topic.
+#[derive(Debug, Clone)]
+pub struct TopicFacts {
+    /// Brokers that are there.
+    pub n_brokers: usize,
+    /// Partitions; none when there is no such topic.
+    pub n_partitions: usize,
+    /// Partitions without a leader: nobody reads or writes them.
+    pub n_leaderless: usize,
+    /// Copies of the partition that has the fewest.
+    pub n_replicas: usize,
+    /// Its configuration, where the broker shows it.
+    pub config: Option<TopicConfig>,
+}
+
+/// What brokers say of each of these topics. Makes none, and writes nothing.
+pub async fn examine(properties: &Properties, names: &[&str]) -> Result<Vec<TopicFacts>> {
+    let admin: AdminClient<DefaultClientContext> = config(properties).create()?;
+    let admin = Arc::new(admin);
+    let asked = Arc::clone(&admin);
+    let fetch = move || asked.inner().fetch_metadata(None, BROKER_WAIT);
+    let metadata = match tokio::task::spawn_blocking(fetch).await? {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            // an administrator's client keeps to itself which broker it cannot reach
+            let properties = properties.to_vec();
+            let complaint = tokio::task::spawn_blocking(move || ask_all_brokers(&properties));
+            let complaint = complaint.await.ok().flatten().unwrap_or_else(|| error.to_string());
+            bail!("no Kafka broker answers: {complaint}");
+        }
+    };
+    let mut described = describe(&admin, names).await;
+    let facts = |name: &&str| {
+        let topic = metadata.topics().iter().find(|topic| topic.name() == *name);
+        let partitions = topic.map(|topic| topic.partitions()).unwrap_or_default();
+        TopicFacts {
+            n_brokers: metadata.brokers().len(),
+            n_partitions: partitions.len(),
+            n_leaderless: partitions.iter().filter(|part| part.leader() < 0).count(),
+            n_replicas: partitions.iter().map(|part| part.replicas().len()).min().unwrap_or(0),
+            config: described.remove(*name),
+        }
+    };
+    Ok(names.iter().map(facts).collect())
+}
+
+/// What batches may be compressed with for librdkafka to read them, of all that Kafka knows.
+pub fn codecs_that_are_missing() -> Result<Vec<&'static str>> {
+    let features = ClientConfig::new().create_native_config()?.get("builtin.features")?;
+    let has = |codec: &str| features.split(',').any(|feature| feature == codec);
+    Ok(["gzip", "snappy", "lz4", "zstd"].into_iter().filter(|codec| !has(codec)).collect())
 }
 
 /// Whether a topic keeps all messages between its first and its last, by its configuration.
@@ -332,7 +402,8 @@ async fn describe(
             Ok(ms) if is_deleted => Duration::from_millis(ms),
             _ => Duration::MAX,
         });
-        Some((name.clone(), TopicConfig { bytes_max, kept, is_whole }))
+        let replicas_min = value("min.insync.replicas").and_then(|value| value.parse().ok());
+        Some((name.clone(), TopicConfig { bytes_max, kept, is_whole, replicas_min }))
     };
     described.into_iter().flatten().filter_map(topic).collect()
 }

@@ -162,7 +162,7 @@ impl Sink {
             _ => return WriteError::Passing(reason),
         }
         // somebody may be about to make the others again
-        let made = create_topics_of(&self.properties, &self.topics, &[&topic]).await;
+        let made = create_topics_of(&self.properties, &self.topics, &[&topic], 1).await;
         let bytes_max = match made {
             Ok(limits) => limits.batch_bytes_max,
             Err(error) => return WriteError::Passing(error.context(reason)),

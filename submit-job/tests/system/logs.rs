@@ -10,8 +10,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::servers::Kafka;
 use crate::setup::{
-    ANSWERS, DEAD_LETTERS, DEADLINE, REJECTED, REQUESTS, Stream, World, request, run, submit_job,
-    until, uuid,
+    ANSWERS, DEAD_LETTERS, DEADLINE, REJECTED, REQUESTS, Stream, World, get, request, run,
+    submit_job, until, uuid,
 };
 
 /// How often a stream says that it reads another log.
@@ -47,6 +47,7 @@ async fn a_topic_that_was_made_again_is_read_from_its_beginning() {
     // while it runs
     let stream = Stream::start(&world, "s", &["--trigger", "interval:200ms"]);
     stream.wait_for("assigned", |n| n == 1.0);
+    assert!(get(stream.port, "/metrics").contains("tarmac_build_info{role=\"stream\""));
     world.delete_topic(REQUESTS).await;
     world.make_topic(1).await;
     world.ask(400..420).await;
