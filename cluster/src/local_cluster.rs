@@ -58,12 +58,13 @@ pub struct ClusterArgs {
     pub executor_memory: Option<u64>,
 }
 
-/// Starts the cluster, calls `on_ready` with what it is and its address (`df://host:port`), and
-/// stops it when `shutdown` is done. A child that ends before it is ready ends all; later it is
-/// started again.
+/// Starts the cluster, whose programs have `options` too, calls `on_ready` with what it is and its
+/// address (`df://host:port`), and stops it when `shutdown` is done. A child that ends before it is
+/// ready ends all; later it is started again.
 pub async fn run(
     args: &ClusterArgs,
     tls: &TlsArgs,
+    options: &[OsString],
     on_ready: impl FnOnce(&str, &str),
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
@@ -75,7 +76,7 @@ pub async fn run(
     let memory_mib = args.executor_memory.unwrap_or_else(|| memory::share_mib(n_executors));
     let address = format!("127.0.0.1:{}", ports[0]);
 
-    let mut programs = vec![Program::new("scheduler", &["--listen", &address], tls)];
+    let mut programs = vec![Program::new("scheduler", &["--listen", &address], tls, options)];
     for pair in ports[1..].chunks_exact(2) {
         let (listen, task_port) = (format!("127.0.0.1:{}", pair[0]), pair[1].to_string());
         let (cores, memory) = (cores.to_string(), memory_mib.to_string());
@@ -85,7 +86,7 @@ pub async fn run(
         if !loaded.is_on() {
             arguments.extend(["--task-port", &task_port]);
         }
-        programs.push(Program::new("executor", &arguments, tls));
+        programs.push(Program::new("executor", &arguments, tls, options));
     }
     let (phase, seen) = watch::channel(Phase::Starting);
     let mut kept = JoinSet::new();
@@ -132,9 +133,10 @@ struct Program {
 }
 
 impl Program {
-    fn new(name: &'static str, arguments: &[&str], tls: &TlsArgs) -> Self {
+    fn new(name: &'static str, arguments: &[&str], tls: &TlsArgs, options: &[OsString]) -> Self {
         let own = [&[name, "--with-parent"], arguments].concat();
-        let arguments = own.into_iter().map(OsString::from).chain(tls.arguments()).collect();
+        let own = own.into_iter().map(OsString::from).chain(tls.arguments());
+        let arguments = own.chain(options.iter().cloned()).collect();
         let is_scheduler = name == "scheduler";
         let ends_in = if is_scheduler { Phase::EndingScheduler } else { Phase::EndingExecutors };
         Self { name, arguments, ends_in }

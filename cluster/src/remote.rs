@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use crate::tls::Tls;
 
+/// The version of Ballista that clients have, which the scheduler must have too.
+pub const VERSION: &str = ballista_core::BALLISTA_VERSION;
+
 /// How long a scheduler may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -48,6 +51,11 @@ struct Specification {
     vcores: usize,
 }
 
+#[derive(Deserialize)]
+struct Version {
+    version: String,
+}
+
 impl Remote {
     /// The scheduler at `address` (`host:port`), for the queries whose names end with the word
     /// `client_id`.
@@ -62,6 +70,12 @@ impl Remote {
         ensure!(!executors.is_empty(), "scheduler {} has no executors", self.url);
         let cores = || executors.iter().map(|executor| executor.specification.vcores);
         Ok(ClusterSize { n_cores: cores().sum(), n_slots: cores().max().unwrap_or(1) })
+    }
+
+    /// The version of its Ballista.
+    pub async fn version(&self) -> Result<String> {
+        let said: Version = self.get("/api/version").await?;
+        Ok(said.version)
     }
 
     /// Sends a heartbeat.

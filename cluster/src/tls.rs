@@ -19,13 +19,13 @@ pub const AGENT: &str = concat!("tarmac/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug, Clone, Default, Args)]
 pub struct TlsArgs {
     /// PEM file of the authority that signed the certificates of all programs of the cluster
-    #[arg(long, env = "TARMAC_TLS_CA", requires_all = ["tls_cert", "tls_key"], global = true)]
+    #[arg(long, env = "TARMAC_TLS_CA", global = true)]
     pub tls_ca: Option<PathBuf>,
     /// PEM file of this program's certificate
-    #[arg(long, env = "TARMAC_TLS_CERT", requires = "tls_ca", global = true)]
+    #[arg(long, env = "TARMAC_TLS_CERT", global = true)]
     pub tls_cert: Option<PathBuf>,
     /// PEM file of its private key
-    #[arg(long, env = "TARMAC_TLS_KEY", requires = "tls_ca", global = true)]
+    #[arg(long, env = "TARMAC_TLS_KEY", global = true)]
     pub tls_key: Option<PathBuf>,
 }
 

@@ -12,7 +12,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params_from_iter};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::{Lease, OnConflict, Order, Query, WRITTEN_AT, WriteError, document_id};
+use crate::{Lease, OnConflict, Order, Query, Server, WRITTEN_AT, WriteError, document_id};
 
 /// How long a writer waits for another one of the same file. An index over some millions of
 /// documents takes as long as half of it.
@@ -103,6 +103,11 @@ impl Embedded {
 
     pub(crate) async fn look(&self) -> Result<()> {
         self.read(|connection| connection.execute_batch("SELECT 1")).await
+    }
+
+    pub(crate) async fn server(&self) -> Result<Server> {
+        let version = rusqlite::version().to_owned();
+        Ok(Server { version, has_transactions: true, now_ms: None })
     }
 
     /// Writes the documents; the `_id`s of those that were there before.

@@ -129,6 +129,17 @@ impl Lease {
     }
 }
 
+/// What a database says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its version.
+    pub version: String,
+    /// Whether answers and offsets are written in one transaction.
+    pub has_transactions: bool,
+    /// Its clock, in milliseconds since 1970; SQLite's is this machine's.
+    pub now_ms: Option<i64>,
+}
+
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -210,6 +221,14 @@ impl Store {
         match self {
             Self::Mongo(mongo) => mongo.look().await,
             Self::Embedded(embedded) => embedded.look().await,
+        }
+    }
+
+    /// What the database is.
+    pub async fn server(&self) -> Result<Server> {
+        match self {
+            Self::Mongo(mongo) => mongo.server().await,
+            Self::Embedded(embedded) => embedded.server().await,
         }
     }
 

@@ -18,7 +18,9 @@ use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::mongo_errors::{code, code_of, explain, fault, write_fault};
-use crate::{Lease, OnConflict, Order, Query, WRITTEN_AT, WriteError, commands, document_id};
+use crate::{
+    Lease, OnConflict, Order, Query, Server, WRITTEN_AT, WriteError, commands, document_id,
+};
 
 /// How long to look for a server before saying that there is none.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
@@ -49,6 +51,11 @@ enum Write {
     Insert,
     /// Those that are there stay.
     Upsert,
+}
+
+/// Whether a server is of a replica set, or a router before some.
+fn is_set(hello: &Document) -> bool {
+    hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid")
 }
 
 /// A connected MongoDB database.
@@ -106,8 +113,7 @@ impl Mongo {
     /// Asks the primary what it is.
     async fn say_hello(&self) -> mongodb::error::Result<()> {
         let hello = self.database().run_command(doc! { "hello": 1 }).await?;
-        let has_transactions =
-            hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|m| m == "isdbgrid");
+        let has_transactions = is_set(&hello);
         if self.has_transactions.swap(has_transactions, Ordering::Relaxed) != has_transactions {
             tracing::info!("{}", self.describe());
         }
@@ -127,6 +133,22 @@ impl Mongo {
         let fresh = Client::with_options(ClientOptions::clone(&self.options))?;
         *self.client.write() = fresh;
         bail!("MongoDB at {}: {said}", self.hosts)
+    }
+
+    pub(crate) async fn server(&self) -> Result<Server> {
+        let asked = async {
+            let (database, command) = (self.database(), doc! { "hello": 1 });
+            let hello = database.run_command(command).await?;
+            let build = database.run_command(doc! { "buildInfo": 1 }).await?;
+            Ok::<_, mongodb::error::Error>((hello, build))
+        };
+        let (hello, build) =
+            asked.await.map_err(|e| anyhow!("MongoDB at {}: {}", self.hosts, explain(&e)))?;
+        Ok(Server {
+            version: build.get_str("version").unwrap_or("unknown").to_owned(),
+            has_transactions: is_set(&hello),
+            now_ms: hello.get_datetime("localTime").ok().map(|at| at.timestamp_millis()),
+        })
     }
 
     pub(crate) fn describe(&self) -> String {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Parser;
 use cluster::remote::Remote;
 use jobs::history::{self, Record, State};
 use jobs::lake::Lake;
@@ -22,7 +21,7 @@ use crate::enrich::run_enrich;
 use crate::ingest::run_ingest;
 use crate::live::run_evaluate_live;
 use crate::predict::run_predict;
-use crate::progress::{print, say};
+use crate::progress::{print, say, say_error};
 use crate::publish::run_publish;
 use crate::score::{Evaluate, run_evaluate, run_score};
 use crate::sql;
@@ -108,7 +107,8 @@ pub async fn resume(
         return leave_alone(cli, around, id, Some(record)).await;
     }
     let line = ["submit-job"].into_iter().chain(record.arguments.iter().map(String::as_str));
-    let mut earlier = Cli::try_parse_from(line).with_context(|| format!("arguments of {id}"))?;
+    let earlier = Cli::parse_with(line, &around.file);
+    let (mut earlier, _) = earlier.with_context(|| format!("arguments of {id}"))?;
     earlier.session.data.clone_from(&cli.session.data);
     earlier.session.tls = cli.session.tls.clone();
     let Some(Command::Batch(job)) = &earlier.command else { bail!("{id} is no batch job") };
@@ -163,7 +163,7 @@ async fn drive(
             Ok(CANCELLED)
         }
         JobOutcome::Failed(error) => {
-            say(&format!("error: {error:#}"));
+            say_error(&format!("{error:#}"));
             advise(&lake, &id).await;
             Ok(FAILED)
         }

@@ -1,16 +1,25 @@
 //! The command line of the one program: its commands, and what they have in common.
 
+use std::ffi::OsString;
+use std::path::Path;
+
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use cluster::executor::ExecutorArgs;
 use cluster::local_cluster::ClusterArgs;
 use cluster::scheduler::SchedulerArgs;
+use cluster::settings::Setting;
+use cluster::tls::TlsArgs;
 
+use crate::config::LogFormat;
+use crate::config_file::{ConfigFile, words_of};
+use crate::config_show::Config;
 use crate::context::{Master, SessionArgs};
 use crate::demo::Demo;
 use crate::distances::ImportDistances;
 use crate::dlq::Dlq;
+use crate::doctor::Doctor;
 use crate::download::Download;
 use crate::enrich::Enrich;
 use crate::generate::{Completions, Man};
@@ -55,9 +64,20 @@ pub struct Cli {
     /// Go on with a job that failed or was lost, where it was
     #[arg(long, value_name = "ID", group = "about_jobs")]
     pub resume: Option<String>,
+    /// File with options [default: tarmac.toml in this directory, where there is one]
+    #[arg(long, value_name = "FILE", env = "TARMAC_CONFIG", global = true)]
+    #[arg(value_parser = clap::value_parser!(OsString))]
+    pub config: Option<OsString>,
+    /// How log lines, and what is said beside results, are written
+    #[arg(long, value_name = "FORMAT", env = "TARMAC_LOG_FORMAT", global = true)]
+    #[arg(value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
     /// Id of the job instead of a new one, for programs that must know it before it begins
     #[arg(long, value_name = "ID", global = true)]
     pub job_id: Option<String>,
+    /// What the command line itself says of options that all commands have.
+    #[arg(skip)]
+    pub given: Vec<Setting>,
     /// What to do
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -140,6 +160,10 @@ pub enum Administration {
     Models(Models),
     /// Delete what has outlived its use under the data root: records of jobs, models
     Gc(Gc),
+    /// Look at what options are set to, and by what
+    Config(Config),
+    /// Look whether everything is as it must be here: servers, rights, versions, clock, limits
+    Doctor(Doctor),
     /// Ask a program that runs whether it is well: exit code 0 or 1
     Healthy(Healthy),
     /// Print what completes commands and options in a shell
@@ -149,25 +173,82 @@ pub enum Administration {
 }
 
 impl Cli {
-    /// Reads the command line. Ends the program when it is wrong, or says something that nobody
-    /// would heed.
-    pub fn read() -> Self {
-        let matches = Self::command().get_matches();
-        let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        if let Err(message) = cli.check(|flag| source_of(&matches, flag)) {
+    /// Reads the command line and the file of options. Ends the program when one is wrong, or says
+    /// something that nobody would heed.
+    pub fn read(arguments: &[OsString]) -> (Self, ConfigFile) {
+        let line = || std::iter::once("submit-job".into()).chain(arguments.iter().cloned());
+        // what is asked for help ends here; what is wrong is told below
+        let asked = Self::command().ignore_errors(true).get_matches_from(line());
+        // a variable that is empty names none
+        let named = asked.get_one::<OsString>("config").filter(|name| !name.is_empty());
+        let file = match words_of(&asked).as_slice() {
+            // these have no use for it, and must do their work whatever it says
+            ["healthy" | "completions" | "man", ..] | ["config", "example"] => {
+                Ok(ConfigFile::default())
+            }
+            _ => ConfigFile::find(named.map(Path::new), &Self::configurable()),
+        };
+        let file = file.unwrap_or_else(|error| {
+            Self::command().error(ErrorKind::InvalidValue, format!("{error:#}")).exit()
+        });
+        let (cli, matches) = Self::parse_with(line(), &file).unwrap_or_else(|error| error.exit());
+        let options = file.options(&words_of(&matches));
+        let is_in_file = |flag: &str| options.contains_key(flag.replace('_', "-").as_str());
+        let checked = cli.check(|flag| source_of(&matches, flag), is_in_file);
+        if let Err(message) = checked.and_then(|()| cli.check_tls()) {
             Self::command().error(ErrorKind::ArgumentConflict, message).exit()
         }
-        cli
+        (cli, file)
+    }
+
+    /// The command line as a file of options can set it: what an operator does by hand is hidden.
+    pub fn configurable() -> clap::Command {
+        Self::command().mut_subcommands(|below| {
+            let is_by_hand = Administration::has_subcommand(below.get_name());
+            below.hide(is_by_hand)
+        })
+    }
+
+    /// The command line, with what the file says where it says nothing.
+    pub fn parse_with<T: Into<OsString> + Clone>(
+        line: impl IntoIterator<Item = T, IntoIter: Clone>,
+        file: &ConfigFile,
+    ) -> Result<(Self, ArgMatches), clap::Error> {
+        let line = line.into_iter();
+        let asked = Self::command().ignore_errors(true).try_get_matches_from(line.clone())?;
+        let command = file.apply(Self::command(), &asked).map_err(|error| {
+            Self::command().error(ErrorKind::ArgumentConflict, format!("{error:#}"))
+        })?;
+        let matches = command.try_get_matches_from(line)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        cli.session.conf_of_file = file.table("conf").to_vec();
+        let command = Self::command();
+        let given = command.get_arguments().filter(|arg| {
+            source_of(&matches, arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+        });
+        cli.given = given
+            .filter_map(|arg| {
+                let value = matches.get_raw(arg.get_id().as_str())?.next()?;
+                Some((arg.get_long()?.to_owned(), value.to_string_lossy().into_owned()))
+            })
+            .collect();
+        Ok((cli, matches))
     }
 
     /// Refuses flags that a command knows and does not use, be it that all commands know them or
     /// that another flag is missing; `source` says where the value of each comes from. What the
     /// environment says is for all commands, and no error.
-    fn check(&self, source: impl Fn(&str) -> Option<ValueSource>) -> Result<(), String> {
+    fn check(
+        &self,
+        source: impl Fn(&str) -> Option<ValueSource>,
+        is_in_file: impl Fn(&str) -> bool,
+    ) -> Result<(), String> {
         use Service::{Cluster, Demo, Executor, Scheduler, Stream};
         let is_given = |flag: &str| source(flag) == Some(ValueSource::CommandLine);
-        let is_set =
-            |flag: &str| source(flag).is_some_and(|from| from != ValueSource::DefaultValue);
+        let is_set = |flag: &str| {
+            let is_said = source(flag).is_some_and(|from| from != ValueSource::DefaultValue);
+            is_said || source(flag).is_some() && is_in_file(flag)
+        };
         let batch = match &self.command {
             Some(Command::Batch(job)) => Some(job),
             _ => None,
@@ -177,10 +258,11 @@ impl Cli {
             _ => None,
         };
         let has_session = matches!(service, Some(Demo(_))) || batch.is_some_and(Batch::has_session);
+        let looks_at_options = self.command.as_ref().is_some_and(Command::looks_at_options);
         let is_shell = matches!(batch, Some(Batch::Sql(sql)) if sql.is_shell());
         let is_of_cluster = matches!(service, Some(Cluster(_) | Scheduler(_) | Executor(_)));
         let is_remote = matches!(self.session.master, Some(Master::Cluster(_)));
-        let has_connection = is_of_cluster || has_session && is_remote;
+        let has_connection = is_of_cluster || (has_session || looks_at_options) && is_remote;
         let leaves_record = batch.is_some() || self.resume.is_some();
         let has_mongo = is_set("mongo") || is_set("mongo_file");
         let is_offsets = matches!(service, Some(Stream(StreamArgs::Instead(_))));
@@ -188,6 +270,7 @@ impl Cli {
         let no_cluster = "the job runs in this process; --master names a cluster";
         let no_mongo = "SQLite under the data root has one database; --mongo names a server";
         let asks = "with certificates an executor asks for its tasks";
+        let has_bound = is_set("log_loss_max") || is_set("drift_max");
         let tls = (
             self.kill.is_some() || self.resume.is_some() || has_connection,
             match has_session {
@@ -197,10 +280,10 @@ impl Cli {
         );
         let uses = [
             ("data", !is_of_cluster, no_command),
-            ("master", has_session || self.resume.is_some(), no_command),
+            ("master", has_session || looks_at_options || self.resume.is_some(), no_command),
             ("conf", has_session, no_command),
             ("properties_file", has_session, no_command),
-            ("memory", has_session, no_command),
+            ("memory", has_session || looks_at_options, no_command),
             ("tls_ca", tls.0, tls.1),
             ("tls_cert", tls.0, tls.1),
             ("tls_key", tls.0, tls.1),
@@ -213,18 +296,44 @@ impl Cli {
             ("response_topic", !is_offsets, no_command),
             ("task_port", self.session.tls.tls_ca.is_none(), asks),
             ("heartbeat_seconds", self.session.tls.tls_ca.is_none(), asks),
+            ("archive_every", is_set("archive"), "only with --archive"),
+            ("auto_rollback", has_bound, "only with --log-loss-max or --drift-max"),
         ];
         for (flag, is_used, why) in uses {
             if is_given(flag) && !is_used {
                 return Err(format!("--{}: {why}", flag.replace('_', "-")));
             }
         }
+        self.check_about(is_given)
+    }
+}
+
+impl Cli {
+    /// What programs that this one starts are told too.
+    pub fn for_children(&self) -> Vec<OsString> {
+        let format = self.log_format.to_possible_value().map(|value| value.get_name().to_owned());
+        let format = format.map(|name| ["--log-format".into(), name.into()]);
+        let file = self.config.clone().map(|path| ["--config".into(), path]);
+        format.into_iter().chain(file).flatten().collect()
+    }
+
+    /// Refuses a command beside what is asked about jobs.
+    fn check_about(&self, is_given: impl Fn(&str) -> bool) -> Result<(), String> {
         let about = ["status", "kill", "list", "resume"].into_iter().find(|flag| is_given(flag));
         match about {
             Some(flag) if self.command.is_some() => {
                 Err(format!("--{flag} stands without a command"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses a part of what a connection with certificates needs: it would be one without.
+    fn check_tls(&self) -> Result<(), String> {
+        let TlsArgs { tls_ca, tls_cert, tls_key } = &self.session.tls;
+        match [tls_ca, tls_cert, tls_key].iter().filter(|path| path.is_some()).count() {
+            0 | 3 => Ok(()),
+            _ => Err("--tls-ca, --tls-cert and --tls-key go together".to_owned()),
         }
     }
 }
@@ -242,6 +351,14 @@ fn job_name(text: &str) -> Result<String, String> {
     match is_fit && text.len() <= JOB_NAME_BYTES_MAX {
         true => Ok(text.to_owned()),
         false => Err(format!("not 1 to {JOB_NAME_BYTES_MAX} bytes on one line")),
+    }
+}
+
+impl Command {
+    /// Whether it looks at what options say of sessions, and opens none.
+    fn looks_at_options(&self) -> bool {
+        use Administration::{Config, Doctor};
+        matches!(self, Self::Administration(Doctor(_) | Config(_)))
     }
 }
 
@@ -326,7 +443,8 @@ mod tests {
             let words = ["submit-job"].into_iter().chain(line.split(' '));
             let matches = Cli::command().try_get_matches_from(words).unwrap();
             let cli = Cli::from_arg_matches(&matches).unwrap();
-            let said = cli.check(|flag| source_of(&matches, flag)).err().unwrap_or_default();
+            let said =
+                cli.check(|flag| source_of(&matches, flag), |_| false).err().unwrap_or_default();
             let is_right =
                 if refused.is_empty() { said.is_empty() } else { said.starts_with(refused) };
             assert!(is_right, "{line}: {said:?}");

@@ -6,14 +6,20 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
+use clap::ValueEnum;
 use cluster::settings::Setting;
 use tracing_subscriber::EnvFilter;
+
+use crate::config_file::ConfigFile;
+use crate::progress;
 
 /// What an object store's driver reads: the variables with these beginnings.
 const STORE_VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
+/// Beginning of the variables that are ours.
+const PREFIX: &str = "TARMAC_";
 /// Beginning of the variables that are properties of librdkafka, the rest in capitals with `_`.
-const KAFKA_PREFIX: &str = "TARMAC_KAFKA_CONF_";
+pub const KAFKA_PREFIX: &str = "TARMAC_KAFKA_CONF_";
 
 /// The surroundings of a program.
 #[derive(Clone)]
@@ -26,6 +32,10 @@ pub struct Environment {
     pub store_options: Vec<Setting>,
     /// Properties of Kafka's clients: `TARMAC_KAFKA_CONF_SASL_PASSWORD` becomes `sasl.password`.
     pub kafka_properties: Vec<Setting>,
+    /// The file of options.
+    pub file: ConfigFile,
+    /// Variables that are ours, by name; they may hold secrets.
+    pub variables: Vec<Setting>,
     /// Where the SQL shell keeps its history, when there is a home directory.
     pub shell_history: Option<PathBuf>,
 }
@@ -55,10 +65,31 @@ impl Environment {
                     Some((name.replace('_', "."), value))
                 })
                 .collect(),
+            file: ConfigFile::default(),
+            variables: variables().filter(|(name, _)| name.starts_with(PREFIX)).collect(),
             shell_history: std::env::var_os("HOME")
                 .map(|home| PathBuf::from(home).join(".tarmac_sql_history")),
         }
     }
+
+    /// With the file of options, and what it says of object stores.
+    pub fn with(mut self, file: ConfigFile) -> Self {
+        let of_file = file.table("object-store").iter();
+        let is_said = |name: &str| self.store_options.iter().any(|(said, _)| said == name);
+        let unsaid = of_file.filter(|(name, _)| !is_said(name)).cloned();
+        self.store_options = unsaid.chain(self.store_options.iter().cloned()).collect();
+        self.file = file;
+        self
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// An object a line, for programs that collect them.
+    Json,
 }
 
 /// The clock.
@@ -68,19 +99,26 @@ pub fn now() -> DateTime<Utc> {
 }
 
 /// Sends log lines of `level` and above to standard error, of other people's libraries warnings;
-/// `RUST_LOG` takes precedence.
-pub fn log(level: &str) {
+/// `RUST_LOG` takes precedence. As JSON, what is said to people is a line of the log too.
+pub fn log(level: &str, format: LogFormat) {
     // librdkafka repeats each failure to connect; what it means for us we say ourselves
     let mut default = "warn,rdkafka=off".to_owned();
     for ours in ["submit_job", "cluster", "jobs", "store", "web", "udf"] {
         default += &format!(",{ours}={level}");
     }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => {
+            lines.with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).init();
+        }
+        LogFormat::Json => {
+            let said = format!("{}=info", progress::SAID).parse();
+            let filter = said.into_iter().fold(filter, EnvFilter::add_directive);
+            lines.with_env_filter(filter).json().flatten_event(true).init();
+            progress::say_as_json();
+        }
+    }
 }
 
 /// Done at the first Ctrl-C or SIGTERM after the call, also when it is not waited for yet.

@@ -32,6 +32,9 @@ pub struct SessionArgs {
     /// File with settings, KEY=VALUE or KEY VALUE a line; --conf takes precedence
     #[arg(long, value_name = "FILE", env = "TARMAC_PROPERTIES", global = true)]
     pub properties_file: Option<PathBuf>,
+    /// Settings of the engine in the file of options.
+    #[arg(skip)]
+    pub conf_of_file: Vec<Setting>,
     /// Memory of this process for joins, groups and sorts, in MiB; beyond it they spill or fail. On
     /// a cluster only for what cannot be sent to it
     #[arg(long, env = "TARMAC_MEMORY", default_value_t = 2048, global = true)]
@@ -51,12 +54,13 @@ impl SessionArgs {
         self.master.clone().unwrap_or(Master::Local(None))
     }
 
-    /// The settings of the file, then those of the command line, which take precedence.
+    /// The settings of the file of options, then those of the file of settings, then those of the
+    /// command line; later ones take precedence.
     pub fn settings(&self) -> Result<Vec<Setting>> {
-        let mut settings = match &self.properties_file {
-            Some(path) => settings_of(path)?,
-            None => Vec::new(),
-        };
+        let mut settings = self.conf_of_file.clone();
+        if let Some(path) = &self.properties_file {
+            settings.extend(settings_of(path)?);
+        }
         settings.extend(self.conf.iter().cloned());
         Ok(settings)
     }

@@ -23,7 +23,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long `--kill` waits for a driver to end its job.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
 /// What stands in the place of a secret.
-const STRUCK_OUT: &str = "***";
+pub const STRUCK_OUT: &str = "***";
 
 /// Where a job runs, and where its progress is shown.
 #[derive(Clone)]

@@ -49,16 +49,16 @@ pub struct LiveArgs {
     pub until: Option<NaiveDate>,
     /// Make the champion before the present one the champion again when one of the bounds is
     /// exceeded
-    #[arg(long, requires_all = ["live", "bounds"])]
+    #[arg(long, requires = "live")]
     pub auto_rollback: bool,
     /// Largest log loss of the champion on answers whose outcome is known, of those that it gave as
     /// the champion
-    #[arg(long, value_name = "LOSS", value_parser = bound, group = "bounds")]
+    #[arg(long, value_name = "LOSS", value_parser = bound)]
     #[arg(requires = "auto_rollback")]
     pub log_loss_max: Option<f64>,
     /// Largest drift of a feature, those of the calendar aside, in a stream that runs, as
     /// population stability index; above 0.25 flights are others than those of the training
-    #[arg(long, value_name = "INDEX", value_parser = bound, group = "bounds")]
+    #[arg(long, value_name = "INDEX", value_parser = bound)]
     #[arg(requires = "auto_rollback")]
     pub drift_max: Option<f64>,
     /// Known answers of the champion below which its log loss says nothing

@@ -9,14 +9,16 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use submit_job::batch::{self, FAILED, SUCCEEDED};
 use submit_job::cli::{Administration, Batch, Cli, Command, Service};
 use submit_job::config::{Environment, log, now, signal};
+use submit_job::config_show::run_config;
 use submit_job::context::{self, JobContext};
 use submit_job::dlq::run_dlq;
+use submit_job::doctor::run_doctor;
 use submit_job::generate::{run_completions, run_man};
 use submit_job::healthy::run_healthy;
 use submit_job::ingest::run_rejects;
 use submit_job::models::{promote_if_better, run_models};
 use submit_job::offsets::run_offsets;
-use submit_job::progress::{print, say};
+use submit_job::progress::{print, say, say_error};
 use submit_job::retention::run_gc;
 use submit_job::stream::{StreamAction, StreamArgs, run_stream};
 use submit_job::web::{listen, run_web};
@@ -29,14 +31,16 @@ const STACK_BYTES: usize = 64 * 1024 * 1024;
 const OPEN_FILES_MAX: u64 = 65_536;
 
 fn main() -> Result<()> {
-    let (cli, around) = (Cli::read(), Environment::read());
+    let around = Environment::read();
+    let (cli, file) = Cli::read(&around.arguments);
+    let around = around.with(file);
     raise_open_files();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().thread_stack_size(STACK_BYTES).build()?;
     let main = std::thread::Builder::new().stack_size(STACK_BYTES);
     let running = main.spawn(move || {
         let code = runtime.block_on(run(cli, around)).unwrap_or_else(|error| {
-            say(&format!("error: {error:#}"));
+            say_error(&format!("{error:#}"));
             FAILED
         });
         // not by returning: that would wait for what was cancelled and has not noticed yet
@@ -58,7 +62,10 @@ fn raise_open_files() {
 }
 
 async fn run(cli: Cli, around: Environment) -> Result<u8> {
-    log(log_level(&cli));
+    log(log_level(&cli), cli.log_format);
+    if !around.file.path.as_os_str().is_empty() {
+        tracing::info!(file = %around.file.path.display(), "options are read");
+    }
     if let Some(id) = &cli.status {
         return batch::status(&cli, &around, id).await;
     } else if let Some(id) = &cli.kill {
@@ -92,6 +99,14 @@ async fn run(cli: Cli, around: Environment) -> Result<u8> {
                 let lake = Lake::open(&cli.session.data, &around.store_options)?;
                 run_models(&lake, args).await?;
             }
+        }
+        Command::Administration(Administration::Config(args)) => {
+            run_config(args, &Cli::configurable(), &cli.given, &around)?
+        }
+        Command::Administration(Administration::Doctor(args)) => {
+            let root = Cli::configurable();
+            let is_well = run_doctor(args, &cli.session, &root, &around).await?;
+            return Ok(if is_well { SUCCEEDED } else { FAILED });
         }
         Command::Administration(Administration::Healthy(args)) => run_healthy(args).await?,
         Command::Administration(Administration::Completions(args)) => {
@@ -153,7 +168,7 @@ async fn serve(cli: &Cli, service: &Service, around: &Environment) -> Result<()>
                 // the address is told in any case
                 print(address).unwrap_or_else(|error| say(&format!("{error:#}: {address}")));
             };
-            local_cluster::run(args, tls, on_ready, signal()).await
+            local_cluster::run(args, tls, &cli.for_children(), on_ready, signal()).await
         }
         Service::Scheduler(args) => scheduler::run(args, tls, options.clone(), signal()).await,
         Service::Executor(args) => executor::run(args, tls, options.clone()).await,

@@ -1,12 +1,18 @@
 //! Progress on a terminal as a bar, elsewhere as plain lines.
 
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use cluster::remote::Tasks;
 use indicatif::{ProgressBar, ProgressStyle};
 use jobs::progress::Progress;
 use parking_lot::Mutex;
+
+/// What lines of the log are of that are said to people.
+pub const SAID: &str = "said";
+/// Whether what is said is a line of the log.
+static SAYS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// Shows the progress of a job.
 pub struct Shown {
@@ -93,7 +99,23 @@ impl Shown {
 /// Says something to the person who started the program.
 #[expect(clippy::print_stderr, reason = "the one place that talks to the terminal")]
 pub fn say(text: &str) {
-    eprintln!("{}", printable(text));
+    match SAYS_JSON.load(Ordering::Relaxed) {
+        true => tracing::info!(target: SAID, "{}", printable(text.trim())),
+        false => eprintln!("{}", printable(text)),
+    }
+}
+
+/// Says why the program ends before it has done what it should.
+pub fn say_error(text: &str) {
+    match SAYS_JSON.load(Ordering::Relaxed) {
+        true => tracing::error!(target: SAID, "{}", printable(text)),
+        false => say(&format!("error: {text}")),
+    }
+}
+
+/// From now on what is said is a line of the log, whose format must have been set.
+pub fn say_as_json() {
+    SAYS_JSON.store(true, Ordering::Relaxed);
 }
 
 /// A text without what would steer a terminal: names in archives and answers of servers are

@@ -65,6 +65,11 @@ impl Default for StoreArgs {
 }
 
 impl StoreArgs {
+    /// Whether it is SQLite under the data root.
+    pub fn is_embedded(&self) -> bool {
+        self.mongo.is_none() && self.mongo_file.is_none()
+    }
+
     /// Opens the store: MongoDB, or SQLite under the data root.
     pub async fn open(&self, lake: &Lake, around: &Environment) -> Result<Store> {
         let url = match &self.mongo_file {
@@ -132,8 +137,9 @@ impl KafkaArgs {
 }
 
 impl KafkaClientArgs {
-    /// As librdkafka's properties: the file's, then the environment's, then the command line's,
-    /// of which the later take precedence; and the brokers.
+    /// As librdkafka's properties: those of the file of options, then of the file of properties,
+    /// then the environment's, then the command line's, of which the later take precedence; and
+    /// the brokers.
     pub fn properties(&self, brokers: &str, around: &Environment) -> Result<Vec<Setting>> {
         for (name, _) in &self.kafka_conf {
             let variable = name.replace('.', "_").to_uppercase();
@@ -143,10 +149,10 @@ impl KafkaClientArgs {
                  machine: give it in TARMAC_KAFKA_CONF_{variable} or --kafka-properties"
             );
         }
-        let mut properties = match &self.kafka_properties {
-            Some(path) => settings_of(path)?,
-            None => Vec::new(),
-        };
+        let mut properties = around.file.table("kafka-conf").to_vec();
+        if let Some(path) = &self.kafka_properties {
+            properties.extend(settings_of(path)?);
+        }
         properties.extend(around.kafka_properties.iter().cloned());
         properties.extend(self.kafka_conf.iter().cloned());
         check(&properties)?;
@@ -157,6 +163,8 @@ impl KafkaClientArgs {
 
 #[cfg(test)]
 mod tests {
+    use crate::config_file::ConfigFile;
+
     use super::*;
 
     fn kafka(conf: &[(&str, &str)]) -> KafkaArgs {
@@ -177,6 +185,8 @@ mod tests {
             user: "somebody".into(),
             store_options: Vec::new(),
             kafka_properties: vec![("sasl.password".into(), "hunter2".into())],
+            file: ConfigFile::default(),
+            variables: Vec::new(),
             shell_history: None,
         }
     }
