@@ -46,6 +46,8 @@ need_base() {
   shift 2
   docker image inspect "$image" >/dev/null 2>&1 && return
   timeout 60 "${DOCKER:-docker}" pull -q "$image" >/dev/null 2>&1 && return
+  # nobody else's engine has images that only look like others
+  [[ -n ${ENGINE:-} ]] || fail "$image cannot be pulled: docker pull $image says why"
   command -v mmdebstrap >/dev/null || fail "$image cannot be pulled: apt-get install mmdebstrap"
   say "$image cannot be pulled; a stand-in is made of Debian's packages"
   [[ -s $file ]] || mmdebstrap -q --variant=minbase --include="$(IFS=,; echo "$*")" bookworm "$file"
