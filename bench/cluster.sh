@@ -31,7 +31,9 @@ rm -f "$RESULTS"
 # What one query costs beside its rows: statements without any, many of them and one, in files.
 # A level of a tree is a query of two stages: rows are counted in each partition, then merged.
 STATEMENTS=101
+# shellcheck disable=SC2034  # read by its name
 one_stage='SELECT 1;'
+# shellcheck disable=SC2034
 two_stages='SELECT MAX(x) FROM (SELECT random() AS x UNION ALL SELECT random());'
 for stages in one_stage two_stages; do
     echo "${!stages}" >"$OUT/$stages-1.sql"
