@@ -234,7 +234,7 @@ fn what_cannot_be_judged_is_refused_before_anything_is_done() {
     let data = tempfile::tempdir().unwrap();
     for (arguments, want) in [
         (&["--since", "2016-12-25"][..], "--live"),
-        (&["--live", "--auto-rollback"], "required arguments were not provided"),
+        (&["--live", "--auto-rollback"], "only with --log-loss-max or --drift-max"),
         (&["--live", "--log-loss-max", "1"], "--auto-rollback"),
         (&["--live", "--auto-rollback", "--log-loss-max=-1"], "not a number above 0"),
         (&["--live", "--auto-rollback", "--drift-max", "NaN"], "not a number above 0"),
