@@ -6,7 +6,7 @@
 # tests/servers/install.sh filled; what is made is kept in DIRECTORY.
 need_images() {
   local servers=$1 directory=$2 image target
-  local -A targets=([kafka]=kafka [mongo]=mongo [versitygw]=s3 [prometheus]=prometheus)
+  local -A targets=([kafka]=kafka [mongo]=mongo [versitygw]=s3 [prometheus]=prometheus [rclone]=rclone)
   while read -r image; do
     docker image inspect "$image" >/dev/null 2>&1 && continue
     timeout 60 "${DOCKER:-docker}" pull -q "$image" >/dev/null 2>&1 && continue
@@ -17,7 +17,7 @@ need_images() {
     stand_in_context "$servers" "$directory"
     docker build -q -f docker/standins/Dockerfile --target "${targets[$target]}" -t "$image" \
       "$directory/context" >/dev/null
-  done < <(compose config --images | sort -u | grep -v '^tarmac')
+  done < <(compose --profile '*' config --images | sort -u | grep -v '^tarmac')
 }
 
 # What the stand-ins are made of, once.
@@ -25,7 +25,7 @@ stand_in_context() {
   local servers=$1 directory=$2
   local context=$directory/context
   need_base base "$directory/base.tar" ca-certificates curl wget bash procps default-jre-headless \
-    prometheus libcurl4 liblzma5 libssl3 libstdc++6
+    prometheus rclone libcurl4 liblzma5 libssl3 libstdc++6
   [[ -e $context/ready ]] && return
   mkdir -p "$context/mongosh" "$context/kafka"
   cp -rl "$servers/kafka/libs" "$context/kafka/" 2>/dev/null || cp -r "$servers/kafka/libs" "$context/kafka/"

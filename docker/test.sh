@@ -17,6 +17,7 @@ PROGRAM=${1:-$TARGET/release/submit-job}
 [[ -x $PROGRAM || $# -gt 0 ]] || PROGRAM=$TARGET/debug/submit-job
 [[ -x $PROGRAM ]] || fail "$PROGRAM is not there; cargo build makes it"
 WORK=$(mktemp -d)
+printf 'services:\n  grafana: !reset null\n' >"$WORK/without.yaml"
 # nothing of whoever runs this
 while read -r variable; do unset "$variable"; done < <(compgen -v STACK_ COMPOSE_)
 export COMPOSE_PROJECT_NAME=tarmac-test STACK_IMAGE=tarmac:test STACK_PROGRAM=given
@@ -24,7 +25,8 @@ export STACK_PORT=15000 STACK_PROMETHEUS_PORT=19090 STACK_TRIGGER=interval:2s
 WEB=http://127.0.0.1:$STACK_PORT
 PROMETHEUS=http://127.0.0.1:$STACK_PROMETHEUS_PORT
 
-compose() { docker compose -f docker/compose.yaml "$@"; }
+# Grafana is left out: there is nothing to stand in for it
+compose() { docker compose -f docker/compose.yaml -f "$WORK/without.yaml" "$@"; }
 
 clean_up() {
   local code=$?
@@ -68,6 +70,13 @@ is_healthy() { [[ $(docker inspect -f '{{.State.Health.Status}}' "$1") == health
 # what Prometheus says of an expression: the first value
 said() { curl -sfG "$PROMETHEUS/api/v1/query" --data-urlencode "query=$1" | grep -o '"value":\[[^]]*' | head -n 1 | grep -o '"[0-9.e+-]*"$' | tr -d '"'; }
 says() { [[ $(said "$1") == "$2" ]]; }
+
+count_answers() {
+  compose exec -T mongodb mongosh --quiet --norc mongodb://127.0.0.1/agile_data_science \
+    --eval 'db.flight_delay_classification_response.countDocuments()'
+}
+
+list_models() { compose run --rm -T --no-deps train models list | grep -oE '[0-9a-f]{12,}' | sort -u; }
 
 start_load() {
   python3 docker/load.py ask "$WEB" 20 "$WORK/asked" >"$WORK/load" &
@@ -147,6 +156,7 @@ for service in stream web kafka mongodb s3 scheduler executor prometheus; do
   wait_for "$service is back" is_back "$container" "$started"
 done
 end_load "while they died"
+python3 docker/prometheus/check.py "$PROMETHEUS" >&2 || fail "rules or the dashboard ask for what is not there"
 say "a job on the cluster, one of whose executors dies"
 compose run --rm -T --no-deps train train --seed 2 --no-promote >"$WORK/trained" 2>&1 &
 TRAINING=$!
@@ -173,7 +183,8 @@ end_load "while it grew"
 say "all of ours become a newer image"
 start_load
 export STACK_IMAGE=tarmac:newer
-composed up -d --no-deps --wait scheduler executor stream web
+composed up -d --no-deps --wait scheduler executor stream
+composed up -d --no-deps --wait web
 for service in scheduler executor stream web; do
   for container in $(containers "$service"); do
     version=$(docker inspect -f '{{index .Config.Labels "org.opencontainers.image.version"}}' "$container")
@@ -186,10 +197,26 @@ end_load "while they were replaced"
 say "down, and up again with what there was"
 composed down --timeout 60
 composed up -d --wait
-n_answers=$(compose exec -T mongodb mongosh --quiet --norc mongodb://127.0.0.1/agile_data_science \
-  --eval 'db.flight_delay_classification_response.countDocuments()')
+n_answers=$(count_answers)
 say "  $n_answers answers are still there"
 ((n_answers >= 100)) || fail "answers are lost"
+is_asked && wait_for "a question is answered" is_answered
+
+# -------------------------------------------------------------------------- all is lost and put back
+say "a backup is saved, all is lost, and it is put back"
+n_before=$(count_answers)
+asked_before=$id
+models=$(list_models)
+docker/backup.sh save "$WORK/backup" >"$WORK/said" 2>&1 || { cat "$WORK/said" >&2; fail "it cannot be saved"; }
+du -sh "$WORK/backup" | sed 's/^/  /' >&2
+composed down -v --timeout 10
+composed up -d --wait
+((n_before > $(count_answers))) || fail "nothing was lost"
+docker/backup.sh restore "$WORK/backup" >"$WORK/said" 2>&1 || { cat "$WORK/said" >&2; fail "it cannot be put back"; }
+[[ $(count_answers) == "$n_before" ]] || fail "$n_before answers were saved, $(count_answers) are there"
+id=$asked_before
+is_answered || fail "the page does not know what was answered before"
+[[ $(list_models) == "$models" ]] || fail "models were lost"
 is_asked && wait_for "a question is answered" is_answered
 
 # ------------------------------------------------------------------------------------------- it ends
