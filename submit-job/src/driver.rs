@@ -202,12 +202,23 @@ pub fn without_secrets(arguments: &[OsString]) -> Vec<String> {
         if hidden || argument.starts_with("--mongo=") || is_secret(&argument) {
             return STRUCK_OUT.to_owned();
         }
-        match argument.split_once("://").and_then(|(s, rest)| Some((s, rest.split_once('@')?))) {
-            Some((scheme, (_, rest))) => format!("{scheme}://{STRUCK_OUT}@{rest}"),
-            None => argument.into_owned(),
+        match argument.contains("://") {
+            true => without_user(&argument),
+            false => argument.into_owned(),
         }
     };
     arguments.iter().map(strike).collect()
+}
+
+/// An address without its user and password, which may hold anything, also an `@`; a text without
+/// either is left as it is.
+pub fn without_user(address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    match rest.rsplit_once('@') {
+        Some((_, rest)) => format!("{scheme}{separator}{STRUCK_OUT}@{rest}"),
+        None => address.to_owned(),
+    }
 }
 
 /// Why a command line of a record cannot be run again.
@@ -235,6 +246,7 @@ mod tests {
             "--mongo",
             "mongodb://u:p@h",
             "--mongo=mongodb://u:p@h",
+            "https://u:p@ss@h/x",
             "train",
         ];
         let line = line.map(OsString::from);
@@ -250,6 +262,7 @@ mod tests {
                 "--mongo",
                 "***",
                 "***",
+                "https://***@h/x",
                 "train"
             ]
         );
