@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::Path;
 
 use anyhow::Result;
 use clap::builder::Command;
@@ -10,9 +11,10 @@ use cluster::settings::{Setting, is_secret};
 
 use crate::config::{Environment, KAFKA_PREFIX};
 use crate::config_file::{
-    ConfigFile, FILE, TABLES, configurable_commands, configurable_options, nearest, shared_option,
+    ConfigFile, FILE, FromFile, TABLES, configurable_commands, configurable_options, nearest,
+    shared_option,
 };
-use crate::driver::STRUCK_OUT;
+use crate::driver::{STRUCK_OUT, without_user};
 use crate::progress::print;
 
 /// Column at which origins stand, where there is room.
@@ -115,17 +117,6 @@ fn defaults_of(arg: &Arg) -> Vec<String> {
     arg.get_default_values().iter().map(|value| value.to_string_lossy().into_owned()).collect()
 }
 
-/// A value without what must not be seen: users and passwords of addresses, whose passwords may
-/// hold anything, and what they are asked with.
-pub fn hidden(value: &str) -> String {
-    let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
-    let separator = if scheme.is_empty() { "" } else { "://" };
-    match rest.rsplit_once('@') {
-        Some((_, rest)) => format!("{scheme}{separator}{STRUCK_OUT}@{rest}"),
-        None => value.to_owned(),
-    }
-}
-
 /// Words of keys whose values may be seen, of settings that are passed on: a key that is not known
 /// may name a secret.
 const HARMLESS: [&str; 16] = [
@@ -146,6 +137,22 @@ const HARMLESS: [&str; 16] = [
     "username",
     "virtual",
 ];
+
+/// What a file says of an option, and where.
+fn said_in(path: &Path, from: &FromFile) -> (Vec<String>, String) {
+    let values = match from.values.is_empty() {
+        true => vec!["false".to_owned()],
+        false => from.values.clone(),
+    };
+    (values, format!("{}:{}", path.display(), from.line))
+}
+
+/// Adds the line of an option, with what has set it.
+fn show(text: &mut String, arg: &Arg, values: &[String], origin: &str) -> Result<()> {
+    let values: Vec<String> = values.iter().map(|value| without_user(value)).collect();
+    let line = line_of(arg.get_long().unwrap_or_default(), &values, arg);
+    Ok(writeln!(text, "{line:ORIGIN_AT$} # {origin}")?)
+}
 
 fn shown(root: &Command, given: &[Setting], around: &Environment) -> Result<String> {
     let ConfigFile { path, .. } = &around.file;
@@ -168,30 +175,20 @@ fn shown(root: &Command, given: &[Setting], around: &Environment) -> Result<Stri
             let (values, origin) = match (given, said, from) {
                 (Some((_, value)), _, _) => (vec![value.clone()], "the command line".to_owned()),
                 (None, Some((name, value)), _) => (vec![value.clone()], name.clone()),
-                (None, None, Some(from)) => {
-                    let values = match from.values.is_empty() {
-                        true => vec!["false".to_owned()],
-                        false => from.values.clone(),
-                    };
-                    (values, format!("{}:{}", path.display(), from.line))
-                }
+                (None, None, Some(from)) => said_in(path, from),
                 (None, None, None) => (defaults_of(arg), "default".to_owned()),
             };
-            let values: Vec<String> = values.iter().map(|value| hidden(value)).collect();
-            let line = line_of(long, &values, arg);
-            writeln!(text, "{line:ORIGIN_AT$} # {origin}")?;
+            show(&mut text, arg, &values, &origin)?;
         }
         // what a command has for itself of that which stands at the top
-        for (long, from) in
-            of_file.iter().filter(|(_, from)| !words.is_empty() && from.is_of(&words))
-        {
-            let Ok(arg) = shared_option(root, long) else { continue };
-            if options_are.contains(long) {
-                continue;
+        let is_own = |from: &FromFile| !words.is_empty() && from.is_of(&words);
+        for (long, from) in of_file.iter().filter(|(_, from)| is_own(from)) {
+            if let Ok(arg) = shared_option(root, long)
+                && !options_are.contains(long)
+            {
+                let (values, origin) = said_in(path, from);
+                show(&mut text, arg, &values, &origin)?;
             }
-            let values: Vec<String> = from.values.iter().map(|value| hidden(value)).collect();
-            let line = line_of(long, &values, arg);
-            writeln!(text, "{line:ORIGIN_AT$} # {}:{}", path.display(), from.line)?;
         }
     }
     tables(&mut text, around)?;
@@ -248,7 +245,7 @@ fn tables(text: &mut String, around: &Environment) -> Result<()> {
         write!(text, "\n[{name}]\n")?;
         for (key, value, origin) in rows {
             let is_harmless = HARMLESS.iter().any(|word| key.contains(word)) && !is_secret(key);
-            let value = if is_harmless { hidden(value) } else { STRUCK_OUT.to_owned() };
+            let value = if is_harmless { without_user(value) } else { STRUCK_OUT.to_owned() };
             let (key, value) = (toml_edit::value(key), toml_edit::value(value));
             let line = format!("{} = {}", key.to_string().trim(), value.to_string().trim());
             writeln!(text, "{line:ORIGIN_AT$} # {origin}")?;

@@ -21,10 +21,11 @@ use serde_json::json;
 use store::{Query, Store};
 
 use crate::config::{Environment, now};
-use crate::config_show::{hidden, unknown_variables};
+use crate::config_show::unknown_variables;
 use crate::context::{Master, SessionArgs, run_name};
+use crate::driver::without_user;
 use crate::progress::print;
-use crate::servers::{KafkaClientArgs, StoreArgs};
+use crate::servers::{KafkaClientArgs, StoreArgs, TopicArgs};
 
 /// Where what is written to look whether it can be stands.
 const PLACE: &str = "doctor";
@@ -48,12 +49,9 @@ pub struct Doctor {
     /// How they are spoken to.
     #[command(flatten)]
     pub client: KafkaClientArgs,
-    /// Topic of requests
-    #[arg(long, env = "TARMAC_REQUEST_TOPIC", default_value = events::REQUEST_TOPIC)]
-    pub request_topic: String,
-    /// Topic of answers
-    #[arg(long, env = "TARMAC_RESPONSE_TOPIC", default_value = events::RESPONSE_TOPIC)]
-    pub response_topic: String,
+    /// The topics.
+    #[command(flatten)]
+    pub names: TopicArgs,
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -206,7 +204,7 @@ fn options(found: &mut Findings, root: &Command, around: &Environment) {
 async fn data_root(found: &mut Findings, lake: &Lake) {
     const OF: &str = "data root";
     let (name, root) = (format!("{PLACE}/{}", run_name(now())), lake.root().to_string());
-    let root = hidden(&root);
+    let root = without_user(&root);
     let made = missing_directories(lake);
     let tried = async {
         lake.create()?;
@@ -280,12 +278,11 @@ fn clock(found: &mut Findings, of: &'static str, theirs: DateTime<Utc>) {
 
 async fn kafka(found: &mut Findings, args: &Doctor, brokers: &str, around: &Environment) {
     const OF: &str = "Kafka";
-    let dead_letters = format!("{}{}", args.request_topic, events::DLQ_SUFFIX);
-    if args.response_topic == args.request_topic || args.response_topic == dead_letters {
-        let seen = format!("--response-topic {} is that of requests too", args.response_topic);
-        found.wrong(OF, seen, "give answers a topic of their own");
+    let (topics, dead_letters) = (&args.names, args.names.dead_letters());
+    if let Err(error) = topics.topics() {
+        found.failed(OF, &error, "give answers a topic of their own");
     }
-    let names = [args.request_topic.as_str(), args.response_topic.as_str(), &dead_letters];
+    let names = [topics.request_topic.as_str(), topics.response_topic.as_str(), &dead_letters];
     let facts = match args.client.properties(brokers, around) {
         Ok(properties) => examine(&properties, &names).await,
         Err(error) => Err(error),
@@ -301,7 +298,7 @@ async fn kafka(found: &mut Findings, args: &Doctor, brokers: &str, around: &Envi
     let n_brokers = facts.first().map_or(0, |facts| facts.n_brokers);
     found.ok(OF, format!("{brokers}: {n_brokers} brokers"));
     for (name, facts) in names.iter().zip(&facts) {
-        topic(found, name, facts, *name == args.request_topic);
+        topic(found, name, facts, *name == topics.request_topic);
     }
     match codecs_that_are_missing() {
         Ok(missing) if missing.is_empty() => {
@@ -341,8 +338,8 @@ fn topic(found: &mut Findings, name: &str, facts: &TopicFacts, is_of_requests: b
             let bytes = config.bytes_max.unwrap_or_default();
             let seen = format!("{name} takes messages up to {bytes} bytes");
             let advice = format!(
-                "a topic that is made by us takes {RECORD_BYTES_MAX}: what is \
-                                  larger is refused to its sender instead of kept as a dead letter"
+                "a topic that is made by us takes {RECORD_BYTES_MAX}: what is larger is refused to \
+                 its sender instead of kept as a dead letter"
             );
             found.warning(OF, seen, advice);
         }

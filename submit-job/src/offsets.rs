@@ -63,7 +63,7 @@ impl Offsets {
 /// Does it.
 pub async fn run_offsets(store: &Store, args: &Offsets, properties: &[Setting]) -> Result<()> {
     let Group { kafka, group, .. } = args.group();
-    let topic = &kafka.request_topic;
+    let topic = &kafka.names.request_topic;
     match &args.action {
         OffsetsAction::Show(_) => {
             print("PARTITION       NEXT  PUBLISHED      BEGIN        END        LAG  LOG")?;

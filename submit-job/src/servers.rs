@@ -38,6 +38,14 @@ pub struct KafkaArgs {
     /// How they are spoken to.
     #[command(flatten)]
     pub client: KafkaClientArgs,
+    /// The topics.
+    #[command(flatten)]
+    pub names: TopicArgs,
+}
+
+/// How topics are called.
+#[derive(Debug, Clone, Args)]
+pub struct TopicArgs {
     /// Topic of requests
     #[arg(long, env = "TARMAC_REQUEST_TOPIC", default_value = events::REQUEST_TOPIC)]
     pub request_topic: String,
@@ -109,8 +117,10 @@ impl KafkaArgs {
         Self {
             kafka: brokers.to_owned(),
             client: KafkaClientArgs::default(),
-            request_topic: events::REQUEST_TOPIC.into(),
-            response_topic: events::RESPONSE_TOPIC.into(),
+            names: TopicArgs {
+                request_topic: events::REQUEST_TOPIC.into(),
+                response_topic: events::RESPONSE_TOPIC.into(),
+            },
         }
     }
 
@@ -119,12 +129,24 @@ impl KafkaArgs {
         self.client.properties(&self.kafka, around)
     }
 
+    /// See [`TopicArgs::topics`].
+    pub fn topics(&self) -> Result<Topics> {
+        self.names.topics()
+    }
+}
+
+impl TopicArgs {
+    /// The topic of messages that cannot be scored.
+    pub fn dead_letters(&self) -> String {
+        format!("{}{}", self.request_topic, events::DLQ_SUFFIX)
+    }
+
     /// The topics. Errors when two of them are one: answers would be read as requests.
     pub fn topics(&self) -> Result<Topics> {
         let topics = Topics {
             requests: self.request_topic.clone(),
             answers: self.response_topic.clone(),
-            dead_letters: format!("{}{}", self.request_topic, events::DLQ_SUFFIX),
+            dead_letters: self.dead_letters(),
         };
         let answers = &topics.answers;
         ensure!(
@@ -174,8 +196,7 @@ mod tests {
                 kafka_conf: conf.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
                 kafka_properties: None,
             },
-            request_topic: "requests".into(),
-            response_topic: "answers".into(),
+            names: TopicArgs { request_topic: "requests".into(), response_topic: "answers".into() },
         }
     }
 

@@ -295,7 +295,7 @@ pub async fn run_stream(
     let sink = Sink::open(properties, options.topics.clone(), bytes_max, &args.group)?;
     let settings = Settings {
         properties: properties.to_vec(),
-        topic: args.kafka.request_topic.clone(),
+        topic: args.kafka.names.request_topic.clone(),
         group: args.group.clone(),
         trigger: args.trigger,
         limits: args.limits(),

@@ -114,8 +114,8 @@ pub async fn run_web(
     tracing::info!(url = format!("http://{}", listener.local_addr()?), "pages are served");
     let config = ::web::Config {
         kafka: properties.to_vec(),
-        request_topic: args.kafka.request_topic.clone(),
-        response_topic: args.kafka.response_topic.clone(),
+        request_topic: args.kafka.names.request_topic.clone(),
+        response_topic: args.kafka.names.response_topic.clone(),
         store,
         requests_per_second: args.requests_per_second,
         proxies: args.trusted_proxy.iter().flat_map(|networks| networks.0.clone()).collect(),
