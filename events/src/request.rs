@@ -127,7 +127,10 @@ pub enum BadRequest {
 }
 
 impl BadRequest {
-    /// The kind of fault, for counting.
+    /// All kinds of fault.
+    pub const KINDS: [&str; 3] = ["too_large", "malformed", "out_of_range"];
+
+    /// The kind of fault, for counting; one of [`KINDS`](Self::KINDS).
     pub fn kind(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "too_large",

@@ -326,6 +326,11 @@ impl Lake {
         Ok(self.head(relative).await?.map(stamp))
     }
 
+    /// When an object was written last; `None` when there is none.
+    pub async fn written(&self, relative: &str) -> Result<Option<DateTime<Utc>>> {
+        Ok(self.head(relative).await?.map(|meta| meta.last_modified))
+    }
+
     async fn head(&self, relative: &str) -> Result<Option<ObjectMeta>> {
         match self.store.head(&self.path(relative)?).await {
             Ok(meta) => Ok(Some(meta)),

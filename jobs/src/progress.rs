@@ -1,5 +1,9 @@
 //! The progress that a job reports. Jobs print nothing; the caller shows this.
 
+use anyhow::Result;
+use telemetry::traces;
+use tracing::{Instrument, info_span};
+
 /// A step forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
@@ -34,3 +38,14 @@ pub enum Progress {
 
 /// Takes [`Progress`].
 pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// Reports that a stage begins, and does its work, as a span of a trace.
+pub(crate) async fn stage<T>(
+    on_progress: OnProgress<'_>,
+    name: &'static str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    on_progress(Progress::Stage(name));
+    let span = info_span!(target: telemetry::SPAN, "stage", otel.name = name);
+    work.instrument(span.clone()).await.inspect_err(|_| traces::fail(&span, "failed"))
+}

@@ -1,9 +1,11 @@
 //! The steps of the pipeline: the files under `sql/`, compiled in, and how to run one.
 
 use anyhow::{Context, Result};
+use datafusion::arrow::array::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::prelude::{DataFrame, SessionContext};
 use sha2::{Digest, Sha256};
+use tracing::{Instrument, Span, info_span};
 
 /// A file under `sql/`.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +14,13 @@ pub struct Step {
     pub file: &'static str,
     /// Its text: one statement.
     pub text: &'static str,
+}
+
+impl Step {
+    /// What a trace shows of a query that runs it.
+    pub(crate) fn span(self) -> Span {
+        info_span!(target: telemetry::SPAN, "query", otel.name = self.file)
+    }
 }
 
 macro_rules! steps {
@@ -134,6 +143,16 @@ pub async fn plan(
         if params.is_empty() { Ok(frame) } else { frame.with_param_values(params) }
     };
     plan.await.with_context(|| step.file.to_owned())
+}
+
+/// Runs a step, the result of which fits into memory.
+pub async fn collect(
+    ctx: &SessionContext,
+    step: Step,
+    params: &[(&str, ScalarValue)],
+) -> Result<Vec<RecordBatch>> {
+    let running = async { Ok(plan(ctx, step, params).await?.collect().await?) };
+    running.instrument(step.span()).await
 }
 
 /// Makes a step's result a relation named `name`, computed when it is read.

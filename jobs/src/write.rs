@@ -15,6 +15,7 @@ use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::basic::{Compression, ZstdLevel};
 use datafusion::parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use datafusion::prelude::{DataFrame, SessionContext, lit};
+use tracing::{Instrument, info_span};
 
 use crate::lake::Lake;
 
@@ -51,6 +52,18 @@ pub(crate) fn file_properties(group_rows: usize) -> Result<WriterPropertiesBuild
 
 /// Writes the rows of all `frames`, side by side; returns their number.
 pub async fn write(
+    ctx: &SessionContext,
+    lake: &Lake,
+    frames: &[DataFrame],
+    place: Place<'_>,
+    parquet: &TableParquetOptions,
+) -> Result<u64> {
+    let span = info_span!(target: telemetry::SPAN, "write", tarmac.directory = place.directory);
+    write_whole(ctx, lake, frames, place, parquet).instrument(span).await
+}
+
+/// As often as it takes until what is there is what was written.
+async fn write_whole(
     ctx: &SessionContext,
     lake: &Lake,
     frames: &[DataFrame],

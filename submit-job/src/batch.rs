@@ -10,6 +10,8 @@ use jobs::history::{self, Record, State};
 use jobs::lake::Lake;
 use jobs::lease;
 use serde_json::Value;
+use telemetry::traces;
+use tracing::{Instrument, info_span};
 
 use crate::cli::{Batch, Cli, Command};
 use crate::config::{Environment, now};
@@ -147,7 +149,23 @@ async fn drive(
         now,
         keeps_record: keeps_record(job, &lake, &record).await?,
     };
-    let ended = drive.run(record, work(job, around, &opened), shutdown).await?;
+    let span = info_span!(
+        target: telemetry::SPAN,
+        parent: None,
+        "job",
+        otel.name = record.command,
+        tarmac.job.id = record.id,
+        tarmac.job.name = record.name,
+    );
+    let work = work(job, around, &opened).instrument(span.clone());
+    let ended = drive.run(record, work, shutdown).await?;
+    if let JobOutcome::Failed(error) = &ended {
+        // what is wrong with a statement quotes it, and it may hold a secret
+        let is_statement = matches!(job, Batch::Sql(_));
+        let why = if is_statement { "failed".to_owned() } else { format!("{error:#}") };
+        traces::fail(&span, &why);
+    }
+    drop(span);
     if drive.keeps_record
         && !matches!(ended, JobOutcome::Succeeded)
         // others need not wait until it counts as gone

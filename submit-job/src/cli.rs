@@ -12,7 +12,7 @@ use cluster::scheduler::SchedulerArgs;
 use cluster::settings::Setting;
 use cluster::tls::TlsArgs;
 
-use crate::config::LogFormat;
+use crate::config::OTLP_VARIABLE;
 use crate::config_file::{ConfigFile, words_of};
 use crate::config_show::Config;
 use crate::context::{Master, SessionArgs};
@@ -25,6 +25,7 @@ use crate::enrich::Enrich;
 use crate::generate::{Completions, Man};
 use crate::healthy::Healthy;
 use crate::ingest::{Ingest, Rejects};
+use crate::log::LogFormat;
 use crate::models::Models;
 use crate::predict::Predict;
 use crate::publish::Publish;
@@ -72,6 +73,9 @@ pub struct Cli {
     #[arg(long, value_name = "FORMAT", env = "TARMAC_LOG_FORMAT", global = true)]
     #[arg(value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    /// Collector that traces are sent to, by OTLP over gRPC, such as http://127.0.0.1:4317
+    #[arg(long, value_name = "URL", env = OTLP_VARIABLE, global = true)]
+    pub otlp_endpoint: Option<String>,
     /// Id of the job instead of a new one, for programs that must know it before it begins
     #[arg(long, value_name = "ID", global = true)]
     pub job_id: Option<String>,
@@ -309,12 +313,24 @@ impl Cli {
 }
 
 impl Cli {
+    /// What this process does, in a word, for those who collect traces of several; none where it
+    /// does nothing that they show.
+    pub fn role(&self) -> Option<&'static str> {
+        match &self.command {
+            Some(Command::Batch(job)) => Some(job.name()),
+            Some(Command::Service(service)) => Some(service.name()),
+            Some(Command::Administration(_)) | None => None,
+        }
+    }
+
     /// What programs that this one starts are told too.
     pub fn for_children(&self) -> Vec<OsString> {
         let format = self.log_format.to_possible_value().map(|value| value.get_name().to_owned());
         let format = format.map(|name| ["--log-format".into(), name.into()]);
         let file = self.config.clone().map(|path| ["--config".into(), path]);
-        format.into_iter().chain(file).flatten().collect()
+        let traces = self.otlp_endpoint.clone();
+        let traces = traces.map(|endpoint| ["--otlp-endpoint".into(), endpoint.into()]);
+        format.into_iter().chain(file).chain(traces).flatten().collect()
     }
 
     /// Refuses a command beside what is asked about jobs.
@@ -382,6 +398,19 @@ impl Batch {
             Self::Enrich(_) => "enrich",
             Self::Predict(_) => "predict",
             Self::Sql(_) => "sql",
+        }
+    }
+}
+
+impl Service {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Demo(_) => "demo",
+            Self::Stream(_) => "stream",
+            Self::Web(_) => "web",
+            Self::Cluster(_) => "cluster",
+            Self::Scheduler(_) => "scheduler",
+            Self::Executor(_) => "executor",
         }
     }
 }

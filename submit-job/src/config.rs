@@ -1,23 +1,21 @@
-//! What programs read of their surroundings, once, at their start: arguments, environment, clock,
-//! signals, and where log lines go.
+//! What programs read of their surroundings, once, at their start: arguments, environment, clock
+//! and signals.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use clap::ValueEnum;
 use cluster::settings::Setting;
-use tracing_subscriber::EnvFilter;
 
 use crate::config_file::ConfigFile;
-use crate::progress;
 
 /// What an object store's driver reads: the variables with these beginnings.
 const STORE_VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
 /// Beginning of the variables that are ours.
 const PREFIX: &str = "TARMAC_";
+/// The variable by which programs of all kinds are told where traces go.
+pub const OTLP_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// Beginning of the variables that are properties of librdkafka, the rest in capitals with `_`.
 pub const KAFKA_PREFIX: &str = "TARMAC_KAFKA_CONF_";
 
@@ -34,7 +32,7 @@ pub struct Environment {
     pub kafka_properties: Vec<Setting>,
     /// The file of options.
     pub file: ConfigFile,
-    /// Variables that are ours, by name; they may hold secrets.
+    /// Variables that options are set by; they may hold secrets.
     pub variables: Vec<Setting>,
     /// Where the SQL shell keeps its history, when there is a home directory.
     pub shell_history: Option<PathBuf>,
@@ -66,7 +64,9 @@ impl Environment {
                 })
                 .collect(),
             file: ConfigFile::default(),
-            variables: variables().filter(|(name, _)| name.starts_with(PREFIX)).collect(),
+            variables: variables()
+                .filter(|(name, _)| name.starts_with(PREFIX) || name == OTLP_VARIABLE)
+                .collect(),
             shell_history: std::env::var_os("HOME")
                 .map(|home| PathBuf::from(home).join(".tarmac_sql_history")),
         }
@@ -83,42 +83,10 @@ impl Environment {
     }
 }
 
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// An object a line, for programs that collect them.
-    Json,
-}
-
 /// The clock.
 #[expect(clippy::disallowed_methods, reason = "the clock of the program")]
 pub fn now() -> DateTime<Utc> {
     Utc::now()
-}
-
-/// Sends log lines of `level` and above to standard error, of other people's libraries warnings;
-/// `RUST_LOG` takes precedence. As JSON, what is said to people is a line of the log too.
-pub fn log(level: &str, format: LogFormat) {
-    // librdkafka repeats each failure to connect; what it means for us we say ourselves
-    let mut default = "warn,rdkafka=off".to_owned();
-    for ours in ["submit_job", "cluster", "jobs", "store", "web", "udf"] {
-        default += &format!(",{ours}={level}");
-    }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => {
-            lines.with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).init();
-        }
-        LogFormat::Json => {
-            let said = format!("{}=info", progress::SAID).parse();
-            let filter = said.into_iter().fold(filter, EnvFilter::add_directive);
-            lines.with_env_filter(filter).json().flatten_event(true).init();
-            progress::say_as_json();
-        }
-    }
 }
 
 /// Done at the first Ctrl-C or SIGTERM after the call, also when it is not waited for yet.

@@ -31,6 +31,7 @@ pub mod generate;
 pub mod healthy;
 pub mod ingest;
 pub mod live;
+pub mod log;
 pub mod models;
 pub mod offsets;
 pub mod predict;

@@ -8,7 +8,7 @@ use jobs::lake::Lake;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use submit_job::batch::{self, FAILED, SUCCEEDED};
 use submit_job::cli::{Administration, Batch, Cli, Command, Service};
-use submit_job::config::{Environment, log, now, signal};
+use submit_job::config::{Environment, now, signal};
 use submit_job::config_show::run_config;
 use submit_job::context::{self, JobContext};
 use submit_job::dlq::run_dlq;
@@ -16,6 +16,7 @@ use submit_job::doctor::run_doctor;
 use submit_job::generate::{run_completions, run_man};
 use submit_job::healthy::run_healthy;
 use submit_job::ingest::run_rejects;
+use submit_job::log::{log, traces};
 use submit_job::models::{promote_if_better, run_models};
 use submit_job::offsets::run_offsets;
 use submit_job::progress::{print, say, say_error};
@@ -61,8 +62,19 @@ fn raise_open_files() {
     }
 }
 
+/// Runs the program with its log and its traces.
 async fn run(cli: Cli, around: Environment) -> Result<u8> {
-    log(log_level(&cli), cli.log_format);
+    let traces = traces(cli.otlp_endpoint.as_deref(), cli.role());
+    log(log_level(&cli), cli.log_format, traces.as_ref().ok().and_then(Option::as_ref));
+    let traces = traces?;
+    let ended = run_command(cli, around).await;
+    if let Some(traces) = traces {
+        traces.end();
+    }
+    ended
+}
+
+async fn run_command(cli: Cli, around: Environment) -> Result<u8> {
     if !around.file.path.as_os_str().is_empty() {
         tracing::info!(file = %around.file.path.display(), "options are read");
     }

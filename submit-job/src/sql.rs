@@ -28,6 +28,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tracing::{Instrument, info_span};
 use udf::functions::model::Models;
 use udf::model::artefact::ForestParams;
 
@@ -177,26 +178,35 @@ async fn prepare(opened: &JobContext) -> Result<()> {
 /// Runs statements that semicolons separate, and prints what each gives as it comes. Ends early
 /// when nobody reads on.
 async fn execute(opened: &JobContext, text: &str) -> Result<Value> {
-    let JobContext { ctx, lake, .. } = opened;
     let mut n_rows = 0;
-    for statement in parse(ctx, text)? {
-        let planned = ctx.state().statement_to_plan(statement).await.map_err(refusal)?;
-        check_targets(lake, &planned)?;
-        // not collected: a result may be larger than memory
-        let made = ctx.execute_logical_plan(planned).await.map_err(refusal)?;
-        let mut batches = made.execute_stream().await.map_err(refusal)?;
-        let mut table = Table::new(batches.schema());
-        while let Some(batch) = batches.try_next().await.map_err(refusal)? {
-            n_rows += batch.num_rows();
-            if batch.num_columns() > 0 && !written(&table.add(batch)?)? {
-                return Ok(json!({ "rows": n_rows }));
-            }
-        }
-        if !written(&table.end()?)? {
+    for statement in parse(&opened.ctx, text)? {
+        // a statement may hold a secret: the trace does not show it
+        let span = info_span!(target: telemetry::SPAN, "query");
+        let (n, reads_on) = execute_one(opened, statement).instrument(span).await?;
+        n_rows += n;
+        if !reads_on {
             break;
         }
     }
     Ok(json!({ "rows": n_rows }))
+}
+
+/// Runs a statement and prints its rows; how many there are, and whether somebody reads on.
+async fn execute_one(opened: &JobContext, statement: Statement) -> Result<(usize, bool)> {
+    let JobContext { ctx, lake, .. } = opened;
+    let planned = ctx.state().statement_to_plan(statement).await.map_err(refusal)?;
+    check_targets(lake, &planned)?;
+    // not collected: a result may be larger than memory
+    let made = ctx.execute_logical_plan(planned).await.map_err(refusal)?;
+    let mut batches = made.execute_stream().await.map_err(refusal)?;
+    let (mut table, mut n_rows) = (Table::new(batches.schema()), 0);
+    while let Some(batch) = batches.try_next().await.map_err(refusal)? {
+        n_rows += batch.num_rows();
+        if batch.num_columns() > 0 && !written(&table.add(batch)?)? {
+            return Ok((n_rows, false));
+        }
+    }
+    Ok((n_rows, written(&table.end()?)?))
 }
 
 /// Refuses a statement that writes where jobs keep what they have made: training would take it.

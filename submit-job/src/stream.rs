@@ -25,6 +25,7 @@ use jobs::stream::health;
 use jobs::stream::kafka::create_topics;
 use jobs::stream::limits::Limits;
 use jobs::stream::metrics::Metrics;
+use jobs::stream::outcomes;
 use jobs::stream::sink::Sink;
 use jobs::stream::source::{Settings, Source};
 use jobs::stream::stats::StreamStats;
@@ -330,6 +331,7 @@ pub async fn run_stream(
         streamed = running => streamed?,
         never = publish_status(store, &args.group, &metrics, now) => match never {},
         never = args.keep.apply(store) => match never {},
+        never = outcomes::watch(store, |found| metrics.set_outcomes(found)) => match never {},
         never = health::watch(store, &metrics.health, args.give_up_after()) => match never? {},
         served = shown => {
             served?;

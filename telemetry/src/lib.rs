@@ -1,10 +1,12 @@
-//! What every process shows of itself to Prometheus, beside what it does: which build it is, and
+//! What every process shows of itself. To Prometheus, beside what it does: which build it is, and
 //! what it takes of its machine. Its metrics are `tarmac_build_info` and those named `process_…`,
-//! by the conventions of Prometheus' own clients.
+//! by the conventions of Prometheus' own clients. To a collector of traces: what it does, when.
 
 mod process;
+pub mod traces;
 
 pub use process::ProcessMetrics;
+pub use traces::SPAN;
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

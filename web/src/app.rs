@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use events::Answer;
 use ipnet::IpNet;
 use rdkafka::producer::FutureProducer;
 use store::Store;
@@ -15,6 +14,7 @@ use crate::http::clients::Shares;
 use crate::http::metrics::Metrics;
 use crate::http::rate_limit::RateLimits;
 use crate::predict::choices::KeptChoices;
+use crate::predict::heard::Heard;
 use crate::predict::night::Night;
 use crate::predict::recent::Recent;
 
@@ -27,7 +27,7 @@ pub(crate) struct App {
     pub(crate) producer: FutureProducer,
     pub(crate) request_topic: String,
     /// Answers heard on the response topic, for the event streams.
-    pub(crate) heard: broadcast::Sender<Arc<Answer>>,
+    pub(crate) heard: broadcast::Sender<Arc<Heard>>,
     pub(crate) clients: RateLimits,
     pub(crate) pages: Arc<Pages>,
     /// What forms complete.

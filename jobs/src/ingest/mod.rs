@@ -41,7 +41,7 @@ use crate::ingest::rejects::{RejectKind, reject_kinds, rejects_of};
 use crate::ingest::rows::Unfit;
 use crate::lake::Lake;
 use crate::lease::{self, Swap};
-use crate::progress::{OnProgress, Progress};
+use crate::progress::{OnProgress, Progress, stage};
 use crate::sql;
 use crate::write::{Place, parquet, write};
 
@@ -116,10 +116,14 @@ impl Job<'_> {
         let files = found.files.clone();
         let Staged { n_files, passed_over, clean } = self.stage(found, Rest::Flights).await?;
         let has_clean = clean.n_flights > 0;
-        (self.on_progress)(Progress::Stage("typing rows by sql/10_flights.sql"));
-        let typed = sql::plan(self.ctx, sql::FLIGHTS, &[]).await?;
-        let (counted, reject_kinds) = self.judge(&typed, &passed_over, clean).await?;
-        self.check_rejects(&counted, &reject_kinds)?;
+        let typing = async {
+            let typed = sql::plan(self.ctx, sql::FLIGHTS, &[]).await?;
+            let (counted, reject_kinds) = self.judge(&typed, &passed_over, clean).await?;
+            self.check_rejects(&counted, &reject_kinds)?;
+            anyhow::Ok((typed, counted, reject_kinds))
+        };
+        let name = "typing rows by sql/10_flights.sql";
+        let (typed, counted, reject_kinds) = stage(self.on_progress, name, typing).await?;
         let Counted { n_rejects, n_odd_times, n_odd_tails, .. } = counted;
 
         let lacking = counted.lacking();
@@ -130,30 +134,23 @@ impl Job<'_> {
         let months = &self.options.months;
         let there = months::there(self.ctx, self.lake, &counted.months).await?;
         months::check(*months, &there, &counted.months)?;
-        (self.on_progress)(Progress::Stage("writing flights"));
-        let flights = typed.filter(col("reject_reason").is_null())?;
-        let not_kept =
-            ["file", "line", "uuid", "asked_at", "odd_times", "odd_tails", "reject_reason"];
-        let flights = flights.drop_columns(&not_kept)?;
         let staged = self.staging("flights/");
-        // writing empties a directory: not that of the clean rows
-        let directory = if has_clean { self.staging("others/") } else { staged.clone() };
-        let place = Place { directory: &directory, partitions: &["year", "month"] };
-        write(self.ctx, self.lake, &[flights], place, &parquet()).await?;
-        if has_clean {
-            for name in self.lake.list(&directory).await? {
-                let within = name.strip_prefix(&directory).unwrap_or(&name);
-                self.lake.rename(&name, &format!("{staged}{within}")).await?;
-            }
-        }
-        let n_repeats = months::repeats(self, &staged, &counted.months, &files).await?;
-        let (mut made, written) = months::swap(self, &staged, &counted.months, &there).await?;
+        let writing = async {
+            self.write_flights(typed, &staged, has_clean).await?;
+            let n_repeats = months::repeats(self, &staged, &counted.months, &files).await?;
+            let (made, written) = months::swap(self, &staged, &counted.months, &there).await?;
+            anyhow::Ok((n_repeats, made, written))
+        };
+        let (n_repeats, mut made, written) =
+            stage(self.on_progress, "writing flights", writing).await?;
 
-        (self.on_progress)(Progress::Stage("making distances by sql/20_distances.sql"));
-        months::register_coming(self, &staged, &counted.months).await?;
-        distances::register_imported(self.ctx, self.lake).await?;
-        let staging = (&*self.staging(""), self.epoch);
-        distances::make(self.ctx, self.lake, self.run, staging, &mut made).await?;
+        let making = async {
+            months::register_coming(self, &staged, &counted.months).await?;
+            distances::register_imported(self.ctx, self.lake).await?;
+            let staging = (&*self.staging(""), self.epoch);
+            distances::make(self.ctx, self.lake, self.run, staging, &mut made).await
+        };
+        stage(self.on_progress, "making distances by sql/20_distances.sql", making).await?;
         let ingested = Ingested {
             n_files,
             passed_over,
@@ -168,6 +165,25 @@ impl Job<'_> {
             reject_kinds,
         };
         Ok((ingested, made))
+    }
+
+    /// Writes the good rows of `typed` to `staged`, beside the clean ones, if those are there.
+    async fn write_flights(&self, typed: DataFrame, staged: &str, has_clean: bool) -> Result<()> {
+        let flights = typed.filter(col("reject_reason").is_null())?;
+        let not_kept =
+            ["file", "line", "uuid", "asked_at", "odd_times", "odd_tails", "reject_reason"];
+        let flights = flights.drop_columns(&not_kept)?;
+        // writing empties a directory: not that of the clean rows
+        let directory = if has_clean { self.staging("others/") } else { staged.to_owned() };
+        let place = Place { directory: &directory, partitions: &["year", "month"] };
+        write(self.ctx, self.lake, &[flights], place, &parquet()).await?;
+        if has_clean {
+            for name in self.lake.list(&directory).await? {
+                let within = name.strip_prefix(&directory).unwrap_or(&name);
+                self.lake.rename(&name, &format!("{staged}{within}")).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes files the relation `raw_flights`, without the rows that are not left to SQL.

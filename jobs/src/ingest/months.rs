@@ -130,7 +130,7 @@ pub(super) async fn repeats(
         if !stays && *n_flights <= SORTED_IDS_MAX && !has_twins(ctx).await? {
             continue;
         }
-        let found = sql::plan(ctx, sql::REPEATS, &[]).await?.collect().await?;
+        let found = sql::collect(ctx, sql::REPEATS, &[]).await?;
         let Some(row) = found.iter().find(|batch| batch.num_rows() > 0) else { continue };
         let n = row.column(0).as_primitive::<Int64Type>().value(0).unsigned_abs();
         if n == 0 {

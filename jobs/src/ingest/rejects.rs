@@ -64,9 +64,8 @@ pub async fn reject_kinds(
     n_kinds: usize,
 ) -> Result<Vec<RejectKind>> {
     lake.register_table(ctx, "rejects", &rejects_of(run), &[]).await?;
-    let kinds = sql::plan(ctx, sql::REJECT_KINDS, &[]).await?;
     let mut found = Vec::new();
-    for batch in kinds.collect().await? {
+    for batch in sql::collect(ctx, sql::REJECT_KINDS, &[]).await? {
         let n_rows = batch.column(3).as_primitive::<Int64Type>();
         let examples = examples(&batch)?.into_iter().zip(n_rows.values());
         found.extend(examples.map(|(example, n)| RejectKind { n_rows: n.unsigned_abs(), example }));

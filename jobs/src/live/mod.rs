@@ -25,13 +25,14 @@ use futures::TryStreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use store::{Query, Store};
+use tracing::Instrument;
 
 use crate::features::flights_schema;
 use crate::lake::Lake;
 use crate::live::arrivals::flight;
 use crate::live::rows::{Rows, of_answers, of_arrivals};
 use crate::models::evaluation::Tally;
-use crate::progress::{OnProgress, Progress};
+use crate::progress::{self, OnProgress};
 use crate::sql;
 use crate::stream::micro_batch::field_of;
 
@@ -101,8 +102,8 @@ async fn evaluate(
     days: &Days,
     on_progress: OnProgress<'_>,
 ) -> Result<Live> {
-    on_progress(Progress::Stage("reading answers and arrivals"));
-    let n_unread = stage(ctx, lake, store, staging, days).await?;
+    let reading = stage(ctx, lake, store, staging, days);
+    let n_unread = progress::stage(on_progress, "reading answers and arrivals", reading).await?;
     match lake.holds_table("flights/").await? {
         true => lake.register_table(ctx, "flights", "flights/", &["year", "month"]).await?,
         false => {
@@ -110,7 +111,13 @@ async fn evaluate(
             none.put(ctx, lake, "flights", &format!("{staging}flights/")).await?;
         }
     }
-    on_progress(Progress::Stage("setting them side by side by sql/53_outcomes.sql"));
+    let comparing = compare(ctx, days, n_unread);
+    let name = "setting them side by side by sql/53_outcomes.sql";
+    progress::stage(on_progress, name, comparing).await
+}
+
+/// Sets answers and arrivals side by side.
+async fn compare(ctx: &SessionContext, days: &Days, n_unread: u64) -> Result<Live> {
     let [since, until] =
         [days.since, days.until].map(|day| ScalarValue::Date32(Some(day.to_epoch_days())));
     let supposed = ScalarValue::from(SUPPOSED_MINUTES);
@@ -120,11 +127,16 @@ async fn evaluate(
     let rows = sql::plan(ctx, sql::LIVE_EVALUATION, &params).await?;
     let mut rows = rows.execute_stream().await.context(sql::LIVE_EVALUATION.file)?;
     let mut counted = Counted::default();
-    while let Some(rows) = rows.try_next().await.context(sql::LIVE_EVALUATION.file)? {
-        counted.add(&rows)?;
-    }
+    let counting = async {
+        while let Some(rows) = rows.try_next().await.context(sql::LIVE_EVALUATION.file)? {
+            counted.add(&rows)?;
+        }
+        anyhow::Ok(())
+    };
+    counting.instrument(sql::LIVE_EVALUATION.span()).await?;
     let unasked = sql::plan(ctx, sql::UNASKED, &[]).await?;
-    let n_unasked = unasked.count().await.context(sql::UNASKED.file)? as u64;
+    let counting = unasked.count().instrument(sql::UNASKED.span());
+    let n_unasked = counting.await.context(sql::UNASKED.file)? as u64;
     Ok(Live { n_unasked, n_unread, ..counted.into_live() })
 }
 

@@ -212,6 +212,8 @@ pub fn register_one(ctx: &SessionContext, scorer: &Arc<Scorer>) -> (&'static str
 pub struct Serving {
     lake: Lake,
     champion: Arc<Scorer>,
+    /// When it was saved.
+    written: Option<DateTime<Utc>>,
     /// A champion that was refused, so that it is complained of once.
     refused: Option<RefusedModel>,
     /// What was wrong at the last look, so that it is complained of once.
@@ -247,6 +249,7 @@ impl Serving {
         register(ctx, Models::from([("champion".to_owned(), Arc::clone(&champion))]));
         Ok(Self {
             lake: lake.clone(),
+            written: lake.written(&artefact(champion.version())).await?,
             champion,
             refused: None,
             complaint: None,
@@ -257,6 +260,11 @@ impl Serving {
     /// The model that serves.
     pub fn champion(&self) -> &Arc<Scorer> {
         &self.champion
+    }
+
+    /// When the model that serves was saved.
+    pub fn written(&self) -> Option<DateTime<Utc>> {
+        self.written
     }
 
     /// [Looks](Self::look) for a new champion, once in a while.
@@ -313,6 +321,7 @@ impl Serving {
             self.refused = Some(refused);
             return Ok(RefreshOutcome::Refused);
         };
+        let written = self.lake.written(&artefact(&found)).await?;
         let before = self.champion.version();
         let fitting = match parse(&self.lake, &found, &bytes) {
             Ok(scorer) => features::check(&scorer).await.map(|()| scorer),
@@ -322,6 +331,7 @@ impl Serving {
             Ok(scorer) => {
                 tracing::info!(model = found, before, "champion is replaced");
                 self.champion = Arc::new(scorer);
+                self.written = written;
                 let champion = Arc::clone(&self.champion);
                 register(ctx, Models::from([("champion".to_owned(), champion)]));
                 Ok(RefreshOutcome::Replaced)

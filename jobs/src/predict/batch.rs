@@ -38,7 +38,7 @@ use crate::ingest::rejects::RejectKind;
 use crate::lake::Lake;
 use crate::lease::{self, Swap};
 use crate::models::registry;
-use crate::progress::{OnProgress, Progress};
+use crate::progress::{OnProgress, stage};
 use crate::publish::documents;
 use crate::sql;
 use crate::stream::micro_batch::{distances_of, field_of};
@@ -250,17 +250,21 @@ async fn make(
 ) -> Result<(Predicted, Swap)> {
     let Job { ctx, lake, on_progress, .. } = *job;
     let passed_over = job.stage(found, Rest::Sql).await?.passed_over;
-    on_progress(Progress::Stage("typing rows by sql/10_flights.sql and sql/14_requests.sql"));
-    register_requests(job).await?;
-    let requests = ctx.table("requests").await?;
-    let (counted, reject_kinds) = job.judge(&requests, &passed_over, Counted::default()).await?;
-    job.check_rejects(&counted, &reject_kinds)?;
-    let to_fly = requests.filter(col("reject_reason").is_null().and(!col("cancelled")))?;
-    let (n_requests, n_repeats) = count_repeats(&to_fly).await?;
+    let typing = async {
+        register_requests(job).await?;
+        let requests = ctx.table("requests").await?;
+        let (counted, kinds) = job.judge(&requests, &passed_over, Counted::default()).await?;
+        job.check_rejects(&counted, &kinds)?;
+        let to_fly = requests.filter(col("reject_reason").is_null().and(!col("cancelled")))?;
+        let repeats = count_repeats(&to_fly).await?;
+        anyhow::Ok((to_fly, counted, kinds, repeats))
+    };
+    let name = "typing rows by sql/10_flights.sql and sql/14_requests.sql";
+    let (to_fly, counted, reject_kinds, (n_requests, n_repeats)) =
+        stage(on_progress, name, typing).await?;
     let n_flights = counted.n_flights;
     ensure!(n_requests > 0, "all {n_flights} flights were cancelled or have not left");
 
-    on_progress(Progress::Stage("predicting by sql/60_predictions.sql"));
     sql::register(ctx, "requests", to_fly)?;
     let flights = match n_repeats {
         0 => ctx.table("requests").await?,
@@ -277,7 +281,8 @@ async fn make(
     let rows = sql::plan(ctx, sql::BATCH_PREDICTIONS, &params).await?;
     let staged = job.staging("predictions/");
     let place = Place { directory: &staged, partitions: &[] };
-    let n_predicted = write(ctx, lake, &[rows], place, &parquet()).await?;
+    let writing = async { write(ctx, lake, &[rows], place, &parquet()).await };
+    let n_predicted = stage(on_progress, "predicting by sql/60_predictions.sql", writing).await?;
     let directory = batch.directory();
     let made = Swap {
         deletes: lake.list(&directory).await?,

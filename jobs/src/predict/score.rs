@@ -9,7 +9,7 @@ use udf::model::scorer::Scorer;
 use crate::lake::Lake;
 use crate::models::evaluation::Evaluation;
 use crate::models::registry;
-use crate::progress::{OnProgress, Progress};
+use crate::progress::{OnProgress, stage};
 use crate::sql;
 use crate::train::training::{self, register_training};
 use crate::write::{Place, parquet, write};
@@ -35,11 +35,13 @@ pub async fn score(
     lake.register_flights(ctx).await?;
     sql::view(ctx, "features", sql::FEATURES, &[]).await?;
     let model = registry::register_one(ctx, &model);
-    on_progress(Progress::Stage("scoring flights by sql/60_predictions.sql"));
-    let rows = sql::plan(ctx, sql::PREDICTIONS, &[model]).await?;
     let directory = format!("predictions/{run}/");
-    let place = Place { directory: &directory, partitions: &[] };
-    let n_rows = write(ctx, lake, &[rows], place, &parquet()).await?;
+    let scoring = async {
+        let rows = sql::plan(ctx, sql::PREDICTIONS, &[model]).await?;
+        let place = Place { directory: &directory, partitions: &[] };
+        write(ctx, lake, &[rows], place, &parquet()).await
+    };
+    let n_rows = stage(on_progress, "scoring flights by sql/60_predictions.sql", scoring).await?;
     Ok((n_rows, lake.url(&directory)))
 }
 
@@ -54,6 +56,6 @@ pub async fn evaluate(
     lake.register_flights(ctx).await?;
     let of_model = model.model();
     register_training(ctx, &of_model.params.holdout, &of_model.feature_names()).await?;
-    on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
-    training::evaluate(ctx, &model).await
+    let evaluating = training::evaluate(ctx, &model);
+    stage(on_progress, "evaluating it by sql/50_evaluation.sql", evaluating).await
 }

@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use store::{Query, Store};
+use tracing::Instrument;
 
 use crate::lake::Lake;
 use crate::models::cards;
@@ -179,12 +180,15 @@ async fn make(
     remember(store, name, "", 0).await?;
     let documents_of_step = sql::plan(ctx, step, &[]).await?;
     let in_order = documents_of_step.sort(vec![ident("_id").sort(true, false)])?;
-    let mut batches = in_order.execute_stream().await?;
-    let mut replacement = store.replace(name).await?;
-    while let Some(batch) = batches.try_next().await.context(step.file)? {
-        replacement.add(&documents(&batch)?).await?;
-    }
-    let n_documents = replacement.finish(indexes, unique).await?;
+    let writing = async {
+        let mut batches = in_order.execute_stream().await?;
+        let mut replacement = store.replace(name).await?;
+        while let Some(batch) = batches.try_next().await.context(step.file)? {
+            replacement.add(&documents(&batch)?).await?;
+        }
+        replacement.finish(indexes, unique).await
+    };
+    let n_documents = writing.instrument(step.span()).await?;
     remember(store, name, made_from, n_documents).await?;
     Ok(n_documents)
 }

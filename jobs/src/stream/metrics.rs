@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use chrono::{DateTime, Utc};
+use events::BadRequest;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use udf::model::scorer::Scorer;
 
 use crate::stream::health::Health;
+use crate::stream::outcomes::Outcomes;
 
 /// Bounds of durations, in seconds: from an answer on arrival to a store that was away.
 const SECONDS: [f64; 15] =
@@ -33,7 +37,9 @@ macro_rules! metrics {
                     let $name = make::$type(stringify!($name), help, &[$($label)?])?;
                     registry.register(Box::new($name.clone()))?;
                 )+
-                Ok(Self { registry, health: Health::default(), $($name,)+ })
+                let metrics = Self { registry, health: Health::default(), $($name,)+ };
+                metrics.begin();
+                Ok(metrics)
             }
         }
     };
@@ -81,11 +87,21 @@ metrics! {
     /// Partitions that are assigned to us.
     assigned: IntGauge,
     /// Rebalances, by what they did: assigned, revoked, lost.
-    rebalances: IntCounterVec by "event",
+    rebalances_total: IntCounterVec by "event",
     /// Micro-batches that were dropped because another process had acquired a partition.
     fenced_total: IntCounter,
     /// 1 for the model that serves.
     model: IntGaugeVec by "version",
+    /// When the model that serves was saved, in seconds since 1970.
+    model_saved_timestamp_seconds: IntGaugeVec by "version",
+    /// End of the last day of flights that it was trained on, in seconds since 1970.
+    model_last_flight_timestamp_seconds: IntGaugeVec by "version",
+    /// Mean log loss of a model on the flights that its training held out.
+    holdout_log_loss: GaugeVec by "version",
+    /// Mean log loss of its answers about the last seven days whose flights have arrived.
+    live_log_loss: GaugeVec by "version",
+    /// Flights that this is of.
+    live_flights: IntGaugeVec by "version",
     /// Champions that were refused: damaged, missing, or trained on features that are gone.
     models_refused_total: IntCounter,
     /// Rows that champion and challenger scored, by whether they agree.
@@ -101,6 +117,16 @@ metrics! {
 }
 
 impl Metrics {
+    /// Shows 0 of what has not happened yet: the first time of all is a rise too.
+    fn begin(&self) {
+        for kind in BadRequest::KINDS {
+            self.dead_letters_total.with_label_values(&[kind]);
+        }
+        for what in ["assigned", "revoked", "lost"] {
+            self.rebalances_total.with_label_values(&[what]);
+        }
+    }
+
     /// The metrics in the text format of Prometheus.
     pub fn to_text(&self) -> Result<String> {
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
@@ -126,18 +152,43 @@ impl Metrics {
 
     /// The group has assigned, revoked or lost partitions; `n_assigned` are ours now.
     pub(crate) fn rebalanced(&self, what: &str, n_assigned: usize) {
-        self.rebalances.with_label_values(&[what]).inc();
+        self.rebalances_total.with_label_values(&[what]).inc();
         self.assigned.set(n_assigned as i64);
         self.forget_partitions();
         self.health.rebalanced();
     }
 
     /// Another model serves: what is known of the drift was against the one before.
-    pub(crate) fn set_model(&self, version: &str) {
+    pub(crate) fn set_model(&self, champion: &Scorer, saved: Option<DateTime<Utc>>) {
+        const DAY_SECONDS: i64 = 24 * 60 * 60;
+        let (version, model) = (champion.version(), champion.model());
         self.model.reset();
         self.model.with_label_values(&[version]).set(1);
+        let last_flight = model.days.map(|days| (i64::from(days.last) + 1) * DAY_SECONDS);
+        for (gauge, time) in [
+            (&self.model_saved_timestamp_seconds, saved.map(|saved| saved.timestamp())),
+            (&self.model_last_flight_timestamp_seconds, last_flight),
+        ] {
+            gauge.reset();
+            // what is not known is not said
+            if let Some(time) = time {
+                gauge.with_label_values(&[version]).set(time);
+            }
+        }
+        self.holdout_log_loss.reset();
+        self.holdout_log_loss.with_label_values(&[version]).set(model.holdout.log_loss);
         self.drift_psi.reset();
         self.health.set_model(version);
+    }
+
+    /// How right answers were, by version of the model.
+    pub fn set_outcomes(&self, outcomes: &Outcomes) {
+        self.live_log_loss.reset();
+        self.live_flights.reset();
+        for (version, (n_flights, log_loss)) in outcomes {
+            self.live_log_loss.with_label_values(&[version]).set(*log_loss);
+            self.live_flights.with_label_values(&[version]).set(n_flights.cast_signed());
+        }
     }
 
     /// The drift of a feature.

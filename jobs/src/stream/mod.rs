@@ -17,6 +17,8 @@ pub mod metrics;
 pub mod micro_batch;
 mod monitor;
 pub mod offsets;
+mod options;
+pub mod outcomes;
 mod poll;
 pub mod request_log;
 pub mod requests;
@@ -24,24 +26,24 @@ mod resume;
 mod retry;
 pub mod sink;
 pub mod source;
+mod spans;
 mod stall;
 pub mod stats;
 pub(crate) mod topic;
 pub mod trigger;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
 use events::{ANSWERS, REJECTIONS, STREAM_OFFSETS};
 use futures::future::FutureExt;
 use serde_json::Value;
 use store::{Lease, Store, WriteError};
+use telemetry::traces;
 use tokio::time::sleep;
-use udf::model::scorer::Scorer;
+use tracing::{Instrument, Span};
 
 use crate::distances;
 use crate::lake::Lake;
@@ -50,10 +52,11 @@ use crate::stream::chunks::{
     chunks, created_ms, documents, last_records, next_offsets, rejections,
 };
 use crate::stream::dead_letters::{KnownLetters, known_letters};
-use crate::stream::kafka::{Properties, Topics};
+use crate::stream::kafka::Properties;
 use crate::stream::metrics::Metrics;
 use crate::stream::micro_batch::{Message, Plan, Rules};
 use crate::stream::monitor::Observer;
+pub use crate::stream::options::{Connections, Options, Step};
 use crate::stream::request_log::{
     Inspection, Inspector, LastRecord, LogMark, Verdict, compare, moved_to, offset_to_inspect,
 };
@@ -61,6 +64,7 @@ use crate::stream::resume::{Resumed, resume};
 use crate::stream::retry::{Retry, Shutdown, Stop};
 use crate::stream::sink::{Record, SendError, Sent, Sink};
 use crate::stream::source::{Assignment, Event, MicroBatch, Source};
+use crate::stream::spans::{RequestSpans, step};
 use crate::stream::stats::StreamStats;
 
 /// How long the store may take to record what only saves work.
@@ -68,51 +72,6 @@ const NOTE_WAIT: Duration = Duration::from_secs(5);
 /// How often the leases are checked, beside each commit: that also keeps the offsets
 /// of a stream that has nothing to do from growing old.
 const LEASES_EVERY: Duration = Duration::from_secs(5);
-
-/// A step of a micro-batch at which a test lets the program die.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// It is scored; nothing is written but dead letters.
-    Scored,
-    /// Answers and offsets are in the store.
-    Stored,
-    /// Answers are in the topic; the group's offsets are not committed.
-    Published,
-}
-
-/// How requests are answered.
-pub struct Options {
-    /// The consumer group; names the job and what it holds of the topic.
-    pub group: String,
-    /// The topics.
-    pub topics: Topics,
-    /// Whether the topic of requests keeps all of them in one chunk: it is not compacted.
-    pub topic_is_whole: bool,
-    /// How Kafka is reached.
-    pub properties: Vec<(String, String)>,
-    /// Largest message that is read, in bytes.
-    pub message_bytes_max: usize,
-    /// Age beyond which a request is not scored any more; `None` is for ever.
-    pub expire_after: Option<Duration>,
-    /// How long a sink may fail before the job ends with an error; `None` is for ever.
-    pub give_up_after: Option<Duration>,
-    /// A challenger that scores beside the champion; it is only counted.
-    pub shadow: Option<Arc<Scorer>>,
-    /// The clock.
-    pub now: fn() -> DateTime<Utc>,
-    /// Called at each step of a micro-batch.
-    pub on_step: Box<dyn Fn(Step) + Send + Sync>,
-}
-
-/// What a stream reads from and writes to.
-pub struct Connections<'a> {
-    /// Requests.
-    pub source: Source,
-    /// Answers and dead letters.
-    pub sink: Sink,
-    /// Answers, and how far the stream is.
-    pub store: &'a Store,
-}
 
 /// What scoring needs, looked at again from time to time.
 pub struct Prepared {
@@ -140,7 +99,7 @@ pub async fn run(
 ) -> Result<StreamStats> {
     let shutdown = shutdown.map(|()| tokio::time::Instant::now()).boxed().shared();
     let retry = Retry::new(options.give_up_after, metrics, shutdown.clone());
-    let observer = Observer::new(Arc::clone(serving.champion()), options.shadow.clone(), metrics);
+    let observer = Observer::new(&serving, options.shadow.clone(), metrics);
     let Connections { source, sink, store } = connections;
     let mut stream = Stream {
         ctx,
@@ -209,6 +168,8 @@ struct InFlight {
     sent: Result<Sent, SendError>,
     /// Where their messages end.
     next: BTreeMap<i32, i64>,
+    /// What traces show of this.
+    spans: (Span, RequestSpans),
 }
 
 /// Why a stream reads no more.
@@ -240,7 +201,12 @@ impl Stream<'_> {
                 Event::Assigned(assignment) => (self.acquire(&assignment).await, false),
                 Event::MicroBatch(batch) => {
                     let is_last = batch.is_last;
-                    (self.answer(batch).await, is_last)
+                    let span = spans::micro_batch(&batch.messages);
+                    let done = self.answer(batch).instrument(span.clone()).await;
+                    if done.is_err() {
+                        traces::fail(&span, "not finished by this process");
+                    }
+                    (done, is_last)
                 }
                 Event::Idle => {
                     self.note_published().await;
@@ -422,7 +388,7 @@ impl Stream<'_> {
             RefreshOutcome::Refused => self.metrics.models_refused_total.inc(),
             RefreshOutcome::Replaced => {
                 self.plan = Plan::new(self.ctx).await?;
-                self.observer.replace(Arc::clone(self.serving.champion()));
+                self.observer.replace(&self.serving);
             }
         }
         if self.distances.refresh(self.ctx).await {
@@ -451,7 +417,10 @@ impl Stream<'_> {
             metrics.phase(name, took);
             *phase += took;
         };
-        let mut scored = micro_batch::score(&self.plan, messages, rules).await?;
+        let spans = RequestSpans::begin(&messages, &self.options.topics.requests);
+        let scoring = micro_batch::score(&self.plan, messages, rules);
+        let mut scored = scoring.instrument(step("score")).await?;
+        spans.reject(&scored.dead_letters);
         // the writer of a letter may have died before it wrote the rejection
         let rejections = rejections(&scored.dead_letters)?;
         scored.dead_letters.retain(|letter| !self.known.contains(&letter.message));
@@ -460,12 +429,15 @@ impl Stream<'_> {
             .until_done("dead_letters", self.source.lost(), async || {
                 self.sink.send_dead_letters(&scored.dead_letters).await
             })
+            .instrument(step("dead_letters"))
             .await?;
         lap("dead_letters", &mut phases.publish);
         (self.options.on_step)(Step::Scored);
 
         let documents = documents(&scored)?;
-        let kept = self.store(&rejections, &documents, &next, last).await?;
+        let storing = self.store(&rejections, &documents, &next, last);
+        let kept = storing.instrument(step("store")).await?;
+        spans.note("stored");
         lap("store", &mut phases.store);
         (self.options.on_step)(Step::Stored);
 
@@ -473,17 +445,18 @@ impl Stream<'_> {
         self.streamed.count(n_messages, &scored, kept.len(), &created, now_ms, metrics);
         self.observer.see(&scored.rows);
 
-        let records = self.records(&documents, &kept).await?;
+        let records = self.records(&documents, &kept, &spans).await?;
         phases.publish += self.finish_publishing().await?;
+        let publish = step("publish");
         let sent = self.sink.begin_answers(&records);
-        self.in_flight = Some(InFlight { records, sent, next });
+        self.in_flight = Some(InFlight { records, sent, next, spans: (publish, spans) });
         Ok(())
     }
 
     /// Waits until the answers in flight are published, which makes their messages done; how long
     /// that took.
     async fn finish_publishing(&mut self) -> Result<Duration, Stop> {
-        let Some(InFlight { records, sent, next }) = self.in_flight.take() else {
+        let Some(InFlight { records, sent, next, spans }) = self.in_flight.take() else {
             return Ok(Duration::ZERO);
         };
         let (started, mut sent) = (Instant::now(), Some(sent));
@@ -500,6 +473,9 @@ impl Stream<'_> {
                 }
             })
             .await?;
+        let (publish, requests) = spans;
+        drop(publish);
+        requests.done();
         let took = started.elapsed();
         self.metrics.phase("publish", took);
         (self.options.on_step)(Step::Published);
@@ -555,7 +531,12 @@ impl Stream<'_> {
     }
 
     /// What is published: what the store has, also where that was there before.
-    async fn records(&self, documents: &[Value], kept: &[String]) -> Result<Vec<Record>, Stop> {
+    async fn records(
+        &self,
+        documents: &[Value],
+        kept: &[String],
+        spans: &RequestSpans,
+    ) -> Result<Vec<Record>, Stop> {
         let read = async || Ok(self.store.get_all(ANSWERS, kept).await?);
         let before = match kept {
             [] => Vec::new(),
@@ -566,7 +547,8 @@ impl Stream<'_> {
         let records = documents.iter().map(|document| {
             let id = id(document);
             let answer = before.get(&id).copied().unwrap_or(document);
-            (id, answer.to_string().into_bytes())
+            let traceparent = spans.traceparent(&id);
+            Record { key: id, value: answer.to_string().into_bytes(), traceparent }
         });
         Ok(records.collect())
     }

@@ -10,6 +10,7 @@ use udf::encode::encoder::indices_of;
 use udf::model::drift::Drift;
 use udf::model::scorer::Scorer;
 
+use crate::models::registry::Serving;
 use crate::stream::metrics::Metrics;
 
 /// Sees the rows of each micro-batch.
@@ -22,20 +23,21 @@ pub(crate) struct Observer<'a> {
 
 impl<'a> Observer<'a> {
     pub(crate) fn new(
-        champion: Arc<Scorer>,
+        serving: &Serving,
         shadow: Option<Arc<Scorer>>,
         metrics: &'a Metrics,
     ) -> Self {
-        let mut observer = Self { champion: Arc::clone(&champion), shadow, drift: None, metrics };
-        observer.replace(champion);
+        let champion = Arc::clone(serving.champion());
+        let mut observer = Self { champion, shadow, drift: None, metrics };
+        observer.replace(serving);
         observer
     }
 
     /// Another champion: what was seen is compared with its reference distribution from now on.
-    pub(crate) fn replace(&mut self, champion: Arc<Scorer>) {
-        self.metrics.set_model(champion.version());
-        self.drift = champion.model().reference.clone().map(Drift::new);
-        self.champion = champion;
+    pub(crate) fn replace(&mut self, serving: &Serving) {
+        self.champion = Arc::clone(serving.champion());
+        self.metrics.set_model(&self.champion, serving.written());
+        self.drift = self.champion.model().reference.clone().map(Drift::new);
     }
 
     /// Sees rows of `sql/70_answers.sql`.

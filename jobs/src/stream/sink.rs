@@ -11,6 +11,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use serde_json::json;
 use store::WriteError;
+use telemetry::traces;
 
 use crate::stream::kafka::{Complaint, Properties, Topics, config, create_topics_of};
 use crate::stream::micro_batch::DeadLetter;
@@ -48,8 +49,15 @@ pub mod headers {
         [TOPIC, PARTITION, OFFSET, JOB, STAGE, REASON, TIMESTAMP, DIGEST, STUB];
 }
 
-/// A record of the response topic: the UUID, and the answer as JSON.
-pub type Record = (String, Vec<u8>);
+/// A record of the response topic.
+pub struct Record {
+    /// The UUID.
+    pub key: String,
+    /// The answer as JSON.
+    pub value: Vec<u8>,
+    /// How the trace of its request goes on, where it has one.
+    pub traceparent: Option<String>,
+}
 
 /// A record that did not get into its topic.
 #[derive(Debug)]
@@ -186,8 +194,12 @@ impl Sink {
         let failed = |error| SendError { topic: topic.clone(), error };
         self.renew().map_err(failed)?;
         let mut deliveries = Vec::with_capacity(records.len());
-        for (key, value) in records {
-            let record = FutureRecord::to(&topic).key(key).payload(value);
+        for Record { key, value, traceparent } in records {
+            let mut record = FutureRecord::to(&topic).key(key).payload(value);
+            if let Some(value) = traceparent {
+                let header = Header { key: traces::HEADER, value: Some(value) };
+                record = record.headers(OwnedHeaders::new().insert(header));
+            }
             let sent = self.producer.send_result(record);
             deliveries.push(sent.map_err(|(error, _)| failed(error))?);
         }

@@ -75,7 +75,7 @@ pub async fn evaluate(ctx: &SessionContext, forest: Arc<Scorer>, rows: Rows) -> 
         ("training_share", share(TRAINING_ROWS, rows.training)?),
         ("holdout_share", share(HOLDOUT_ROWS, rows.holdout)?),
     ];
-    let rows = sql::plan(ctx, sql::BASELINE_ROWS, &shares).await?.collect().await?;
+    let rows = sql::collect(ctx, sql::BASELINE_ROWS, &shares).await?;
     let Some(first) = rows.first() else { return Ok(Baselines::default()) };
     let rows = concat_batches(&first.schema(), &rows)?;
     // seconds of work, during which the job can be cancelled

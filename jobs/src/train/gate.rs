@@ -138,7 +138,7 @@ async fn answered(
     scorer: &Arc<Scorer>,
 ) -> Result<(Vec<(u64, f64)>, Evaluation)> {
     let model = [registry::register_one(ctx, scorer)];
-    let by_day = sql::plan(ctx, sql::COMPARISON, &model).await?.collect().await?;
+    let by_day = sql::collect(ctx, sql::COMPARISON, &model).await?;
     let mut days = Vec::new();
     for batch in &by_day {
         let numbers = |i: usize| batch.column(i).as_primitive::<Int64Type>().values();

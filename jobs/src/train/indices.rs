@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{DataFrame, Expr, SessionContext, col, lit};
+use tracing::Instrument;
 use udf::functions::indices::FeatureIndices;
 use udf::functions::load::Load;
 use udf::model::holdout::HoldOut;
@@ -41,7 +42,8 @@ pub async fn materialise(
         if at.n_training * bytes_per_row as u64 <= bytes_max {
             let indices = sql::plan(ctx, sql::INDICES, &[]).await?;
             let schema = Arc::clone(indices.schema().inner());
-            let table = MemTable::try_new(schema, indices.collect_partitioned().await?)?;
+            let rows = indices.collect_partitioned().instrument(sql::INDICES.span()).await?;
+            let table = MemTable::try_new(schema, rows)?;
             ctx.deregister_table("indices")?;
             ctx.register_table("indices", Arc::new(table))?;
             return Ok(());

@@ -26,6 +26,7 @@ use datafusion::common::ScalarValue;
 use datafusion::execution::FunctionRegistry;
 use datafusion::prelude::{SessionContext, col};
 use events::DelayClass;
+use tracing::Instrument;
 use udf::encode::encoder::{Encoding, indices_of};
 use udf::functions::distinct_counts;
 use udf::functions::load::Load;
@@ -43,7 +44,7 @@ use crate::models::cards;
 use crate::models::evaluation::Evaluation;
 use crate::models::promotion;
 use crate::models::registry;
-use crate::progress::{OnProgress, Progress};
+use crate::progress::{OnProgress, Progress, stage};
 use crate::sql;
 use crate::train::checkpoint::{Checkpoint, Counted};
 use crate::train::options::TrainOptions;
@@ -66,8 +67,7 @@ pub async fn train(
 ) -> Result<Report> {
     let making = make(ctx, lake, run, options, on_progress);
     let report = lease::while_reading(lake, run, on_progress, making).await?;
-    on_progress(Progress::Stage("saving the model and its report"));
-    save(lake, run, &report).await?;
+    stage(on_progress, "saving the model and its report", save(lake, run, &report)).await?;
     Ok(report)
 }
 
@@ -85,28 +85,30 @@ async fn make(
     let holdout = &options.params.get().holdout;
     register_training(ctx, holdout, &used).await?;
 
-    on_progress(Progress::Stage("finding bins and categories by sql/41_values.sql"));
-    let mut at = begin_or_go_on(ctx, lake, run, options, &used).await?;
+    let counting = begin_or_go_on(ctx, lake, run, options, &used);
+    let name = "finding bins and categories by sql/41_values.sql";
+    let mut at = stage(on_progress, name, counting).await?;
     let n_training = at.n_training;
     clock.end("values", n_training);
 
-    on_progress(Progress::Stage("encoding rows by sql/42_indices.sql"));
-    indices::materialise(ctx, lake, run, &mut at, options.indices_bytes).await?;
+    let encoding = indices::materialise(ctx, lake, run, &mut at, options.indices_bytes);
+    stage(on_progress, "encoding rows by sql/42_indices.sql", encoding).await?;
     clock.end("indices", n_training);
 
-    on_progress(Progress::Stage("growing trees by sql/43_histogram.sql"));
-    let n_passes = grow(ctx, lake, run, &mut at, options.histogram_bytes, on_progress).await?;
+    let growing = grow(ctx, lake, run, &mut at, options.histogram_bytes, on_progress);
+    let n_passes = stage(on_progress, "growing trees by sql/43_histogram.sql", growing).await?;
     clock.end("levels", n_training * n_passes);
 
-    on_progress(Progress::Stage("calibrating it by sql/44_out_of_bag.sql"));
-    let mut model = calibrated(ctx, at).await?;
+    let calibrating = calibrated(ctx, at);
+    let name = "calibrating it by sql/44_out_of_bag.sql";
+    let mut model = stage(on_progress, name, calibrating).await?;
     ctx.deregister_table("indices")?;
     clock.end("calibration", n_training.min(OUT_OF_BAG_ROWS));
 
-    on_progress(Progress::Stage("evaluating it by sql/50_evaluation.sql"));
     let candidate = Arc::new(Scorer::new(model.clone(), "candidate"));
-    let (forest, future) = evaluate(ctx, &candidate).await?;
-    let uncalibrated = uncalibrated(ctx, &model, &forest).await?;
+    let evaluating = evaluate_twice(ctx, &candidate);
+    let name = "evaluating it by sql/50_evaluation.sql";
+    let (forest, future, uncalibrated) = stage(on_progress, name, evaluating).await?;
     model.rows.holdout = forest.n_rows();
     model.holdout = forest.metrics;
     if let Some(reference) = &mut model.reference {
@@ -114,14 +116,14 @@ async fn make(
     }
     clock.end("evaluation", 2 * forest.n_rows());
 
-    on_progress(Progress::Stage("training the baselines"));
-    let baselines = baselines::evaluate(ctx, Arc::clone(&candidate), model.rows).await?;
+    let training = baselines::evaluate(ctx, Arc::clone(&candidate), model.rows);
+    let baselines = stage(on_progress, "training the baselines", training).await?;
     clock.end("baselines", model.rows.training + model.rows.holdout);
 
-    on_progress(Progress::Stage("comparing it with the champion by sql/52_comparison.sql"));
     let version = version_of(&model.to_bytes());
-    let of_model = (version.as_str(), &candidate);
-    let (promotion, rival) = gate::judge(ctx, lake, run, of_model, options.gate).await?;
+    let comparing = gate::judge(ctx, lake, run, (version.as_str(), &candidate), options.gate);
+    let name = "comparing it with the champion by sql/52_comparison.sql";
+    let (promotion, rival) = stage(on_progress, name, comparing).await?;
     clock.end("comparison", rival.as_ref().map_or(0, |rival| rival.evaluation.n_rows()));
 
     let majority = Evaluation::majority(&forest);
@@ -140,17 +142,19 @@ async fn make(
     })
 }
 
-/// The evaluation of a model before its calibration; `calibrated` is the one after it.
-async fn uncalibrated(
+/// The evaluation of a model on all held-out flights and on later ones, and before its calibration.
+async fn evaluate_twice(
     ctx: &SessionContext,
-    model: &Model,
-    calibrated: &Evaluation,
-) -> Result<Evaluation> {
+    candidate: &Arc<Scorer>,
+) -> Result<(Evaluation, Option<Evaluation>, Evaluation)> {
+    let (calibrated, future) = evaluate(ctx, candidate).await?;
+    let model = candidate.model();
     if model.temperature == 1.0 {
-        return Ok(calibrated.clone());
+        return Ok((calibrated.clone(), future, calibrated));
     }
     let model = Model { temperature: 1.0, ..model.clone() };
-    Ok(evaluate(ctx, &Arc::new(Scorer::new(model, "uncalibrated"))).await?.0)
+    let (uncalibrated, _) = evaluate(ctx, &Arc::new(Scorer::new(model, "uncalibrated"))).await?;
+    Ok((calibrated, future, uncalibrated))
 }
 
 /// Saves the report and then the model, and makes it the champion if that was decided.
@@ -209,7 +213,7 @@ async fn begin_or_go_on(
 
 /// What rows there are, and for each feature how its values become indices.
 async fn count(ctx: &SessionContext, options: &TrainOptions, used: &[String]) -> Result<Counted> {
-    let counted = sql::plan(ctx, sql::VALUES, &[]).await?.collect().await?;
+    let counted = sql::collect(ctx, sql::VALUES, &[]).await?;
     let counted = one_row(&counted, sql::VALUES.file)?;
     let large = |i: usize| counted.column(i).as_primitive::<Int64Type>().value(0).unsigned_abs();
     let day = |i: usize| counted.column(i).as_primitive::<Int32Type>().value(0);
@@ -255,7 +259,7 @@ async fn grow(
         on_progress(Progress::Level { n_trees, done: at.growth.depth(), total });
         let pass = Arc::new(Load::from(pass));
         ctx.register_udaf(TreeHistogram::new(Arc::clone(&pass)).into_udaf());
-        let counted = sql::plan(ctx, sql::HISTOGRAM, &by_day).await?.collect().await?;
+        let counted = sql::collect(ctx, sql::HISTOGRAM, &by_day).await?;
         let counted = one_row(&counted, sql::HISTOGRAM.file)?;
         let counters = counted.column(0).as_binary::<i32>().value(0);
         at.growth.split(&pass, counters).context(sql::HISTOGRAM.file)?;
@@ -277,7 +281,8 @@ async fn calibrated(ctx: &SessionContext, at: Checkpoint) -> Result<Model> {
     let params = [("by_day", ScalarValue::from(at.draws_days())), ("share", share)];
     let rows = sql::plan(ctx, sql::OUT_OF_BAG, &params).await?;
     let schema = Arc::clone(rows.schema().inner());
-    let rows = concat_batches(&schema, &rows.collect().await?)?;
+    let rows = rows.collect().instrument(sql::OUT_OF_BAG.span()).await?;
+    let rows = concat_batches(&schema, &rows)?;
     let params = at.growth.params().clone();
     let (specs, trees) = (at.specs, at.growth.into_trees());
     let seed = params.seed;

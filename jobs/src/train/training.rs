@@ -38,8 +38,7 @@ pub async fn evaluate(
     // models that do not say have seen every day
     let last_day = scorer.model().days.map_or(i32::MAX, |days| days.last);
     let params = [registry::register_one(ctx, scorer), ("last_day", ScalarValue::from(last_day))];
-    let rows = sql::plan(ctx, sql::EVALUATION, &params).await?;
-    Ok(Evaluation::from_batches(&rows.collect().await?))
+    Ok(Evaluation::from_batches(&sql::collect(ctx, sql::EVALUATION, &params).await?))
 }
 
 /// The share, in 65,536ths, that gives about `n_wanted` of `n_rows` rows.

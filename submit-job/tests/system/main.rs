@@ -32,4 +32,5 @@ mod setup;
 mod statements;
 mod tls;
 mod torture;
+mod traces;
 mod traffic;

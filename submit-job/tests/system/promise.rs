@@ -137,7 +137,7 @@ async fn a_job_that_was_away_changes_nothing_and_comes_back() {
         seen = world.answers().await;
     }
     send_signal(&first.process.pid(), "CONT");
-    first.wait_for("rebalances{event=\"lost\"}", |n| n >= 1.0);
+    first.wait_for("rebalances_total{event=\"lost\"}", |n| n >= 1.0);
     assert!(first.log().contains("partitions lost: another member may have them already"));
     // both are at work again
     first.wait_for("assigned", |n| n == 1.0);

@@ -17,7 +17,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers, Message, OwnedMessage};
+use rdkafka::message::{Headers, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
@@ -392,8 +392,13 @@ impl World {
 
     /// Sends a message; returns when it is acknowledged.
     pub async fn send(&self, value: &[u8]) {
+        self.send_with(value, OwnedHeaders::new()).await;
+    }
+
+    /// Sends a message with headers; returns when it is acknowledged.
+    pub async fn send_with(&self, value: &[u8], headers: OwnedHeaders) {
         let record = FutureRecord::<[u8], [u8]>::to(REQUESTS).key(b"a key").payload(value);
-        self.producer.send(record, DEADLINE).await.unwrap();
+        self.producer.send(record.headers(headers), DEADLINE).await.unwrap();
     }
 
     /// Reads a topic as soon as it has `n` messages: values, and headers as text.

@@ -60,9 +60,7 @@ impl Metrics {
         status: StatusCode,
         took: Duration,
     ) {
-        // a client may make up methods
-        let is_known = [Method::GET, Method::HEAD, Method::POST].contains(method);
-        let method = if is_known { method.as_str() } else { "other" };
+        let method = known_method(method);
         self.requests.with_label_values(&[route, method, status.as_str()]).inc();
         self.seconds.observe(took.as_secs_f64());
     }
@@ -77,6 +75,12 @@ impl Metrics {
         let ours = TextEncoder::new().encode_to_string(&self.registry.gather())?;
         Ok(ours + &self.process.to_text()?)
     }
+}
+
+/// The name of a method that has routes; a client may make up others.
+pub(crate) fn known_method(method: &Method) -> &str {
+    let is_known = [Method::GET, Method::HEAD, Method::POST].contains(method);
+    if is_known { method.as_str() } else { "other" }
 }
 
 impl Failed {

@@ -11,10 +11,13 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use telemetry::traces;
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
 
 use crate::app::App;
-use crate::http::clients::Client;
-use crate::http::metrics::Failed;
+use crate::http::clients::{Client, is_in};
+use crate::http::metrics::{Failed, known_method};
 use crate::http::responses::{Asker, full, problem, refuse, wants_json};
 use crate::layout::page::{self, Said};
 
@@ -53,12 +56,37 @@ pub(crate) async fn limit(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     let method = request.method().clone();
-    let response = answer(&app, client, request, next).await;
+    let span = span_of(&app, peer.ip(), &request, route);
+    let response = answer(&app, client, request, next).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
+    if response.status().is_server_error() {
+        traces::fail(&span, response.status().canonical_reason().unwrap_or_default());
+    }
     app.metrics.answered(route, &method, response.status(), started.elapsed());
     if let Some(of) = response.extensions().get::<Failed>() {
         app.metrics.failed(*of);
     }
     response
+}
+
+/// What a trace shows of a request. It goes on from where a proxy was; what others say of traces is
+/// not believed.
+fn span_of(app: &App, peer: IpAddr, request: &Request, route: &str) -> Span {
+    let method = known_method(request.method());
+    let span = info_span!(
+        target: telemetry::SPAN,
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = Empty,
+    );
+    let said = request.headers().get(traces::HEADER).and_then(|value| value.to_str().ok());
+    if let Some(traceparent) = said.filter(|_| is_in(&app.proxies, peer)) {
+        traces::go_on(&span, traceparent);
+    }
+    span
 }
 
 async fn answer(app: &App, client: Client, request: Request, next: Next) -> Response {

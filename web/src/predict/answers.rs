@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::app::stopped;
 use crate::predict::explanation::{self, SimilarFlights};
+use crate::predict::heard::Heard;
 
 /// How often to look for new partitions; they are added rarely, by hand.
 const PARTITIONS_LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -110,7 +111,7 @@ pub(crate) fn consumer(kafka: &[(String, String)]) -> Result<Arc<StreamConsumer>
 pub(crate) async fn listen(
     consumer: Arc<StreamConsumer>,
     topic: String,
-    heard: broadcast::Sender<Arc<Answer>>,
+    heard: broadcast::Sender<Arc<Heard>>,
     stopping: watch::Receiver<bool>,
 ) {
     tokio::select! {
@@ -120,14 +121,14 @@ pub(crate) async fn listen(
     }
 }
 
-async fn receive(consumer: &StreamConsumer, heard: &broadcast::Sender<Arc<Answer>>) -> Infallible {
+async fn receive(consumer: &StreamConsumer, heard: &broadcast::Sender<Arc<Heard>>) -> Infallible {
     loop {
         match consumer.recv().await {
             // nobody waits: not worth decoding
             Ok(_) if heard.receiver_count() == 0 => {}
             Ok(message) => match serde_json::from_slice(message.payload().unwrap_or_default()) {
                 // the last receiver may have left meanwhile, which is no error
-                Ok(answer) => drop(heard.send(Arc::new(answer))),
+                Ok(answer) => drop(heard.send(Arc::new(Heard::of(&message, answer)))),
                 Err(error) => tracing::warn!(
                     topic = message.topic(),
                     partition = message.partition(),

@@ -8,6 +8,7 @@ pub(crate) mod choices;
 pub(crate) mod explanation;
 pub(crate) mod form;
 pub(crate) mod form_page;
+pub(crate) mod heard;
 pub(crate) mod night;
 pub(crate) mod nightly;
 pub(crate) mod recent;

@@ -11,10 +11,13 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Json, Redirect, Response};
 use events::{Answer, PredictionRequest};
 use multer::Multipart;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::FutureRecord;
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde_json::json;
+use telemetry::traces;
+use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
 use crate::app::App;
@@ -164,12 +167,26 @@ pub(crate) async fn response(State(app): State<Arc<App>>, Path(id): Path<String>
 
 /// Resolves when the brokers have the request on the topic.
 async fn send(app: &App, request: &PredictionRequest) -> Result<()> {
-    let key = request.uuid.to_string();
+    let (key, topic) = (request.uuid.to_string(), &app.request_topic);
     let payload = request.encode();
-    let record = FutureRecord::to(&app.request_topic).key(&key).payload(&payload);
+    let span = info_span!(
+        target: telemetry::SPAN,
+        "send",
+        otel.name = format!("send {topic}"),
+        otel.kind = "producer",
+        messaging.system = "kafka",
+        messaging.operation.type = "send",
+        messaging.destination.name = topic,
+        tarmac.request.id = key,
+    );
+    let mut record = FutureRecord::to(topic).key(&key).payload(&payload);
+    if let Some(traceparent) = traces::traceparent(&span) {
+        let header = Header { key: traces::HEADER, value: Some(&traceparent) };
+        record = record.headers(OwnedHeaders::new().insert(header));
+    }
     // a full queue means that Kafka has been away for long: say so at once
-    let sent = app.producer.send(record, Duration::ZERO).await;
-    sent.map_err(|(error, _)| error).with_context(|| format!("topic {}", app.request_topic))?;
+    let sent = app.producer.send(record, Duration::ZERO).instrument(span).await;
+    sent.map_err(|(error, _)| error).with_context(|| format!("topic {topic}"))?;
     Ok(())
 }
 

@@ -14,12 +14,13 @@ use axum::extract::{Path, State};
 use axum::http::HeaderName;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use events::Answer;
 use futures::{StreamExt, stream};
 use maud::Markup;
 use serde_json::Value;
+use telemetry::{SPAN, traces};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::sleep;
+use tracing::{Instrument, Span, info_span};
 use uuid::Uuid;
 
 use crate::app::{App, stopped};
@@ -27,6 +28,7 @@ use crate::http::clients::Client;
 use crate::http::responses::{Asker, full, no_uuid};
 use crate::predict::answers::{self, Found};
 use crate::predict::card;
+use crate::predict::heard::Heard;
 
 /// Longest life of a stream. An answer that takes longer means that no job is running.
 const STREAM_WAIT_MAX: Duration = Duration::from_secs(5 * 60);
@@ -76,10 +78,24 @@ async fn answer_event(app: &App, id: Uuid) -> Event {
         }
         tokio::select! {
             heard = hear(&mut receiver, id) => if let Some(heard) = heard {
-                // the store is the truth; the message stands in when it is ahead of the store
-                let stored = look(app, id).await;
-                if let Some(found) = stored.or_else(|| Found::heard(&heard).ok()) {
-                    return found_event(app, id, &found).await;
+                let show = match &heard.traceparent {
+                    Some(traceparent) => {
+                        let show = info_span!(target: SPAN, parent: None, "show the answer");
+                        traces::go_on(&show, traceparent);
+                        show
+                    }
+                    None => Span::none(),
+                };
+                let showing = async {
+                    // the store is the truth; the message stands in when it is ahead of the store
+                    let stored = look(app, id).await;
+                    match stored.or_else(|| Found::heard(&heard.answer).ok()) {
+                        Some(found) => Some(found_event(app, id, &found).await),
+                        None => None,
+                    }
+                };
+                if let Some(event) = showing.instrument(show).await {
+                    return event;
                 }
             },
             () = sleep(STORE_LOOK_EVERY) => {}
@@ -97,10 +113,10 @@ async fn look(app: &App, id: Uuid) -> Option<Found> {
 
 /// Waits until the answer to `id` is heard; none when messages were missed and the store knows
 /// more.
-async fn hear(receiver: &mut broadcast::Receiver<Arc<Answer>>, id: Uuid) -> Option<Arc<Answer>> {
+async fn hear(receiver: &mut broadcast::Receiver<Arc<Heard>>, id: Uuid) -> Option<Arc<Heard>> {
     loop {
         match receiver.recv().await {
-            Ok(answer) if answer.uuid() == id => return Some(answer),
+            Ok(heard) if heard.answer.uuid() == id => return Some(heard),
             Ok(_) => {}
             Err(RecvError::Lagged(_)) => return None,
             // the server is stopping; the stream ends for that reason
