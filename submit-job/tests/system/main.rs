@@ -16,6 +16,7 @@ mod download;
 mod end_to_end;
 mod enrich;
 mod faults;
+mod first_version;
 mod leases;
 mod live;
 mod logs;
