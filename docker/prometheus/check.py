@@ -13,7 +13,7 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).parent
 # not there before the first of it
-EVENTS = {"tarmac_stream_dead_letters_total"}
+EVENTS = {"tarmac_stream_live_log_loss", "tarmac_stream_live_flights"}
 # named in an expression, before its labels or its range
 METRIC = re.compile(r"\b((?:tarmac|process)_[a-z_]+|up)\b")
 
