@@ -2,7 +2,7 @@
 # Makes the image around a program that was built before, and tries it as a container that may do
 # nothing: not root, no capabilities, a root file system that cannot be written.
 #
-#   docker/image.sh [PROGRAM]     by default target/release/submit-job, or target/debug/submit-job
+#   docker/image.sh [PROGRAM]     by default target/dist/submit-job, or target/debug/submit-job
 #
 # Starts an engine where none answers (as root), and makes a base of Debian's packages where the
 # real one cannot be pulled.
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 . docker/engine.sh
 
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
-PROGRAM=${1:-$TARGET/release/submit-job}
+PROGRAM=${1:-$TARGET/dist/submit-job}
 [[ -x $PROGRAM || $# -gt 0 ]] || PROGRAM=$TARGET/debug/submit-job
 [[ -x $PROGRAM ]] || fail "$PROGRAM is not there; cargo build makes it"
 BASE=gcr.io/distroless/cc-debian12:nonroot

@@ -2,7 +2,7 @@
 # Runs the whole of compose.yaml, uses it, breaks it, and takes it down: nothing that was accepted
 # may be lost.
 #
-#   docker/test.sh [PROGRAM]      by default target/release/submit-job, or target/debug/submit-job
+#   docker/test.sh [PROGRAM]      by default target/dist/submit-job, or target/debug/submit-job
 #
 # Starts an engine where none answers (as root); makes stand-ins of images that cannot be pulled.
 # Needs `docker compose` 2.24 or newer, Python 3, and what tests/servers/install.sh installs. What
@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 . docker/standins.sh
 
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
-PROGRAM=${1:-$TARGET/release/submit-job}
+PROGRAM=${1:-$TARGET/dist/submit-job}
 [[ -x $PROGRAM || $# -gt 0 ]] || PROGRAM=$TARGET/debug/submit-job
 [[ -x $PROGRAM ]] || fail "$PROGRAM is not there; cargo build makes it"
 WORK=$(mktemp -d)
