@@ -134,7 +134,7 @@ pub fn traceparent(span: &Span) -> Option<String> {
     headers.remove(HEADER)
 }
 
-/// What a message's [`HEADER`] may say of a trace; none where traces are off.
+/// What the [`HEADER`] of a message or a request may say of a trace; none where traces are off.
 pub fn of_header(value: Option<&[u8]>) -> Option<&str> {
     let value = value.filter(|value| is_on() && value.len() <= HEADER_BYTES_MAX)?;
     std::str::from_utf8(value).ok()

@@ -168,8 +168,9 @@ struct InFlight {
     sent: Result<Sent, SendError>,
     /// Where their messages end.
     next: BTreeMap<i32, i64>,
-    /// What traces show of this.
-    spans: (Span, RequestSpans),
+    /// What traces show of this step, and of the requests.
+    step: Span,
+    requests: RequestSpans,
 }
 
 /// Why a stream reads no more.
@@ -447,16 +448,16 @@ impl Stream<'_> {
 
         let records = self.records(&documents, &kept, &spans).await?;
         phases.publish += self.finish_publishing().await?;
-        let publish = step("publish");
+        let step = step("publish");
         let sent = self.sink.begin_answers(&records);
-        self.in_flight = Some(InFlight { records, sent, next, spans: (publish, spans) });
+        self.in_flight = Some(InFlight { records, sent, next, step, requests: spans });
         Ok(())
     }
 
     /// Waits until the answers in flight are published, which makes their messages done; how long
     /// that took.
     async fn finish_publishing(&mut self) -> Result<Duration, Stop> {
-        let Some(InFlight { records, sent, next, spans }) = self.in_flight.take() else {
+        let Some(InFlight { records, sent, next, step, requests }) = self.in_flight.take() else {
             return Ok(Duration::ZERO);
         };
         let (started, mut sent) = (Instant::now(), Some(sent));
@@ -473,8 +474,7 @@ impl Stream<'_> {
                 }
             })
             .await?;
-        let (publish, requests) = spans;
-        drop(publish);
+        drop(step);
         requests.done();
         let took = started.elapsed();
         self.metrics.phase("publish", took);

@@ -62,8 +62,10 @@ impl RequestSpans {
         };
         let mut spans = HashMap::new();
         for message in messages {
-            let uuid = message.value.as_deref().and_then(request_uuid);
-            if let (Some(traceparent), Some(uuid)) = (traceparent_of(message), uuid) {
+            // most may come without a trace: they are not searched
+            if let Some(traceparent) = traceparent_of(message)
+                && let Some(uuid) = message.value.as_deref().and_then(request_uuid)
+            {
                 spans.entry(uuid).or_insert_with(|| begin(message, uuid, traceparent));
             }
         }

@@ -82,8 +82,8 @@ fn span_of(app: &App, peer: IpAddr, request: &Request, route: &str) -> Span {
         http.route = route,
         http.response.status_code = Empty,
     );
-    let said = request.headers().get(traces::HEADER).and_then(|value| value.to_str().ok());
-    if let Some(traceparent) = said.filter(|_| is_in(&app.proxies, peer)) {
+    let said = request.headers().get(traces::HEADER).map(HeaderValue::as_bytes);
+    if let Some(traceparent) = traces::of_header(said.filter(|_| is_in(&app.proxies, peer))) {
         traces::go_on(&span, traceparent);
     }
     span

@@ -17,10 +17,9 @@ use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
 use maud::Markup;
 use serde_json::Value;
-use telemetry::{SPAN, traces};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::sleep;
-use tracing::{Instrument, Span, info_span};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::app::{App, stopped};
@@ -78,23 +77,13 @@ async fn answer_event(app: &App, id: Uuid) -> Event {
         }
         tokio::select! {
             heard = hear(&mut receiver, id) => if let Some(heard) = heard {
-                let show = match &heard.traceparent {
-                    Some(traceparent) => {
-                        let show = info_span!(target: SPAN, parent: None, "show the answer");
-                        traces::go_on(&show, traceparent);
-                        show
-                    }
-                    None => Span::none(),
-                };
                 let showing = async {
                     // the store is the truth; the message stands in when it is ahead of the store
                     let stored = look(app, id).await;
-                    match stored.or_else(|| Found::heard(&heard.answer).ok()) {
-                        Some(found) => Some(found_event(app, id, &found).await),
-                        None => None,
-                    }
+                    let found = stored.or_else(|| Found::heard(&heard.answer).ok())?;
+                    Some(found_event(app, id, &found).await)
                 };
-                if let Some(event) = showing.instrument(show).await {
+                if let Some(event) = showing.instrument(heard.show()).await {
                     return event;
                 }
             },
