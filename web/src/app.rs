@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use ipnet::IpNet;
-use rdkafka::producer::FutureProducer;
 use store::Store;
 use tokio::sync::{Semaphore, broadcast, watch};
 
@@ -17,6 +16,7 @@ use crate::predict::choices::KeptChoices;
 use crate::predict::heard::Heard;
 use crate::predict::night::Night;
 use crate::predict::recent::Recent;
+use crate::predict::sender::Sender;
 
 /// The last look at what is behind the server, and why it was not ready.
 pub(crate) type LastProbe = tokio::sync::Mutex<Option<(Instant, Option<&'static str>)>>;
@@ -24,7 +24,7 @@ pub(crate) type LastProbe = tokio::sync::Mutex<Option<(Instant, Option<&'static 
 /// What the routes share.
 pub(crate) struct App {
     pub(crate) store: Store,
-    pub(crate) producer: FutureProducer,
+    pub(crate) sender: Sender,
     pub(crate) request_topic: String,
     /// Answers heard on the response topic, for the event streams.
     pub(crate) heard: broadcast::Sender<Arc<Heard>>,

@@ -51,8 +51,6 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use chrono::{DateTime, Utc};
 use ipnet::IpNet;
-use rdkafka::ClientConfig;
-use rdkafka::producer::FutureProducer;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -68,6 +66,7 @@ use crate::predict::answers;
 use crate::predict::choices::KeptChoices;
 use crate::predict::night::Night;
 use crate::predict::recent::Recent;
+use crate::predict::sender::Sender;
 
 /// Requests answered at the same time; more are turned away. Each holds a few store queries and at
 /// most one message, so that this bounds memory, not speed.
@@ -86,9 +85,6 @@ const STREAMS_OF_CLIENT_MAX: usize = 20;
 const ANSWERS_BUFFERED_MAX: usize = 4_096;
 /// How long open connections may delay the end: longer than any handler is allowed to take.
 const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(35);
-/// How long Kafka may take to acknowledge a request before the request is reported as failed.
-const DELIVERY_MS_MAX: &str = "10000";
-
 /// What the server needs to know; who reads it from arguments is not its concern.
 pub struct Config {
     /// Properties of librdkafka, `bootstrap.servers` among them.
@@ -124,7 +120,7 @@ pub async fn serve(
     let consumer = answers::consumer(&config.kafka)?;
     let app = Arc::new(App {
         store: config.store,
-        producer: producer(&config.kafka)?,
+        sender: Sender::open(&config.kafka)?,
         request_topic: config.request_topic,
         heard: heard.clone(),
         clients: RateLimits::new(config.requests_per_second),
@@ -169,18 +165,6 @@ fn router(app: Arc<App>) -> Router {
         .merge(routes::router(routes::PROBES))
         .layer(from_fn(middleware::secure))
         .with_state(app)
-}
-
-/// A producer that reports success only for what all replicas in sync hold, once and in order.
-fn producer(kafka: &[(String, String)]) -> Result<FutureProducer> {
-    let mut config = ClientConfig::new();
-    config.set("client.id", "tarmac-web").set("message.timeout.ms", DELIVERY_MS_MAX);
-    config.extend(kafka.iter().cloned());
-    config
-        .set("acks", "all")
-        .set("enable.idempotence", "true")
-        .create()
-        .context("the Kafka properties make no producer")
 }
 
 /// Searches that read at the same time: one whose fields match much by themselves and nothing

@@ -51,6 +51,8 @@ const REPEATED: u32 = 17;
 const ABORTED: u32 = 10_000_000;
 /// Until what must come in the end is said not to come.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a request may take to be acknowledged before it is sent again.
+const DELIVERY_WAIT: Duration = Duration::from_secs(15);
 /// One in so many requests is none.
 const MALFORMED: u32 = 10;
 
@@ -156,30 +158,60 @@ fn has_sender(number: u32) -> bool {
     number / MALFORMED % 4 % 2 == 1
 }
 
-/// Sends the requests of these numbers at the set rate, and notes which of them Kafka acknowledges.
-async fn produce(brokers: String, numbers: std::ops::Range<u32>, per_second: u32, record: &Shared) {
-    let producers = CODECS.map(|codec| -> FutureProducer {
+/// The producers of a program that asks, one a codec.
+struct Askers {
+    brokers: String,
+    producers: [Mutex<FutureProducer>; CODECS.len()],
+}
+
+impl Askers {
+    fn new(brokers: String) -> Self {
+        let producers = CODECS.map(|codec| Mutex::new(Self::producer(&brokers, codec)));
+        Self { brokers, producers }
+    }
+
+    fn producer(brokers: &str, codec: &str) -> FutureProducer {
         ClientConfig::new()
-            .set("bootstrap.servers", &brokers)
+            .set("bootstrap.servers", brokers)
             .set("enable.idempotence", "true")
             .set("compression.codec", codec)
             .set("linger.ms", "20")
-            .set("message.timeout.ms", PATIENCE.as_millis().to_string())
+            .set("message.timeout.ms", DELIVERY_WAIT.as_millis().to_string())
             .create()
             .unwrap()
-    });
+    }
+
+    /// Whether Kafka has acknowledged it in the end. After the death of a broker librdkafka's
+    /// producer may deliver nothing any more, for good: another one asks again, as its users do.
+    async fn ask(&self, codec: usize, key: &str, value: &[u8]) -> bool {
+        for _ in 0..PATIENCE.as_secs() / DELIVERY_WAIT.as_secs() {
+            let producer = self.producers[codec].lock().unwrap().clone();
+            let record = FutureRecord::to(REQUESTS).key(key).payload(value);
+            if producer.send(record, DELIVERY_WAIT).await.is_ok() {
+                return true;
+            }
+            let mut current = self.producers[codec].lock().unwrap();
+            if current.client().native_ptr() == producer.client().native_ptr() {
+                *current = Self::producer(&self.brokers, CODECS[codec]);
+            }
+        }
+        false
+    }
+}
+
+/// Sends the requests of these numbers at the set rate, and notes which of them Kafka acknowledges.
+async fn produce(brokers: String, numbers: std::ops::Range<u32>, per_second: u32, record: &Shared) {
+    let askers = Arc::new(Askers::new(brokers));
     let mut tick = tokio::time::interval(Duration::from_secs(1) / per_second);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sends = JoinSet::new();
     for number in numbers {
         tick.tick().await;
-        let producer = producers[number as usize % CODECS.len()].clone();
-        let record = Arc::clone(record);
+        let (askers, record) = (Arc::clone(&askers), Arc::clone(record));
         sends.spawn(async move {
-            let key = uuid(number);
+            let (key, codec) = (uuid(number), number as usize % CODECS.len());
             for (i, value) in spellings(number).iter().enumerate() {
-                let sent = FutureRecord::to(REQUESTS).key(&key).payload(value);
-                if producer.send(sent, PATIENCE).await.is_ok() && i == 0 {
+                if askers.ask(codec, &key, value).await && i == 0 {
                     let mut record = record.lock().unwrap();
                     match is_malformed(number) {
                         true => record.malformed.push(number),

@@ -22,7 +22,7 @@ const LOOK_KEPT: Duration = Duration::from_secs(1);
 
 /// GET `/healthz`. Fails when the producer is beyond repair, so that the process is replaced.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
-    match app.producer.client().fatal_error() {
+    match app.sender.producer().client().fatal_error() {
         None => "ok".into_response(),
         Some((code, error)) => {
             tracing::error!(%code, error, "the Kafka producer has failed for good");
@@ -54,7 +54,7 @@ async fn look(app: &App) -> Option<&'static str> {
         Ok(Ok(_)) => {}
         _ => return Some("the database does not answer"),
     }
-    let (producer, topic) = (app.producer.clone(), app.request_topic.clone());
+    let (producer, topic) = (app.sender.producer(), app.request_topic.clone());
     let look = move || producer.client().fetch_metadata(Some(&topic), LOOK_WAIT).is_ok();
     match spawn_blocking(look).await {
         Ok(true) => None,

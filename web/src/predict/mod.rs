@@ -1,6 +1,7 @@
 //! The form, the request, its answer, and what explains it: `form` (text becomes a request),
-//! `requests`, `answers` (the response topic and the store), `stream` (answers pushed to the
-//! browser), `form_page`, `card` and `explanation` (HTML), `nightly` (the nightly batch).
+//! `requests`, `sender` (to Kafka), `answers` (the response topic and the store), `stream` (answers
+//! pushed to the browser), `form_page`, `card` and `explanation` (HTML), `nightly` (the nightly
+//! batch).
 
 pub(crate) mod answers;
 pub(crate) mod card;
@@ -13,4 +14,5 @@ pub(crate) mod night;
 pub(crate) mod nightly;
 pub(crate) mod recent;
 pub(crate) mod requests;
+pub(crate) mod sender;
 pub(crate) mod stream;

@@ -1,7 +1,6 @@
 //! The page with its form, the request, and the state of its answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Extension;
@@ -72,8 +71,8 @@ pub(crate) async fn form_page(
                     Answer::Ok(prediction) => FormInput::of(prediction),
                     Answer::Rejected(_) | Answer::Expired(_) => example,
                 };
-                let similar = answers::similar(&app.store, &answer).await;
-                (typed, Asked::Answered(Box::new(answer), similar))
+                let explanation = answers::explain(&app.store, &answer).await;
+                (typed, Asked::Answered(Box::new(answer), explanation))
             }
             Err(error) => {
                 tracing::error!(%id, "cannot read the answer: {error:#}");
@@ -184,10 +183,8 @@ async fn send(app: &App, request: &PredictionRequest) -> Result<()> {
         let header = Header { key: traces::HEADER, value: Some(&traceparent) };
         record = record.headers(OwnedHeaders::new().insert(header));
     }
-    // a full queue means that Kafka has been away for long: say so at once
-    let sent = app.producer.send(record, Duration::ZERO).instrument(span).await;
-    sent.map_err(|(error, _)| error).with_context(|| format!("topic {topic}"))?;
-    Ok(())
+    let sent = app.sender.send(record).instrument(span).await;
+    sent.with_context(|| format!("topic {topic}"))
 }
 
 /// Says the id. The script of the original system parses what it gets a second time, so what says
