@@ -14,7 +14,8 @@ SELECT
   "AnsweredAt" AS answered_at,
   "Prediction" AS prediction,
   "Probabilities" AS probabilities,
-  "BaseRates" AS base_rates,
+  "LateContributions" AS late_contributions, -- of the model's features, in ten-thousandths
+  "BaseRates" AS base_rates, -- these two: answers of before
   "Contributions" AS contributions,
   "ModelVersion" AS model_version,
   "Unseen" AS unseen,

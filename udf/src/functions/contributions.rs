@@ -1,6 +1,6 @@
 //! What `delay_contributions` returns: what moved each answer, by
 //! [`Model::contributions`](crate::model::artefact::Model::contributions). `base_rates` and all
-//! `changes` of a row sum to its probabilities; a feature that changes nothing is left out.
+//! `changes` of a row sum to its probabilities. A row has all features of the model, in its order.
 
 use std::sync::Arc;
 
@@ -9,29 +9,21 @@ use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::Result;
 
-use crate::N_CLASSES;
 use crate::functions::classes::{by_class, class_list};
 use crate::model::scorer::Scorer;
 
 /// A row for each row of indices.
 pub(crate) fn contributions(scorer: &Scorer, indices: &[u16]) -> Result<StructArray> {
     let model = scorer.model();
-    let (mut features, mut changes, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
-    for row in scorer.contributions(indices).chunks_exact(model.features.len()) {
-        let n_before = features.len();
-        for (spec, change) in model.features.iter().zip(row) {
-            if *change != [0.0; N_CLASSES] {
-                features.push(spec.name.as_str());
-                changes.extend(change);
-            }
-        }
-        lengths.push(features.len() - n_before);
-    }
-    let base_rates = by_class(model.base_rates().repeat(lengths.len()))?;
-    let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(features)), by_class(changes)?];
+    let changes = scorer.contributions(indices);
+    let n_rows = changes.len() / model.features.len();
+    let names = model.features.iter().map(|spec| spec.name.as_str());
+    let names = StringArray::from_iter_values(names.cycle().take(changes.len()));
+    let base_rates = by_class(model.base_rates().repeat(n_rows))?;
+    let columns: Vec<ArrayRef> = vec![Arc::new(names), by_class(changes.into_flattened())?];
     let contributions = ListArray::try_new(
         contribution_item(),
-        OffsetBuffer::from_lengths(lengths),
+        OffsetBuffer::from_repeated_length(model.features.len(), n_rows),
         Arc::new(StructArray::try_new(contribution_fields(), columns, None)?),
         None,
     )?;

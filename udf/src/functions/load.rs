@@ -20,7 +20,7 @@ use crate::model::artefact::MODEL_BYTES_MAX;
 
 /// The first line of what is sent. The number after the version counts up with every change of what
 /// functions carry or compute: two builds between releases have the same version.
-pub(crate) const HEADER: &str = concat!("tarmac ", env!("CARGO_PKG_VERSION"), ", functions 4");
+pub(crate) const HEADER: &str = concat!("tarmac ", env!("CARGO_PKG_VERSION"), ", functions 5");
 
 /// Longest document that is read, in bytes: a few models.
 const DOCUMENT_BYTES_MAX: u64 = 4 * MODEL_BYTES_MAX as u64;
