@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
-# What a stream costs: requests drained from Kafka to MongoDB against a bare loop that does nothing
-# but upsert the same documents, the time from a request to its answer, and memory without a store.
+# What a stream costs: requests drained from Kafka to MongoDB, by Tarmac, by the original's job on
+# Spark, and by a bare loop that does nothing but insert the same documents; the time from a request
+# to its answer, and memory without a store.
 #
 #   bench/stream.sh [REQUESTS]        requests drained, default 1000000
 #
+#   PARTITIONS=4 JOBS=1               of the topic, and jobs that share it
+#   PEERS=spark                       beside Tarmac; none: PEERS=
 #   SECONDS_ASKED=20                  how long each rate is held
 #   SECONDS_STARVED=60                how long MongoDB is stopped
 #   SUBMIT_JOB=FILE                   the executable (default: built)
 #
 # A Kafka broker and a MongoDB replica set of one are started on loopback, and end with the script.
+# Spark needs Java 17 and Maven.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . bench/common.sh
@@ -35,9 +39,17 @@ MONGOD=$!
 stream() { "${BENCH[@]}" "$KAFKA" "$MONGO" "$@"; }
 
 stream initiate
-stream fill "$REQUESTS"
-stream drain "$SUBMIT_JOB" "$WORK/data" "$REQUESTS"
-stream bare
+stream fill "$REQUESTS" "${PARTITIONS:-4}"
+stream drain "$SUBMIT_JOB" "$WORK/data" "$REQUESTS" "${JOBS:-1}" "$MONGOD"
+stream bare "$MONGOD"
+if [[ ${PEERS-spark} == *spark* ]]; then
+    make_venv
+    JARS=$OUT/spark-jars
+    [ -d "$JARS" ] || mvn -q -B -C -f bench/spark/pom.xml dependency:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$PWD/$JARS" >&2
+    "$PYTHON" bench/stream_peer.py data/nycflights13/flights.parquet "$KAFKA" "$MONGO" "$JARS" \
+        "$MONGOD" 2>"$WORK/spark.log"
+fi
 TARMAC_MONGO=$MONGO "$SUBMIT_JOB" --data "$WORK/data" stream --kafka "$KAFKA" --trigger arrival &
 JOB=$!
 stream ask 100 5 >/dev/null # until it has joined

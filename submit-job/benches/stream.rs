@@ -1,8 +1,8 @@
 //! What `bench/stream.sh` measures of a stream with: fills the topic, drains it, does nothing but
 //! the writes, and asks at a set rate.
 //!
-//! `stream KAFKA MONGO initiate | fill N | drain SUBMIT_JOB DATA N | bare | ask RATE SECONDS |
-//! starve PID MONGOD_PID SECONDS`
+//! `stream KAFKA MONGO initiate | fill N [PARTITIONS] | drain SUBMIT_JOB DATA N JOBS MONGOD_PID |
+//! bare MONGOD_PID | ask RATE SECONDS | starve PID MONGOD_PID SECONDS`
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark for people")]
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use events::{ANSWERS, DATABASE, PredictionRequest, REQUEST_TOPIC};
 use futures::{StreamExt, TryStreamExt};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use mongodb::{Client, Database};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -41,11 +41,15 @@ async fn main() {
     let database = async || Client::with_uri_str(mongo).await.unwrap().database(DATABASE);
     match command {
         ["initiate"] => initiate(mongo).await,
-        ["fill", n] => fill(kafka, n.parse().unwrap()).await,
-        ["drain", submit_job, data, n] => {
-            drain(kafka, mongo, submit_job, data, n.parse().unwrap()).await;
+        ["fill", n] => fill(kafka, n.parse().unwrap(), PARTITIONS).await,
+        ["fill", n, partitions] => {
+            fill(kafka, n.parse().unwrap(), partitions.parse().unwrap()).await;
         }
-        ["bare"] => bare(&database().await).await,
+        ["drain", submit_job, data, n, jobs, mongod] => {
+            let servers = (*kafka, *mongo, *mongod);
+            drain(servers, submit_job, data, n.parse().unwrap(), jobs.parse().unwrap()).await;
+        }
+        ["bare", mongod] => bare(&database().await, mongod).await,
         ["ask", rate, seconds] => {
             let (rate, seconds) = (rate.parse().unwrap(), seconds.parse().unwrap());
             ask(kafka, &database().await, rate, seconds).await;
@@ -94,10 +98,10 @@ fn request(number: u64) -> PredictionRequest {
     }
 }
 
-async fn fill(kafka: &str, n: u64) {
+async fn fill(kafka: &str, n: u64, n_partitions: i32) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", kafka).create().unwrap();
-    let topic = NewTopic::new(REQUEST_TOPIC, PARTITIONS, TopicReplication::Fixed(1));
+    let topic = NewTopic::new(REQUEST_TOPIC, n_partitions, TopicReplication::Fixed(1));
     admin.create_topics(&[topic], &AdminOptions::new()).await.unwrap();
     let producer = producer(kafka);
     let sends = futures::stream::iter(0..n).map(|number| {
@@ -111,35 +115,66 @@ async fn fill(kafka: &str, n: u64) {
     sends.buffer_unordered(50_000).for_each(async |()| ()).await;
 }
 
-async fn drain(kafka: &str, mongo: &str, submit_job: &str, data: &str, n: u64) {
-    let started = Instant::now();
-    let mut stream = Command::new(submit_job)
-        .args(["--data", data, "stream", "--kafka", kafka, "--trigger", "available-now"])
-        .env("TARMAC_MONGO", mongo)
-        .env("RUST_LOG", "warn")
-        .spawn()
-        .unwrap();
-    let memory = memory_until_end(&mut stream).await;
+/// Has so many jobs of a group answer what there is; `servers` are Kafka, MongoDB and the process of
+/// that.
+async fn drain(servers: (&str, &str, &str), submit_job: &str, data: &str, n: u64, n_jobs: usize) {
+    let (kafka, mongo, mongod) = servers;
+    let (started, of_mongod) = (Instant::now(), cpu_of(mongod).unwrap());
+    let jobs = (0..n_jobs).map(|_| {
+        Command::new(submit_job)
+            .args(["--data", data, "stream", "--kafka", kafka, "--trigger", "available-now"])
+            .env("TARMAC_MONGO", mongo)
+            .env("RUST_LOG", "warn")
+            .spawn()
+            .unwrap()
+    });
+    let jobs: Vec<Child> = jobs.collect();
+    let seen = futures::future::join_all(jobs.into_iter().map(see_until_end)).await;
     let seconds = started.elapsed().as_secs_f64();
+    let cpu: f64 = seen.iter().map(|of| of.cpu).sum();
+    let us = |seconds: f64| 1e6 * seconds / n as f64;
+    let memory = &seen[0].memory;
     let early = memory[memory.len() / 10];
     let (peak, last) = (memory.iter().max().unwrap(), memory.last().unwrap());
     println!(
-        "drained requests {n} seconds {seconds:.1} per_second {:.0} rss_mb at_a_tenth {early} \
-         peak {peak} end {last}",
-        n as f64 / seconds
+        "drained requests {n} jobs {n_jobs} seconds {seconds:.1} per_second {:.0} cpu_us {:.1} \
+         mongod_cpu_us {:.1} rss_mb at_a_tenth {early} peak {peak} end {last}",
+        n as f64 / seconds,
+        us(cpu),
+        us(cpu_of(mongod).unwrap() - of_mongod),
     );
 }
 
-/// Resident memory of a process, in MB, twice a second until it ends.
-async fn memory_until_end(process: &mut Child) -> Vec<u64> {
+/// What was seen of a process.
+struct Seen {
+    /// Resident memory in MB, ten times a second.
+    memory: Vec<u64>,
+    /// User and system time in seconds.
+    cpu: f64,
+}
+
+async fn see_until_end(mut process: Child) -> Seen {
     let pid = process.id().unwrap().to_string();
-    let mut memory = Vec::new();
+    let mut seen = Seen { memory: Vec::new(), cpu: 0.0 };
     while process.try_wait().unwrap().is_none() {
-        memory.extend(memory_of(&pid));
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        seen.memory.extend(memory_of(&pid));
+        // nothing of one that has ended
+        seen.cpu = cpu_of(&pid).unwrap_or_default().max(seen.cpu);
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(process.wait().await.unwrap().success());
-    memory
+    seen
+}
+
+/// User and system time of a process so far, in seconds.
+fn cpu_of(pid: &str) -> Option<f64> {
+    /// What the kernel counts in, everywhere.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // behind the name, which may hold spaces
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
 }
 
 fn memory_of(pid: &str) -> Option<u64> {
@@ -162,7 +197,7 @@ async fn starve(kafka: &str, database: &Database, stream: &str, mongod: &str, se
     let started = Instant::now();
     let (mut n, mut peak) = (0, at_first);
     while started.elapsed() < Duration::from_secs(seconds) {
-        fill(kafka, 10_000).await;
+        fill(kafka, 10_000, PARTITIONS).await;
         n += 10_000;
         peak = peak.max(memory_of(stream).unwrap());
     }
@@ -179,35 +214,45 @@ async fn starve(kafka: &str, database: &Database, stream: &str, mongod: &str, se
     );
 }
 
-/// The same documents, the same commands, the same concern, without anything around them.
-async fn bare(database: &Database) {
-    let answers = database.collection::<Document>(ANSWERS);
-    let durably = doc! { "w": "majority", "j": true };
-    let (mut last, mut n, mut seconds) = (String::new(), 0, 0.0);
+/// The same documents inserted again elsewhere, with the same concern, without anything around
+/// them: what MongoDB itself can do here.
+async fn bare(database: &Database, mongod: &str) {
+    let answers = database.collection::<RawDocumentBuf>(ANSWERS);
+    let durably = rawdoc! { "w": "majority", "j": true };
+    let (mut last, mut n, mut seconds, mut n_bytes) = (String::new(), 0, 0.0, 0);
+    let (mut cpu, mut of_mongod) = (0.0, 0.0);
+    let this = std::process::id().to_string();
     loop {
         let page = answers.find(doc! { "_id": { "$gt": &last } });
         let page = page.sort(doc! { "_id": 1 }).limit(DOCUMENTS_HELD).await.unwrap();
-        let documents: Vec<Document> = page.try_collect().await.unwrap();
+        let documents: Vec<RawDocumentBuf> = page.try_collect().await.unwrap();
         let Some(end) = documents.last() else { break };
         last = end.get_str("_id").unwrap().to_owned();
         n += documents.len();
-        let started = Instant::now();
+        n_bytes += documents.iter().map(|document| document.as_bytes().len()).sum::<usize>();
+        let (started, before) = (Instant::now(), (cpu_of(&this), cpu_of(mongod)));
         for chunk in documents.chunks(DOCUMENTS_PER_COMMAND) {
-            let update = |document: &Document| {
-                let id = document.get_str("_id").unwrap();
-                doc! { "q": { "_id": id }, "u": { "$setOnInsert": document }, "upsert": true }
+            let mut inserted = RawArrayBuf::new();
+            chunk.iter().for_each(|document| inserted.push(document.clone()));
+            let command = rawdoc! {
+                "insert": "bare", "documents": inserted, "writeConcern": durably.clone(),
             };
-            let updates: Vec<Document> = chunk.iter().map(update).collect();
-            let command = doc! {
-                "update": "bare", "updates": updates, "ordered": false,
-                "writeConcern": durably.clone(),
-            };
-            let reply = database.run_command(command).await.unwrap();
+            let reply = database.run_raw_command(command).await.unwrap();
             assert!(reply.get("writeErrors").is_none());
         }
         seconds += started.elapsed().as_secs_f64();
+        cpu += cpu_of(&this).unwrap() - before.0.unwrap();
+        of_mongod += cpu_of(mongod).unwrap() - before.1.unwrap();
     }
-    println!("bare documents {n} seconds {seconds:.1} per_second {:.0}", n as f64 / seconds);
+    let us = |seconds: f64| 1e6 * seconds / n as f64;
+    println!(
+        "bare documents {n} of_bytes {} seconds {seconds:.1} per_second {:.0} cpu_us {:.1} \
+         mongod_cpu_us {:.1}",
+        n_bytes / n,
+        n as f64 / seconds,
+        us(cpu),
+        us(of_mongod),
+    );
 }
 
 /// Asks at a rate, and notes when each answer can be read: when a change stream, which tells what
