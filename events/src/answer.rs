@@ -27,6 +27,11 @@ impl DelayClass {
     pub const ALL: [Self; N_CLASSES] =
         [Self::Early, Self::SlightlyEarly, Self::SlightlyLate, Self::VeryLate];
 
+    /// Whether a flight of this class arrives late.
+    pub fn is_late(self) -> bool {
+        matches!(self, Self::SlightlyLate | Self::VeryLate)
+    }
+
     /// Its number.
     pub fn index(self) -> usize {
         self as usize
@@ -71,6 +76,11 @@ impl TryFrom<i32> for DelayClass {
         let class = usize::try_from(number).ok().and_then(|index| Self::ALL.get(index));
         class.copied().ok_or_else(|| format!("{number} is not a class of delays, 0 to 3"))
     }
+}
+
+/// The part of a number for each class that is of arriving late.
+pub fn late(of_classes: &[f64; N_CLASSES]) -> f64 {
+    DelayClass::ALL.iter().filter(|class| class.is_late()).map(|c| of_classes[c.index()]).sum()
 }
 
 /// What became of a request; the response topic and the answers' collection hold these.
@@ -133,11 +143,16 @@ pub struct Prediction {
     pub prediction: DelayClass,
     /// Probability of each class; sums to 1.
     pub probabilities: [f64; N_CLASSES],
-    /// Share of each class among the flights that the model was trained on. Answers given before
-    /// this was said have none.
+    /// What each feature of the model, in the order of its [`ModelFeatures`](crate::ModelFeatures),
+    /// added to the probability of arriving late, in ten-thousandths: with the model's base rate
+    /// of that, these sum to it, but for their rounding. None in answers of before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late_contributions: Vec<i32>,
+    /// Answers of before said all by themselves: the share of each class among the flights that the
+    /// model was trained on. No answer has this any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_rates: Option<[f64; N_CLASSES]>,
-    /// What moved the answer: with the base rates these sum to the probabilities.
+    /// And how each feature moved each class.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contributions: Vec<Contribution>,
     /// Fields whose value is missing or was never seen in training; they were scored in the
@@ -147,7 +162,7 @@ pub struct Prediction {
     pub model_version: String,
 }
 
-/// How far a feature moved an answer.
+/// How far a feature moved an answer of before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Contribution {

@@ -25,10 +25,11 @@ mod model;
 mod request;
 mod sender;
 
-pub use answer::{Answer, Contribution, DelayClass, N_CLASSES, Prediction, Refusal};
+pub use answer::{Answer, Contribution, DelayClass, N_CLASSES, Prediction, Refusal, late};
 pub use arrival::Arrival;
 pub use model::{
-    AirlineProfile, CalibrationBin, Compared, Importance, LiveEvaluation, ModelCard, StreamStatus,
+    AirlineProfile, CalibrationBin, Compared, Importance, LiveEvaluation, ModelCard, ModelFeatures,
+    StreamStatus,
 };
 pub use request::{
     BadRequest, DELAY_MINUTES_MAX, DISTANCE_MILES_MAX, PredictionRequest, REASON_BYTES_MAX,
@@ -67,6 +68,8 @@ pub const ARRIVAL_REJECTIONS: &str = "flight_arrivals_rejected";
 pub const LIVE_EVALUATIONS: &str = "live_evaluations";
 /// Collection of [`ModelCard`]s.
 pub const MODELS: &str = "models";
+/// Collection of [`ModelFeatures`].
+pub const MODEL_FEATURES: &str = "model_features";
 /// What the other collections of the pages were made from, `_id` = the name of one.
 pub const PUBLICATIONS: &str = "publications";
 /// Collection of [`StreamStatus`].

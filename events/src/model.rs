@@ -61,6 +61,20 @@ pub struct ModelCard {
     pub decision: String,
 }
 
+/// What the answers of a model do not repeat; a document of the collection `model_features`. It is
+/// there before the first of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ModelFeatures {
+    /// SHA-256 of the artefact, in hexadecimal.
+    #[serde(rename = "_id")]
+    pub version: String,
+    /// Names of its features, in its order.
+    pub features: Vec<String>,
+    /// Share of each class among the flights that it was trained on.
+    pub base_rates: [f64; N_CLASSES],
+}
+
 /// A model, or what a model must beat, on held-out flights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -12,7 +12,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params_from_iter};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::{Lease, OnConflict, Order, Query, Server, WRITTEN_AT, WriteError, document_id};
+use crate::{
+    Document, Lease, OnConflict, Order, Query, Server, WRITTEN_AT, WriteError, document_id,
+};
 
 /// How long a writer waits for another one of the same file. An index over some millions of
 /// documents takes as long as half of it.
@@ -117,7 +119,7 @@ impl Embedded {
         documents: &[Value],
         how: OnConflict,
     ) -> Result<Vec<String>, WriteError> {
-        let insert = Insert::new(collection, documents, how, true)?;
+        let insert = Insert::new(collection, rows_of(documents)?, how, true);
         self.run(&self.writer, move |connection| insert.run(connection)).await
     }
 
@@ -142,11 +144,12 @@ impl Embedded {
     pub(crate) async fn commit(
         &self,
         collection: &str,
-        documents: &[Value],
+        documents: &[Document],
         offsets: &str,
         leases: &[Lease],
     ) -> Result<Vec<String>, WriteError> {
-        let insert = Insert::new(collection, documents, OnConflict::Keep, true)?;
+        let rows = documents.iter().map(|d| (d.id.clone(), d.json.clone()));
+        let insert = Insert::new(collection, rows.collect(), OnConflict::Keep, true);
         let create = create_table(offsets);
         let advance = format!(
             "UPDATE \"{offsets}\" \
@@ -243,7 +246,7 @@ impl Embedded {
 
     /// Inserts what is new; returns how many that were.
     pub(crate) async fn insert(&self, collection: &str, documents: &[Value]) -> Result<u64> {
-        let insert = Insert::new(collection, documents, OnConflict::Keep, false)?;
+        let insert = Insert::new(collection, rows_of(documents)?, OnConflict::Keep, false);
         let known = self.run(&self.maker, move |connection| insert.run(connection)).await?;
         Ok((documents.len() - known.len()) as u64)
     }
@@ -409,6 +412,11 @@ fn open_reader(path: &Path) -> rusqlite::Result<Reader> {
     Ok(Reader { connection, is_left })
 }
 
+/// Name and text of each document.
+fn rows_of(documents: &[Value]) -> Result<Vec<(String, String)>> {
+    documents.iter().map(|d| Ok((document_id(d)?.to_owned(), d.to_string()))).collect()
+}
+
 /// Rows to be inserted into the table of a collection.
 struct Insert {
     create: String,
@@ -417,7 +425,7 @@ struct Insert {
 }
 
 impl Insert {
-    fn new(collection: &str, documents: &[Value], how: OnConflict, is_dated: bool) -> Result<Self> {
+    fn new(collection: &str, rows: Vec<(String, String)>, how: OnConflict, is_dated: bool) -> Self {
         let conflict = match how {
             OnConflict::Keep => "NOTHING",
             OnConflict::Replace => "UPDATE SET document = excluded.document",
@@ -430,8 +438,7 @@ impl Insert {
             "INSERT INTO \"{collection}\" (_id, document) VALUES (?1, {document}) \
              ON CONFLICT (_id) DO {conflict}"
         );
-        let rows = documents.iter().map(|d| Ok((document_id(d)?.to_owned(), d.to_string())));
-        Ok(Self { create: create_table(collection), insert, rows: rows.collect::<Result<_>>()? })
+        Self { create: create_table(collection), insert, rows }
     }
 
     /// Inserts them in a transaction of their own; the `_id`s of those that changed nothing.

@@ -24,8 +24,10 @@
 //! # anyhow::Ok(())
 //! ```
 
+mod document;
 mod embedded;
 mod mongo;
+mod mongo_commands;
 mod mongo_errors;
 
 use std::path::Path;
@@ -34,12 +36,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub use document::Document;
 use embedded::Embedded;
 use mongo::Mongo;
 
 /// Documents sent to the database in one command. Large enough to hide the round trip.
 const DOCUMENTS_PER_COMMAND: usize = 1_000;
-/// Bytes of documents, as JSON, that are sent in one command. MongoDB takes 16 MiB, and BSON with
+/// Bytes of documents, about, that are sent in one command. MongoDB takes 16 MiB, and BSON with
 /// its field names of arrays can be larger than JSON.
 const BYTES_PER_COMMAND: usize = 8 * 1024 * 1024;
 
@@ -206,7 +209,7 @@ impl Store {
         how: OnConflict,
     ) -> Result<(), WriteError> {
         check_documents(collection, documents)?;
-        for chunk in commands(documents) {
+        for chunk in commands(documents, json_bytes) {
             match self {
                 Self::Mongo(mongo) => mongo.write(collection, chunk, how).await?,
                 Self::Embedded(embedded) => embedded.write(collection, chunk, how).await?,
@@ -251,12 +254,12 @@ impl Store {
     pub async fn commit(
         &self,
         collection: &str,
-        documents: &[Value],
+        documents: &[Document],
         offsets: &str,
         leases: &[Lease],
     ) -> Result<Vec<String>, WriteError> {
         check_name(offsets)?;
-        check_documents(collection, documents)?;
+        check_name(collection)?;
         if leases.is_empty() {
             return Err(anyhow::anyhow!("there is no lease to commit by").into());
         }
@@ -377,7 +380,7 @@ impl Replacement<'_> {
     /// Adds documents; one whose `_id` is there already is left out.
     pub async fn add(&mut self, documents: &[Value]) -> Result<()> {
         check_documents(self.collection, documents)?;
-        for chunk in commands(documents) {
+        for chunk in commands(documents, json_bytes) {
             self.n_documents += match self.store {
                 Store::Mongo(mongo) => mongo.insert(&self.next, chunk).await?,
                 Store::Embedded(embedded) => embedded.insert(&self.next, chunk).await?,
@@ -437,12 +440,12 @@ enum OnConflict {
 
 /// The documents in commands of bounded number and bytes, in order. One that is larger than the
 /// bound has a command to itself.
-fn commands(documents: &[Value]) -> impl Iterator<Item = &[Value]> {
+fn commands<D>(documents: &[D], bytes_of: fn(&D) -> usize) -> impl Iterator<Item = &[D]> {
     let mut rest = documents;
     std::iter::from_fn(move || {
         let mut n_bytes = 0;
-        let fits = |document: &&Value| {
-            n_bytes += json_bytes(document);
+        let fits = |document: &&D| {
+            n_bytes += bytes_of(document);
             n_bytes <= BYTES_PER_COMMAND
         };
         let n = rest.iter().take(DOCUMENTS_PER_COMMAND).take_while(fits).count();
@@ -493,7 +496,7 @@ mod tests {
     #[test]
     fn commands_are_bounded_in_order_and_leave_nothing_out() {
         let sizes = |documents: &[Value]| -> Vec<usize> {
-            let found: Vec<&[Value]> = commands(documents).collect();
+            let found: Vec<&[Value]> = commands(documents, json_bytes).collect();
             assert_eq!(found.concat(), documents);
             found.iter().map(|command| command.len()).collect()
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures::TryStreamExt;
-use mongodb::bson::{self, Document, RawArrayBuf, RawDocumentBuf, cstr, doc, rawdoc};
+use mongodb::bson::{self, Document, cstr, doc};
 use mongodb::error::ErrorKind;
 use mongodb::options::IndexOptions;
 use mongodb::options::{
@@ -17,10 +17,9 @@ use mongodb::{Client, Collection, Cursor, Database, IndexModel};
 use parking_lot::RwLock;
 use serde_json::Value;
 
+use crate::mongo_commands::{decoded, ids_of, insert_command, kept, move_command, update_command};
 use crate::mongo_errors::{code, code_of, explain, fault, write_fault};
-use crate::{
-    Lease, OnConflict, Order, Query, Server, WRITTEN_AT, WriteError, commands, document_id,
-};
+use crate::{Lease, OnConflict, Order, Query, Server, WRITTEN_AT, WriteError, commands};
 
 /// How long to look for a server before saying that there is none.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
@@ -166,6 +165,17 @@ impl Mongo {
         documents: &[Value],
         how: OnConflict,
     ) -> Result<Vec<String>, WriteError> {
+        let encoded = documents.iter().map(|d| Ok(bson::serialize_to_document(d)?));
+        self.update(collection, encoded.collect::<Result<_>>()?, how).await
+    }
+
+    async fn update(
+        &self,
+        collection: &str,
+        documents: Vec<Document>,
+        how: OnConflict,
+    ) -> Result<Vec<String>, WriteError> {
+        let ids = ids_of(&documents)?;
         let mut command = update_command(collection, documents, how)?;
         let durably =
             bson::serialize_to_raw_document_buf(&durably()).map_err(anyhow::Error::from)?;
@@ -175,7 +185,7 @@ impl Mongo {
         // another writer was first: that is what Keep wants, and it makes Replace try again
         let lost_race = |e: &bson::Bson| how == OnConflict::Keep && code(e) == Some(DUPLICATE_KEY);
         self.check_reply(collection, &reply, lost_race)?;
-        Ok(kept(documents, &reply)?)
+        Ok(kept(ids, &reply)?)
     }
 
     pub(crate) async fn acquire(&self, collection: &str, id: &str) -> Result<Lease, WriteError> {
@@ -201,7 +211,7 @@ impl Mongo {
     pub(crate) async fn commit(
         &self,
         collection: &str,
-        documents: &[Value],
+        documents: &[crate::Document],
         offsets: &str,
         leases: &[Lease],
     ) -> Result<Vec<String>, WriteError> {
@@ -215,8 +225,8 @@ impl Mongo {
             return committed;
         }
         let mut kept = Vec::new();
-        for chunk in commands(documents) {
-            kept.extend(self.write(collection, chunk, OnConflict::Keep).await?);
+        for chunk in commands(documents, crate::Document::n_bytes) {
+            kept.extend(self.update(collection, decoded(chunk)?, OnConflict::Keep).await?);
         }
         let mut command = move_command(offsets, leases)?;
         let durably = bson::serialize_to_bson(&durably()).map_err(anyhow::Error::from)?;
@@ -228,7 +238,7 @@ impl Mongo {
     async fn commit_at_once(
         &self,
         collection: &str,
-        documents: &[Value],
+        documents: &[crate::Document],
         offsets: &str,
         leases: &[Lease],
     ) -> Result<Vec<String>, WriteError> {
@@ -247,7 +257,7 @@ impl Mongo {
     async fn transact(
         &self,
         collection: &str,
-        documents: &[Value],
+        documents: &[crate::Document],
         offsets: &str,
         leases: &[Lease],
         how: Write,
@@ -270,12 +280,13 @@ impl Mongo {
             let moving = database.run_command(move_command(offsets, leases)?);
             check_moved(leases, moving.session(&mut session).await)?;
             let mut all_kept = Vec::new();
-            for chunk in commands(documents) {
+            for chunk in commands(documents, crate::Document::n_bytes) {
                 let command = match how {
                     Write::Insert => {
-                        insert_command(collection, chunk, Some(bson::DateTime::now()))?
+                        let encoded = chunk.iter().map(|document| Ok(document.bson.clone()));
+                        insert_command(collection, encoded, Some(bson::DateTime::now()))?
                     }
-                    Write::Upsert => update_command(collection, chunk, OnConflict::Keep)?,
+                    Write::Upsert => update_command(collection, decoded(chunk)?, OnConflict::Keep)?,
                 };
                 let reply = database.run_raw_command(command).session(&mut session).await;
                 let reply = reply.map_err(|error| fault(self.writing(collection), &error))?;
@@ -285,7 +296,8 @@ impl Mongo {
                 }
                 self.check_reply(collection, &reply, |_| false)?;
                 if how == Write::Upsert {
-                    all_kept.extend(kept(chunk, &reply)?);
+                    let ids = chunk.iter().map(|document| document.id.clone());
+                    all_kept.extend(kept(ids.collect(), &reply)?);
                 }
             }
             Ok(Some(all_kept))
@@ -387,7 +399,8 @@ impl Mongo {
 
     /// Inserts what is new; returns how many that were.
     pub(crate) async fn insert(&self, collection: &str, documents: &[Value]) -> Result<u64> {
-        let mut command = insert_command(collection, documents, None)?;
+        let encoded = documents.iter().map(|d| Ok(bson::serialize_to_raw_document_buf(d)?));
+        let mut command = insert_command(collection, encoded, None)?;
         command.append(cstr!("ordered"), false);
         command.append(cstr!("writeConcern"), bson::serialize_to_raw_document_buf(&durably())?);
         let reply = self.database().run_raw_command(command).await;
@@ -490,58 +503,6 @@ fn value(mut document: Document) -> Result<Value> {
     Ok(bson::deserialize_from_document(document)?)
 }
 
-/// Inserts until one is there already. Written as the bytes that the server reads: a [`Document`]
-/// for each answer would cost a stream more than scoring it.
-fn insert_command(
-    collection: &str,
-    documents: &[Value],
-    written_at: Option<bson::DateTime>,
-) -> Result<RawDocumentBuf> {
-    let mut inserted = RawArrayBuf::new();
-    for document in documents {
-        let mut document = bson::serialize_to_raw_document_buf(document)?;
-        if let Some(written_at) = written_at {
-            document.append(cstr!("WrittenAt"), written_at);
-        }
-        inserted.push(document);
-    }
-    Ok(rawdoc! { "insert": collection, "documents": inserted })
-}
-
-/// One unordered `update` command; the server applies what it can and names what it cannot.
-fn update_command(
-    collection: &str,
-    documents: &[Value],
-    how: OnConflict,
-) -> Result<RawDocumentBuf> {
-    let now = bson::DateTime::now();
-    let mut updates = Vec::with_capacity(documents.len());
-    for document in documents {
-        let id = document_id(document)?;
-        let mut document = bson::serialize_to_document(document)?;
-        document.insert(WRITTEN_AT, now);
-        let change = match how {
-            OnConflict::Keep => doc! { "$setOnInsert": document },
-            OnConflict::Replace => document,
-        };
-        updates.push(doc! { "q": { "_id": id }, "u": change, "upsert": true });
-    }
-    let command = doc! { "update": collection, "updates": updates, "ordered": false };
-    Ok(bson::serialize_to_raw_document_buf(&command)?)
-}
-
-/// The `_id`s of the documents that the reply to an `update` does not list as new.
-fn kept(documents: &[Value], reply: &Document) -> Result<Vec<String>> {
-    let mut is_new = vec![false; documents.len()];
-    for upserted in reply.get_array("upserted").into_iter().flatten() {
-        let index = upserted.as_document().and_then(|upserted| upserted.get_i32("index").ok());
-        let index = index.and_then(|index| usize::try_from(index).ok());
-        *index.and_then(|i| is_new.get_mut(i)).context("a reply names no document of ours")? = true;
-    }
-    let kept = documents.iter().zip(is_new).filter(|(_, is_new)| !is_new);
-    kept.map(|(document, _)| Ok(document_id(document)?.to_owned())).collect()
-}
-
 /// Acknowledged when a majority of the servers has it in its journal.
 fn durably() -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build()
@@ -550,22 +511,6 @@ fn durably() -> WriteConcern {
 /// The primary, whatever is preferred elsewhere.
 fn primary() -> SelectionCriteria {
     SelectionCriteria::ReadPreference(ReadPreference::Primary)
-}
-
-/// One `update` command that moves the logs whose leases still hold.
-fn move_command(offsets: &str, leases: &[Lease]) -> Result<Document> {
-    let updates = leases.iter().map(|lease| {
-        let still_mine = doc! { "_id": &lease.id, "epoch": lease.epoch };
-        let log = bson::serialize_to_bson(&lease.log)?;
-        let moved = doc! {
-            "next": lease.next,
-            "published": lease.published,
-            "log": log,
-            WRITTEN_AT: bson::DateTime::now(),
-        };
-        Ok(doc! { "q": still_mine, "u": { "$set": moved } })
-    });
-    Ok(doc! { "update": offsets, "updates": updates.collect::<Result<Vec<_>>>()? })
 }
 
 fn check_moved(

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mongodb::bson::doc;
 use serde_json::{Value, json};
-use store::{Lease, Order, Query, Store, WriteError};
+use store::{Document, Lease, Order, Query, Store, WriteError};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -151,8 +151,8 @@ async fn a_replica_set_keeps_the_contract_in_transactions() {
     assert_eq!(fenced_documents(&store).await, 0, "all or nothing");
     what_is_old_is_deleted(&store, &Foreign::mongo(&server).await).await;
     // as many as a stream's window may have
-    let documents: Vec<Value> =
-        (0..MANY).map(|i| json!({"_id": format!("w{i:06}"), "n": i})).collect();
+    let documents: Vec<Document> =
+        (0..MANY).map(|i| Document::new(format!("w{i:06}"), &json!({ "n": i })).unwrap()).collect();
     let lease = store.acquire("offsets", "large").await.unwrap();
     let moved = [Lease { next: MANY as i64, ..lease }];
     assert!(store.commit("window", &documents, "offsets", &moved).await.unwrap().is_empty());
@@ -292,6 +292,10 @@ async fn check_contract(store: &Store) {
     a_document_without_an_id_is_refused(store).await;
 }
 
+fn encoded(documents: &[Value]) -> Vec<Document> {
+    documents.iter().map(|document| Document::try_from(document).unwrap()).collect()
+}
+
 async fn offsets_move_with_their_documents(store: &Store) {
     let lease = store.acquire("offsets", "group/topic/0").await.unwrap();
     let first = Lease { id: "group/topic/0".into(), epoch: 1, next: 0, published: 0, log: None };
@@ -299,15 +303,16 @@ async fn offsets_move_with_their_documents(store: &Store) {
     let documents = [json!({"_id": "a", "n": 1}), json!({"_id": "b", "n": 2})];
     let moved = Lease { next: 2, ..first };
     let leases = from_ref(&moved);
-    let kept = store.commit("moved", &documents, "offsets", leases).await.unwrap();
+    let kept = store.commit("moved", &encoded(&documents), "offsets", leases).await.unwrap();
     assert_eq!(kept, Vec::<String>::new());
     // whoever does not know whether it was written may write it again
-    let kept = store.commit("moved", &documents, "offsets", leases).await.unwrap();
+    let kept = store.commit("moved", &encoded(&documents), "offsets", leases).await.unwrap();
     assert_eq!(kept, ["a", "b"]);
     let others = [json!({"_id": "b", "n": "late"}), json!({"_id": "c", "n": 3})];
     let log = Some(json!({"last": {"offset": 3, "digest": "a"}, "brokers": "it's \"here\""}));
     let further = Lease { next: 4, published: 2, log, ..moved };
-    let kept = store.commit("moved", &others, "offsets", from_ref(&further)).await.unwrap();
+    let kept = store.commit("moved", &encoded(&others), "offsets", from_ref(&further)).await;
+    let kept = kept.unwrap();
     assert_eq!(kept, ["b"]);
     assert_eq!(store.get("moved", "b").await.unwrap(), Some(documents[1].clone()));
     let seen = store.get("offsets", "group/topic/0").await.unwrap().unwrap();
@@ -332,7 +337,7 @@ async fn only_the_latest_claim_may_write(store: &Store) {
     let other = store.acquire("offsets", "fenced/1").await.unwrap();
     let owner = store.acquire("offsets", "fenced/0").await.unwrap();
     let leases = [Lease { next: 7, ..other.clone() }, Lease { next: 9, ..zombie }];
-    let error = store.commit("fenced", &[json!({"_id": "z"})], "offsets", &leases).await;
+    let error = store.commit("fenced", &encoded(&[json!({"_id": "z"})]), "offsets", &leases).await;
     let Err(WriteError::Fenced(id)) = error else { panic!("{error:?}") };
     assert!(id.contains("fenced/0"), "{id}");
     let kept = store.commit("owned", &[], "offsets", from_ref(&owner)).await.unwrap();

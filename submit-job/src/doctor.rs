@@ -18,7 +18,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
 use serde_json::json;
-use store::{Query, Store};
+use store::{Document, Query, Store};
 
 use crate::config::{Environment, now};
 use crate::config_show::unknown_variables;
@@ -391,7 +391,8 @@ async fn documents(found: &mut Findings, store: &Store) {
         let document = json!({ "_id": id });
         store.write_once(PLACE, std::slice::from_ref(&document)).await?;
         let lease = store.acquire(&leases, &id).await?;
-        store.commit(PLACE, std::slice::from_ref(&document), &leases, &[lease]).await?;
+        let committed = [Document::try_from(&document)?];
+        store.commit(PLACE, &committed, &leases, &[lease]).await?;
         store.keep_for(PLACE, Some(Duration::from_secs(24 * 3600))).await?;
         let read = store.get(PLACE, &id).await?;
         ensure!(read.is_some(), "what was written is not there");

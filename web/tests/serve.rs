@@ -138,6 +138,7 @@ fn answer_to(request: &PredictionRequest) -> Answer {
         answered_at: "2099-01-01T00:00:00.000Z".into(),
         prediction: DelayClass::SlightlyLate,
         probabilities: [0.1, 0.2, 0.6, 0.1],
+        late_contributions: vec![],
         base_rates: None,
         contributions: vec![],
         unseen: vec![],

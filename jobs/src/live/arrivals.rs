@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use events::{ARRIVAL_REJECTIONS, ARRIVALS, Arrival, STREAM_OFFSETS};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
-use store::{Lease, Store};
+use store::{Document, Lease, Store};
 
 use crate::stream::kafka::{Properties, is_whole};
 use crate::stream::micro_batch::Message;
@@ -104,9 +104,7 @@ async fn keep(
         match Arrival::decode(bytes) {
             Ok(arrival) => {
                 let id = id(&arrival, message);
-                let mut document = serde_json::to_value(&arrival)?;
-                document["_id"] = id.as_str().into();
-                arrivals.insert(id, document);
+                arrivals.insert(id.clone(), Document::new(id, &arrival)?);
             }
             Err(error) => {
                 let place = format!("{topic}/{partition}/{offset}");
@@ -132,7 +130,7 @@ async fn keep(
     taken.n_messages += messages.len() as u64;
     taken.n_rejects += rejects.len() as u64;
     store.upsert(ARRIVAL_REJECTIONS, &rejects).await?;
-    let arrivals: Vec<Value> = arrivals.into_values().collect();
+    let arrivals: Vec<Document> = arrivals.into_values().collect();
     let touched: Vec<Lease> = touched.into_values().collect();
     store.commit(ARRIVALS, &arrivals, STREAM_OFFSETS, &touched).await?;
     Ok(())

@@ -384,6 +384,7 @@ fn answered() -> SchemaRef {
         column("AnsweredAt", instant),
         column("Prediction", DataType::Int32),
         list("Probabilities", DataType::Float64),
+        list("LateContributions", DataType::Int32),
         list("BaseRates", DataType::Float64),
         list("Contributions", contribution),
         text("ModelVersion"),

@@ -1,7 +1,7 @@
 //! A micro-batch of messages → answers and dead letters. No Kafka, no store: the stream ties this
 //! to both, and a test feeds it a `Vec`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use chrono::{DateTime, Datelike, Utc};
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array, RecordBatch, StructArray,
+    Array, ArrayRef, AsArray, Float64Array, ListArray, RecordBatch, StructArray,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
@@ -19,9 +19,10 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use datafusion::prelude::SessionContext;
 use events::{
-    Answer, BadRequest, Contribution, DelayClass, N_CLASSES, Prediction, PredictionRequest,
-    Refusal, request_uuid,
+    Answer, BadRequest, DelayClass, N_CLASSES, Prediction, PredictionRequest, Refusal, late,
+    request_uuid,
 };
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::sql;
@@ -118,7 +119,7 @@ pub async fn score(plan: &Plan, messages: Vec<Message>, rules: Rules) -> Result<
         }
     }
     if !requests.is_empty() {
-        predict(plan, &requests, rules.now, &mut scored).await?;
+        predict(plan, requests, rules.now, &mut scored).await?;
     }
     Ok(scored)
 }
@@ -150,6 +151,8 @@ pub async fn register_features(ctx: &SessionContext) -> Result<Arc<Requests>> {
 /// How micro-batches are scored: by `sql/30_features.sql` and `sql/70_answers.sql`, planned once
 /// for a model, because planning costs more than scoring some thousand rows.
 pub struct Plan {
+    /// Held while requests are scored: they have one place.
+    turn: Mutex<()>,
     requests: Arc<Requests>,
     plan: Arc<dyn ExecutionPlan>,
     task: Arc<TaskContext>,
@@ -168,10 +171,11 @@ impl Plan {
         config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
         let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
         let plan = state.create_physical_plan(&plan).await.context(sql::ANSWERS.file)?;
-        Ok(Self { requests, plan, task: state.task_ctx() })
+        Ok(Self { turn: Mutex::default(), requests, plan, task: state.task_ctx() })
     }
 
     async fn predict(&self, requests: &[PredictionRequest]) -> Result<Vec<RecordBatch>> {
+        let _turn = self.turn.lock().await;
         self.requests.fill(requests)?;
         let plan = reset_plan_states(Arc::clone(&self.plan))?;
         Ok(collect(plan, Arc::clone(&self.task)).await?)
@@ -186,81 +190,91 @@ impl fmt::Display for Plan {
 
 async fn predict(
     plan: &Plan,
-    requests: &[PredictionRequest],
+    requests: Vec<PredictionRequest>,
     now: DateTime<Utc>,
     scored: &mut ScoredBatch,
 ) -> Result<()> {
-    scored.rows = plan.predict(requests).await?;
+    scored.rows = plan.predict(&requests).await?;
     let answered_at = PredictionRequest::timestamp(now);
-    let mut answers = BTreeMap::new();
+    let (mut position, mut requests) = (0, requests.into_iter());
     for batch in &scored.rows {
-        for (row, prediction) in predictions_of(batch, requests, &answered_at)? {
-            answers.insert(row, Answer::Ok(Box::new(prediction)));
-        }
+        let ids = batch.column_by_name("flight_id").context("no flight_id")?;
+        let positions = position..position + batch.num_rows() as i64;
+        let ids = ids.as_primitive::<Int64Type>().values();
+        anyhow::ensure!(ids.iter().copied().eq(positions), "answers are not in order");
+        position += batch.num_rows() as i64;
+        let requests = requests.by_ref().take(batch.num_rows());
+        answer(batch, requests, &answered_at, &mut scored.answers)?;
     }
-    anyhow::ensure!(answers.len() == requests.len(), "a request was lost in scoring");
-    scored.answers.extend(answers.into_values());
+    anyhow::ensure!(requests.next().is_none(), "a request was lost in scoring");
     Ok(())
 }
 
-/// Reads the rows of `sql/70_answers.sql`, each with the position of its request.
-fn predictions_of(
+/// Answers requests by the rows of `sql/70_answers.sql`, which are in their order.
+fn answer(
     batch: &RecordBatch,
-    requests: &[PredictionRequest],
+    requests: impl Iterator<Item = PredictionRequest>,
     answered_at: &str,
-) -> Result<Vec<(usize, Prediction)>> {
+    answers: &mut Vec<Answer>,
+) -> Result<()> {
     let column = |name: &str| batch.column_by_name(name).with_context(|| format!("no {name}"));
     let field = |of: &str, name: &str| -> Result<&ArrayRef> {
         let field = column(of)?.as_struct().column_by_name(name);
         field.with_context(|| format!("no {name} in {of}"))
     };
-    let ids = column("flight_id")?.as_primitive::<Int64Type>();
-    let prediction = field("answer", "prediction")?.as_primitive::<Int32Type>();
-    let probabilities = field("answer", "probabilities")?.as_fixed_size_list();
+    let prediction = field("answer", "prediction")?.as_primitive::<Int32Type>().values();
+    let probabilities = by_class(field("answer", "probabilities")?)?;
     let version = field("answer", "model_version")?.as_string_view();
-    let base_rates = field("reasons", "base_rates")?.as_fixed_size_list();
     let contributions = field("reasons", "contributions")?.as_list::<i32>();
+    let changes = contributions.values().as_struct().column_by_name("changes");
+    let changes = by_class(changes.context("no changes in contributions")?)?;
     let unseen = column("unseen")?.as_list::<i32>();
     let distances = distances_of(column("features")?.as_struct())?;
-    let mut predictions = Vec::with_capacity(batch.num_rows());
-    for row in 0..batch.num_rows() {
-        let position = usize::try_from(ids.value(row))?;
-        let request = requests.get(position).context("a row of no request")?;
-        let unseen = unseen.value(row);
-        let unseen = unseen.as_string::<i32>().iter().flatten().map(field_of);
+    for (row, request) in requests.enumerate() {
         let date = request.flight_date;
-        predictions.push((
-            position,
-            Prediction {
-                uuid: request.uuid,
-                origin: request.origin.clone(),
-                dest: request.dest.clone(),
-                route: format!("{}-{}", request.origin, request.dest),
-                carrier: request.carrier.clone(),
-                flight_num: request.flight_num.clone(),
-                flight_date: date,
-                day_of_week: date.weekday().number_from_monday() as i32,
-                day_of_year: date.ordinal() as i32,
-                day_of_month: date.day() as i32,
-                dep_delay: request.dep_delay,
-                distance: distances
-                    .as_ref()
-                    .filter(|miles| miles.is_valid(row))
-                    .map(|miles| miles.value(row))
-                    .or(request.distance),
-                timestamp: request.timestamp.clone(),
-                answered_at: answered_at.to_owned(),
-                prediction: DelayClass::try_from(prediction.value(row))
-                    .map_err(anyhow::Error::msg)?,
-                probabilities: by_class(probabilities, row)?,
-                base_rates: Some(by_class(base_rates, row)?),
-                contributions: contributions_of(&contributions.value(row))?,
-                unseen: unseen.map(str::to_owned).collect(),
-                model_version: version.value(row).to_owned(),
-            },
-        ));
+        let offsets = contributions.value_offsets();
+        let changes = &changes[offsets[row] as usize..offsets[row + 1] as usize];
+        let distance = distances.as_ref().filter(|miles| miles.is_valid(row));
+        answers.push(Answer::Ok(Box::new(Prediction {
+            uuid: request.uuid,
+            route: format!("{}-{}", request.origin, request.dest),
+            origin: request.origin,
+            dest: request.dest,
+            carrier: request.carrier,
+            flight_num: request.flight_num,
+            flight_date: date,
+            day_of_week: date.weekday().number_from_monday() as i32,
+            day_of_year: date.ordinal() as i32,
+            day_of_month: date.day() as i32,
+            dep_delay: request.dep_delay,
+            distance: distance.map(|miles| miles.value(row)).or(request.distance),
+            timestamp: request.timestamp,
+            answered_at: answered_at.to_owned(),
+            prediction: DelayClass::try_from(prediction[row]).map_err(anyhow::Error::msg)?,
+            probabilities: probabilities[row],
+            late_contributions: changes.iter().map(ten_thousandths).collect(),
+            base_rates: None,
+            contributions: Vec::new(),
+            unseen: fields_of(unseen, row),
+            model_version: version.value(row).to_owned(),
+        })));
     }
-    Ok(predictions)
+    Ok(())
+}
+
+/// The fields of a request that a row's unseen features come from.
+fn fields_of(unseen: &ListArray, row: usize) -> Vec<String> {
+    // most have none
+    if unseen.value_length(row) == 0 {
+        return Vec::new();
+    }
+    let features = unseen.value(row);
+    features.as_string::<i32>().iter().flatten().map(|name| field_of(name).to_owned()).collect()
+}
+
+/// What a feature added to the probability of arriving late.
+fn ten_thousandths(changes: &[f64; N_CLASSES]) -> i32 {
+    (late(changes) * 1e4).round() as i32
 }
 
 /// The feature `distance` in miles, of whatever type the step makes it; `None` when it makes none.
@@ -287,23 +301,12 @@ pub(crate) fn field_of(feature: &str) -> &str {
     }
 }
 
-/// The numbers of a row, one a class.
-fn by_class(numbers: &FixedSizeListArray, row: usize) -> Result<[f64; N_CLASSES]> {
-    let numbers = numbers.value(row);
-    let numbers = numbers.as_primitive::<Float64Type>().values();
-    numbers.as_ref().try_into().context("a number for each class")
-}
-
-/// Reads one list of `delay_contributions`.
-fn contributions_of(list: &ArrayRef) -> Result<Vec<Contribution>> {
-    let fields = list.as_struct().columns();
-    let [features, changes] = fields else { anyhow::bail!("a contribution has two fields") };
-    let (features, changes) = (features.as_string::<i32>(), changes.as_fixed_size_list());
-    let contribution = |row| {
-        let feature = features.value(row).to_owned();
-        Ok(Contribution { feature, changes: by_class(changes, row)? })
-    };
-    (0..features.len()).map(contribution).collect()
+/// Numbers of rows, one a class.
+fn by_class(numbers: &ArrayRef) -> Result<&[[f64; N_CLASSES]]> {
+    let numbers = numbers.as_fixed_size_list().values().as_primitive::<Float64Type>().values();
+    let (rows, rest) = numbers.as_chunks();
+    anyhow::ensure!(rest.is_empty(), "a number for each class");
+    Ok(rows)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 pub mod archive;
 pub(crate) mod chunks;
+mod commit;
 pub mod dead_letters;
 mod group;
 pub mod health;
@@ -33,38 +34,36 @@ pub(crate) mod topic;
 pub mod trigger;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use datafusion::prelude::SessionContext;
-use events::{ANSWERS, REJECTIONS, STREAM_OFFSETS};
+use events::{ANSWERS, ModelFeatures, STREAM_OFFSETS};
 use futures::future::FutureExt;
 use serde_json::Value;
 use store::{Lease, Store, WriteError};
 use telemetry::traces;
 use tokio::time::sleep;
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use crate::distances;
 use crate::lake::Lake;
 use crate::models::registry::{RefreshOutcome, Serving};
-use crate::stream::chunks::{
-    chunks, created_ms, documents, last_records, next_offsets, rejections,
-};
+use crate::stream::chunks::{About, Chunk, InFlight, ScoredChunk, chunks};
 use crate::stream::dead_letters::{KnownLetters, known_letters};
 use crate::stream::kafka::Properties;
 use crate::stream::metrics::Metrics;
-use crate::stream::micro_batch::{Message, Plan, Rules};
+use crate::stream::micro_batch::{Plan, Rules};
 use crate::stream::monitor::Observer;
 pub use crate::stream::options::{Connections, Options, Step};
 use crate::stream::request_log::{
-    Inspection, Inspector, LastRecord, LogMark, Verdict, compare, moved_to, offset_to_inspect,
+    Inspection, Inspector, LogMark, Verdict, compare, offset_to_inspect,
 };
 use crate::stream::resume::{Resumed, resume};
 use crate::stream::retry::{Retry, Shutdown, Stop};
-use crate::stream::sink::{Record, SendError, Sent, Sink};
+use crate::stream::sink::Sink;
 use crate::stream::source::{Assignment, Event, MicroBatch, Source};
-use crate::stream::spans::{RequestSpans, step};
 use crate::stream::stats::StreamStats;
 
 /// How long the store may take to record what only saves work.
@@ -103,9 +102,10 @@ pub async fn run(
     let Connections { source, sink, store } = connections;
     let mut stream = Stream {
         ctx,
+        untold: vec![features_of(&serving)?],
         serving,
         distances,
-        plan: Plan::new(ctx).await?,
+        plan: Arc::new(Plan::new(ctx).await?),
         source,
         sink,
         store,
@@ -123,8 +123,11 @@ pub async fn run(
         held: BTreeMap::new(),
         known: KnownLetters::default(),
         has_to_note: false,
+        scoring: None,
         in_flight: None,
+        phases: Phases::default(),
         streamed: StreamStats::default(),
+        logged: StreamStats::default(),
     };
     while stream.run(shutdown.clone()).await? == Ended::Stalled {
         stream = Stream { source: stream.source.renew().await?, ..stream };
@@ -135,11 +138,13 @@ pub async fn run(
     Ok(streamed)
 }
 
-struct Stream<'a> {
+pub(crate) struct Stream<'a> {
     ctx: &'a SessionContext,
     serving: Serving,
     distances: distances::Served,
-    plan: Plan,
+    plan: Arc<Plan>,
+    /// What is to be told of models before their first answer.
+    untold: Vec<Value>,
     source: Source,
     sink: Sink,
     store: &'a Store,
@@ -158,19 +163,15 @@ struct Stream<'a> {
     /// Letters that were written before what is read again.
     known: KnownLetters,
     has_to_note: bool,
+    /// The chunk that was read last, if nothing of it is written yet.
+    scoring: Option<Chunk>,
+    /// The one before.
     in_flight: Option<InFlight>,
+    /// Since the last micro-batch that was logged.
+    phases: Phases,
     streamed: StreamStats,
-}
-
-/// Answers on their way to the topic; the store has them.
-struct InFlight {
-    records: Vec<Record>,
-    sent: Result<Sent, SendError>,
-    /// Where their messages end.
-    next: BTreeMap<i32, i64>,
-    /// What traces show of this step, and of the requests.
-    step: Span,
-    requests: RequestSpans,
+    /// What it was when a micro-batch was logged last.
+    logged: StreamStats,
 }
 
 /// Why a stream reads no more.
@@ -182,12 +183,17 @@ enum Ended {
     Stalled,
 }
 
-/// How long the phases of a micro-batch took.
-#[derive(Default)]
-struct Phases {
-    score: Duration,
-    store: Duration,
-    publish: Duration,
+/// How long the phases of a micro-batch took, by name. Chunks are scored and encoded while those
+/// before are stored and published: what was left to wait for of that is `wait`.
+type Phases = BTreeMap<&'static str, Duration>;
+
+/// What the store is told of a model.
+fn features_of(serving: &Serving) -> Result<Value> {
+    let champion = serving.champion();
+    let (version, model) = (champion.version().to_owned(), champion.model());
+    let features = model.features.iter().map(|spec| spec.name.clone()).collect();
+    let base_rates = model.base_rates();
+    Ok(serde_json::to_value(ModelFeatures { version, features, base_rates })?)
 }
 
 impl Stream<'_> {
@@ -210,8 +216,9 @@ impl Stream<'_> {
                     (done, is_last)
                 }
                 Event::Idle => {
+                    let done = self.finish().await;
                     self.note_published().await;
-                    (Ok(()), false)
+                    (done, false)
                 }
             };
             // a bounded stream whose last micro-batch went to others waits for its next assignment
@@ -219,6 +226,8 @@ impl Stream<'_> {
             match done {
                 Ok(()) => {}
                 Err(Stop::Lost) => {
+                    // nor is what follows it written
+                    self.scoring = None;
                     tracing::warn!("micro-batch is dropped: partitions were revoked")
                 }
                 Err(Stop::Fenced(acquired)) => {
@@ -338,219 +347,83 @@ impl Stream<'_> {
     /// yet.
     fn leave_to_others(&mut self) {
         self.held.append(&mut self.leases);
-        self.in_flight = None;
+        (self.scoring, self.in_flight) = (None, None);
     }
 
-    /// Answers a micro-batch, in chunks that fit a transaction.
+    /// Answers a micro-batch, in chunks that fit a transaction. While more is there already, its
+    /// last ones are left to the next micro-batch, or to [`finish`](Self::finish).
     async fn answer(&mut self, batch: MicroBatch) -> Result<(), Stop> {
         let MicroBatch { messages, is_last, rested } = batch;
         if messages.is_empty() {
-            self.finish_publishing().await?;
-            return Ok(());
+            return self.finish().await;
         }
-        if !rested.is_empty() && !self.is_same_log(&rested).await? {
-            tracing::warn!("micro-batch is dropped: the topic was made again meanwhile");
-            self.finish_publishing().await?;
-            self.leave_to_others();
-            self.source.assign_again()?;
-            return Ok(());
-        }
-        let (started, before) = (Instant::now(), self.streamed);
-        self.refresh().await?;
-        let mut phases = Phases::default();
-        for chunk in chunks(messages) {
-            self.answer_chunk(chunk, &mut phases).await?;
-        }
-        // what is behind does not wait for the topic: it scores and stores meanwhile
-        if is_last || !self.source.has_next() {
-            phases.publish += self.finish_publishing().await?;
-        }
-        self.streamed.n_batches += 1;
-        let (took, after) = (started.elapsed(), self.streamed);
-        self.metrics.windows_total.inc();
-        self.metrics.window_seconds.observe(took.as_secs_f64());
-        tracing::info!(
-            messages = after.n_messages - before.n_messages,
-            answered = after.n_answered - before.n_answered,
-            repeated = after.n_repeated - before.n_repeated,
-            dead_letters = after.n_dead_letters - before.n_dead_letters,
-            score_ms = phases.score.as_millis(),
-            store_ms = phases.store.as_millis(),
-            publish_ms = phases.publish.as_millis(),
-            batch_ms = took.as_millis(),
-            "micro-batch"
-        );
-        Ok(())
-    }
-
-    async fn refresh(&mut self) -> Result<()> {
-        match self.serving.refresh(self.ctx).await {
-            RefreshOutcome::Same => {}
-            RefreshOutcome::Refused => self.metrics.models_refused_total.inc(),
-            RefreshOutcome::Replaced => {
-                self.plan = Plan::new(self.ctx).await?;
-                self.observer.replace(&self.serving);
+        if !rested.is_empty() {
+            self.finish().await?;
+            if !self.is_same_log(&rested).await? {
+                tracing::warn!("micro-batch is dropped: the topic was made again meanwhile");
+                self.leave_to_others();
+                self.source.assign_again()?;
+                return Ok(());
             }
         }
-        if self.distances.refresh(self.ctx).await {
-            self.plan = Plan::new(self.ctx).await?;
-        }
-        Ok(())
-    }
-
-    async fn answer_chunk(
-        &mut self,
-        messages: Vec<Message>,
-        phases: &mut Phases,
-    ) -> Result<(), Stop> {
+        let started = Instant::now();
+        self.refresh().await?;
         let rules = Rules {
             now: (self.options.now)(),
             message_bytes_max: self.options.message_bytes_max,
             expire_after: self.options.expire_after,
         };
-        let (next, created) = (next_offsets(&messages), created_ms(&messages));
-        let last = last_records(&messages);
-        let n_messages = messages.len() as u64;
-        let (metrics, mut clock) = (self.metrics, Instant::now());
-        let mut lap = |name, phase: &mut Duration| {
-            let took = clock.elapsed();
-            clock = Instant::now();
-            metrics.phase(name, took);
-            *phase += took;
-        };
-        let spans = RequestSpans::begin(&messages, &self.options.topics.requests);
-        let scoring = micro_batch::score(&self.plan, messages, rules);
-        let mut scored = scoring.instrument(step("score")).await?;
-        spans.reject(&scored.dead_letters);
-        // the writer of a letter may have died before it wrote the rejection
-        let rejections = rejections(&scored.dead_letters)?;
-        scored.dead_letters.retain(|letter| !self.known.contains(&letter.message));
-        lap("score", &mut phases.score);
-        self.retry
-            .until_done("dead_letters", self.source.lost(), async || {
-                self.sink.send_dead_letters(&scored.dead_letters).await
-            })
-            .instrument(step("dead_letters"))
-            .await?;
-        lap("dead_letters", &mut phases.publish);
-        (self.options.on_step)(Step::Scored);
-
-        let documents = documents(&scored)?;
-        let storing = self.store(&rejections, &documents, &next, last);
-        let kept = storing.instrument(step("store")).await?;
-        spans.note("stored");
-        lap("store", &mut phases.store);
-        (self.options.on_step)(Step::Stored);
-
-        let now_ms = (self.options.now)().timestamp_millis();
-        self.streamed.count(n_messages, &scored, kept.len(), &created, now_ms, metrics);
-        self.observer.see(&scored.rows);
-
-        let records = self.records(&documents, &kept, &spans).await?;
-        phases.publish += self.finish_publishing().await?;
-        let step = step("publish");
-        let sent = self.sink.begin_answers(&records);
-        self.in_flight = Some(InFlight { records, sent, next, step, requests: spans });
+        let mut chunks = chunks(messages).into_iter().peekable();
+        while let Some(messages) = chunks.next() {
+            let is_last_since = chunks.peek().is_none().then_some(started);
+            let about = About::new(&messages, &self.options.topics.requests, is_last_since);
+            let before = self.take_scored().await?;
+            self.scoring = Some(Chunk::begin(&self.plan, messages, rules, about));
+            if let Some((scored, about)) = before {
+                self.write(scored, about).await?;
+            }
+        }
+        // what is behind waits neither for the store nor for the topic
+        if is_last || !self.source.has_next() {
+            self.finish().await?;
+        }
         Ok(())
     }
 
-    /// Waits until the answers in flight are published, which makes their messages done; how long
-    /// that took.
-    async fn finish_publishing(&mut self) -> Result<Duration, Stop> {
-        let Some(InFlight { records, sent, next, step, requests }) = self.in_flight.take() else {
-            return Ok(Duration::ZERO);
-        };
-        let (started, mut sent) = (Instant::now(), Some(sent));
-        self.retry
-            .until_done("answers", self.source.lost(), async || {
-                let sent = sent.take().unwrap_or_else(|| self.sink.begin_answers(&records));
-                let done = match sent {
-                    Ok(sent) => sent.acknowledged().await,
-                    Err(error) => Err(error),
-                };
-                match done {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(self.sink.recover(error).await),
-                }
-            })
-            .await?;
-        drop(step);
-        requests.done();
-        let took = started.elapsed();
-        self.metrics.phase("publish", took);
-        (self.options.on_step)(Step::Published);
-        for (partition, lease) in &mut self.leases {
-            lease.published = next.get(partition).copied().unwrap_or(lease.published);
+    /// Has written and published all that was read.
+    async fn finish(&mut self) -> Result<(), Stop> {
+        if let Some((scored, about)) = self.take_scored().await? {
+            self.write(scored, about).await?;
         }
-        self.has_to_note = true;
-        self.source.done(&next)?;
-        Ok(took)
+        self.finish_publishing().await
     }
 
-    /// Writes answers and offsets; returns the ids of the answers that were there before.
-    async fn store(
-        &mut self,
-        rejections: &[Value],
-        documents: &[Value],
-        next: &BTreeMap<i32, i64>,
-        mut last: BTreeMap<i32, LastRecord>,
-    ) -> Result<Vec<String>, Stop> {
-        let mut moved = BTreeMap::new();
-        for (partition, offset) in next {
-            let lease = self.leases.get(partition).context("a partition that is not ours")?;
-            // what is read again, to be published, is in the store already
-            let lease = match last.remove(partition) {
-                Some(last) if *offset > lease.next => moved_to(lease, *offset, last)?,
-                _ => lease.clone(),
-            };
-            moved.insert(*partition, lease);
-        }
-        let leases: Vec<Lease> = moved.values().cloned().collect();
-        let kept = self
-            .retry
-            .until_done("store", self.source.lost(), async || {
-                self.store.upsert(REJECTIONS, rejections).await?;
-                self.store.commit(ANSWERS, documents, STREAM_OFFSETS, &leases).await
-            })
-            .await?;
-        self.leases.extend(moved);
-        if !self.known.is_empty() && !self.reads_again()? {
-            self.known = KnownLetters::default();
-        }
-        Ok(kept)
+    /// The chunk that is being scored, when it is.
+    async fn take_scored(&mut self) -> Result<Option<(ScoredChunk, About)>, Stop> {
+        let Some(chunk) = self.scoring.take() else { return Ok(None) };
+        let mut clock = Instant::now();
+        let scored = chunk.scored().await?;
+        self.lap("wait", &mut clock);
+        Ok(Some(scored))
     }
 
-    /// Whether any partition is still where letters may have been written before.
-    fn reads_again(&self) -> Result<bool> {
-        for lease in self.leases.values() {
-            if LogMark::of(lease)?.is_some_and(|mark| lease.published < mark.read_again_to) {
-                return Ok(true);
+    async fn refresh(&mut self) -> Result<(), Stop> {
+        match self.serving.refresh(self.ctx).await {
+            RefreshOutcome::Same => {}
+            RefreshOutcome::Refused => self.metrics.models_refused_total.inc(),
+            RefreshOutcome::Replaced => {
+                // what the one before has scored is counted as its own
+                let finished = self.finish().await;
+                self.plan = Arc::new(Plan::new(self.ctx).await?);
+                self.untold.push(features_of(&self.serving)?);
+                self.observer.replace(&self.serving);
+                finished?;
             }
         }
-        Ok(false)
-    }
-
-    /// What is published: what the store has, also where that was there before.
-    async fn records(
-        &self,
-        documents: &[Value],
-        kept: &[String],
-        spans: &RequestSpans,
-    ) -> Result<Vec<Record>, Stop> {
-        let read = async || Ok(self.store.get_all(ANSWERS, kept).await?);
-        let before = match kept {
-            [] => Vec::new(),
-            _ => self.retry.until_done("store", self.source.lost(), read).await?,
-        };
-        let id = |document: &Value| document["_id"].as_str().unwrap_or_default().to_owned();
-        let before: BTreeMap<String, &Value> = before.iter().map(|d| (id(d), d)).collect();
-        let records = documents.iter().map(|document| {
-            let id = id(document);
-            let answer = before.get(&id).copied().unwrap_or(document);
-            let traceparent = spans.traceparent(&id);
-            Record { key: id, value: answer.to_string().into_bytes(), traceparent }
-        });
-        Ok(records.collect())
+        if self.distances.refresh(self.ctx).await {
+            self.plan = Arc::new(Plan::new(self.ctx).await?);
+        }
+        Ok(())
     }
 
     /// Records what is published, so that the next holder of the lease need not do it again. There

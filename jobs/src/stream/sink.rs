@@ -54,7 +54,7 @@ pub struct Record {
     /// The UUID.
     pub key: String,
     /// The answer as JSON.
-    pub value: Vec<u8>,
+    pub value: String,
     /// How the trace of its request goes on, where it has one.
     pub traceparent: Option<String>,
 }

@@ -38,11 +38,11 @@ async fn good_requests_are_answered(world: &World) {
         let request = request(number, carrier, origin, dest, delay);
         world.send(request.to_string().as_bytes()).await;
         let answer = world.answer(number).await;
-        let class = answer.get_i64("Prediction").unwrap();
+        let class = answer.get_i32("Prediction").unwrap();
         assert!(classes.contains(&class), "{answer}");
         assert_eq!(answer.get_str("status").unwrap(), "ok");
         assert_eq!(answer.get_str("FlightDate").unwrap(), "2016-12-25");
-        assert_eq!(answer.get_i64("DayOfWeek").unwrap(), 7, "a Sunday, whatever the message says");
+        assert_eq!(answer.get_i32("DayOfWeek").unwrap(), 7, "a Sunday, whatever the message says");
         let shares: f64 =
             answer.get_array("Probabilities").unwrap().iter().map(|p| p.as_f64().unwrap()).sum();
         assert!((shares - 1.0).abs() < 1e-9);
@@ -136,7 +136,7 @@ async fn the_night_answers_what_was_left(world: &World) {
     let left = world.documents_of(events::PREDICTION_TASKS, doc! {}).await;
     assert!(!left.is_empty() && left.len() == first.len(), "{left:?}\n{first:?}");
     assert_eq!(first[0].get_str("_id").unwrap(), left[0].get_str("_id").unwrap());
-    assert!((0..=3).contains(&first[0].get_i64("Prediction").unwrap()));
+    assert!((0..=3).contains(&first[0].get_i32("Prediction").unwrap()));
     predict();
     assert_eq!(results().await, first);
 }

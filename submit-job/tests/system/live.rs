@@ -112,7 +112,7 @@ async fn answers_are_held_against_what_became_of_the_flights() {
         let answer = world.answer(number).await;
         let shares = answer.get_array("Probabilities").unwrap();
         loss -= shares[3].as_f64().unwrap().max(1e-15).ln() / 5.0;
-        n_right += i32::from(answer.get_i64("Prediction").unwrap() == 3);
+        n_right += i32::from(answer.get_i32("Prediction").unwrap() == 3);
     }
     assert!((of["LogLoss"].as_f64().unwrap() - loss).abs() < 1e-6, "{of}: {loss}");
     assert_eq!(of["Accuracy"], json!(f64::from(n_right) / 5.0));

@@ -1,6 +1,6 @@
 //! Batch prediction: requests in files and in the store, to Parquet and the collection of results.
 
-use mongodb::bson::{Document, doc, serialize_to_document};
+use mongodb::bson::{self, Document, doc, serialize_to_document};
 use serde_json::{Value, json};
 
 use crate::setup::{Process, World, request, run, submit_job, uuid};
@@ -27,7 +27,7 @@ fn asked() -> [Value; 3] {
 }
 
 /// What a stream answers, without what a batch does not say.
-async fn answers_of_a_stream(world: &World) -> Vec<Document> {
+async fn answers_of_a_stream(world: &World) -> Vec<Value> {
     let _stream = Process::start(&mut world.stream(&["--trigger", "interval:300ms"]));
     let mut answers = Vec::new();
     for (asked, number) in asked().iter().zip(1..) {
@@ -37,11 +37,12 @@ async fn answers_of_a_stream(world: &World) -> Vec<Document> {
     answers
 }
 
-fn comparable(mut answer: Document) -> Document {
-    for field in ["_id", "AnsweredAt", "Contributions", "BaseRates"] {
+/// An answer without what is of the stream, and of how wide a number is.
+fn comparable(mut answer: Document) -> Value {
+    for field in ["_id", "AnsweredAt", "LateContributions"] {
         answer.remove(field);
     }
-    answer
+    bson::deserialize_from_document(answer).unwrap()
 }
 
 /// The results whose `_id` begins with `ids`.

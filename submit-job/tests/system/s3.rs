@@ -58,7 +58,7 @@ async fn a_model_trained_on_a_cluster_over_s3_answers_the_stream() {
     let stream = Process::start(&mut stream);
     world.send(request(1, "UA", "EWR", "IAH", 200.0).to_string().as_bytes()).await;
     let answer = world.answer(1).await;
-    assert_eq!(answer.get_i64("Prediction").unwrap(), 3);
+    assert_eq!(answer.get_i32("Prediction").unwrap(), 3);
     assert_eq!(answer.get_str("ModelVersion").unwrap(), model.as_str().unwrap());
     stream.end_cleanly("the stream");
 }

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::app::stopped;
-use crate::predict::explanation::{self, SimilarFlights};
+use crate::predict::explanation::{self, Explanation};
 use crate::predict::heard::Heard;
 
 /// How often to look for new partitions; they are added rarely, by hand.
@@ -35,8 +35,8 @@ const BACKOFF_DOUBLINGS_MAX: u32 = 5;
 /// Pause after an error of the consumer, which reconnects by itself and only reports.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long an answer waits for flights like it, which are not what was asked.
-const SIMILAR_WAIT: Duration = Duration::from_secs(2);
+/// How long an answer waits for what is beside it, which is not what was asked.
+const EXPLANATION_WAIT: Duration = Duration::from_secs(2);
 
 /// An answer: the document as it is kept, and what it means.
 pub(crate) struct Found {
@@ -63,16 +63,16 @@ pub(crate) async fn find(store: &Store, id: Uuid) -> Result<Option<Found>> {
     Ok(None)
 }
 
-/// Flights like the one that was answered about; none when the store does not say in time.
-pub(crate) async fn similar(store: &Store, answer: &Answer) -> SimilarFlights {
-    let Answer::Ok(prediction) = answer else { return SimilarFlights::new() };
-    match timeout(SIMILAR_WAIT, explanation::similar(store, prediction)).await {
-        Ok(Ok(similar)) => similar,
+/// What is known beside an answer; nothing when the store does not say in time.
+pub(crate) async fn explain(store: &Store, answer: &Answer) -> Explanation {
+    let Answer::Ok(prediction) = answer else { return Explanation::default() };
+    match timeout(EXPLANATION_WAIT, explanation::explain(store, prediction)).await {
+        Ok(Ok(explanation)) => explanation,
         Ok(Err(error)) => {
-            tracing::error!("cannot read flights like this: {error:#}");
-            SimilarFlights::new()
+            tracing::error!("cannot explain an answer: {error:#}");
+            Explanation::default()
         }
-        Err(_) => SimilarFlights::new(),
+        Err(_) => Explanation::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use crate::layout::page;
 use crate::paths;
-use crate::predict::explanation::{self, SimilarFlights};
+use crate::predict::explanation::{self, Explanation};
 use crate::predict::form::FormInput;
 
 /// Before anything is asked: what an answer will be.
@@ -68,10 +68,10 @@ pub(crate) fn late() -> Markup {
     }
 }
 
-/// What became of the request; `similar` are flights like the one that was asked about.
-pub(crate) fn answer(answer: &Answer, similar: &SimilarFlights) -> Markup {
+/// What became of the request.
+pub(crate) fn answer(answer: &Answer, explanation: &Explanation) -> Markup {
     match answer {
-        Answer::Ok(prediction) => scored(prediction, similar),
+        Answer::Ok(prediction) => scored(prediction, explanation),
         Answer::Rejected(refusal) => {
             let advice = "Please correct it and ask again.";
             refused(refusal, "This question could not be scored", advice)
@@ -92,7 +92,7 @@ fn refused(refusal: &Refusal, title: &str, advice: &str) -> Markup {
     }
 }
 
-fn scored(prediction: &Prediction, similar: &SimilarFlights) -> Markup {
+fn scored(prediction: &Prediction, explanation: &Explanation) -> Markup {
     let class = prediction.prediction;
     html! {
         article class={ "card result c" (class.index()) } data-card="result" {
@@ -105,8 +105,10 @@ fn scored(prediction: &Prediction, similar: &SimilarFlights) -> Markup {
                     @for field in &prediction.unseen { li { (unseen(field, prediction)) } }
                 }
             }
-            (explanation::contributions(prediction))
-            (explanation::like_this(similar))
+            @if let Some(reasons) = &explanation.reasons {
+                (explanation::contributions(prediction, reasons))
+            }
+            (explanation::like_this(&explanation.similar))
             (what_if(prediction))
             (facts(prediction))
         }
@@ -216,10 +218,11 @@ fn unseen(field: &str, prediction: &Prediction) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use events::Contribution;
+    use events::{ModelFeatures, N_CLASSES};
     use uuid::Uuid;
 
     use super::*;
+    use crate::predict::explanation::Reasons;
 
     /// A scored request for the tests of this crate.
     pub(crate) fn prediction(id: Uuid) -> Prediction {
@@ -240,19 +243,20 @@ pub(crate) mod tests {
             answered_at: "2016-12-20T10:00:02.500Z".into(),
             prediction: DelayClass::VeryLate,
             probabilities: [0.0, 0.05, 0.125, 0.825],
-            base_rates: Some([0.25, 0.25, 0.25, 0.25]),
-            contributions: vec![contribution("dep_delay", [-0.25, -0.2, -0.125, 0.575])],
+            late_contributions: vec![4_500],
+            base_rates: None,
+            contributions: vec![],
             unseen: vec![],
             model_version: "0123456789abcdef".repeat(4),
         }
     }
 
-    fn contribution(feature: &str, changes: [f64; 4]) -> Contribution {
-        Contribution { feature: feature.into(), changes }
-    }
-
     fn render(prediction: Prediction) -> String {
-        answer(&Answer::Ok(Box::new(prediction)), &SimilarFlights::new()).into_string()
+        let (version, base_rates) = (prediction.model_version.clone(), [0.25; N_CLASSES]);
+        let model = ModelFeatures { version, features: vec!["dep_delay".into()], base_rates };
+        let reasons = Reasons::of(&prediction, Some(&model));
+        let explanation = Explanation { reasons, ..Explanation::default() };
+        answer(&Answer::Ok(Box::new(prediction)), &explanation).into_string()
     }
 
     #[test]
@@ -304,7 +308,7 @@ pub(crate) mod tests {
     #[test]
     fn a_rejection_says_why() {
         let refusal = Refusal { uuid: Uuid::nil(), reason: "Origin: must be <b>".into() };
-        let card = answer(&Answer::Rejected(refusal), &SimilarFlights::new()).into_string();
+        let card = answer(&Answer::Rejected(refusal), &Explanation::default()).into_string();
         assert!(card.contains("Origin: must be &lt;b&gt;"));
     }
 

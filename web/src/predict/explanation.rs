@@ -3,8 +3,10 @@
 
 use anyhow::Result;
 use charts::numbers::{percent, thousands};
-use events::Prediction;
-use events::{AIRLINES, CARRIER_ROUTES, Contribution, DELAYS_BY_HOUR, ON_TIME_PERFORMANCE, ROUTES};
+use events::{
+    AIRLINES, CARRIER_ROUTES, DELAYS_BY_HOUR, MODEL_FEATURES, ModelFeatures, ON_TIME_PERFORMANCE,
+    Prediction, ROUTES, late,
+};
 use maud::{Markup, html};
 use store::{Order, Query, Store};
 
@@ -12,18 +14,62 @@ use crate::explore::entities::{
     Airline, CarrierRoute, Flight, Period, Punctuality, Route, equal, find, get,
 };
 
-/// The classes in which a flight arrives late.
-const LATE: std::ops::Range<usize> = 2..4;
 /// Half the width of the drawing, in percent of it: as far as the longest bar goes.
 const HALF: f64 = 50.0;
 
+/// What the store knows beside an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Explanation {
+    /// Why it is what it is, where that is known.
+    pub reasons: Option<Reasons>,
+    /// Flights like the one that is asked about.
+    pub similar: SimilarFlights,
+}
+
+/// What moved an answer away from the base rate.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reasons {
+    /// Share of flights that arrived late, of those that the model was trained on.
+    base_rate: f64,
+    /// What each feature added to that; what adds nothing is left out.
+    moves: Vec<(String, f64)>,
+}
+
 /// Flights like one that is asked about, from the widest to the narrowest, and how punctual they
 /// were.
-pub(crate) type SimilarFlights = Vec<(String, Punctuality)>;
+type SimilarFlights = Vec<(String, Punctuality)>;
+
+/// Finds what the store knows beside an answer.
+pub(crate) async fn explain(store: &Store, prediction: &Prediction) -> Result<Explanation> {
+    let model = get::<ModelFeatures>(store, MODEL_FEATURES, &prediction.model_version);
+    let (model, similar) = tokio::try_join!(model, similar(store, prediction))?;
+    Ok(Explanation { reasons: Reasons::of(prediction, model.as_ref()), similar })
+}
+
+impl Reasons {
+    /// Of an answer by this model; answers of before say all by themselves.
+    pub(crate) fn of(prediction: &Prediction, model: Option<&ModelFeatures>) -> Option<Self> {
+        let Prediction { late_contributions, base_rates, contributions, .. } = prediction;
+        let (base_rate, mut moves): (_, Vec<(String, f64)>) = match (base_rates, model) {
+            (Some(base_rates), _) => {
+                let moves = contributions.iter().map(|c| (c.feature.clone(), late(&c.changes)));
+                (late(base_rates), moves.collect())
+            }
+            (None, Some(model)) if model.features.len() == late_contributions.len() => {
+                let changes = late_contributions.iter().map(|change| f64::from(*change) / 1e4);
+                (late(&model.base_rates), model.features.iter().cloned().zip(changes).collect())
+            }
+            (None, _) => return None,
+        };
+        moves.retain(|(_, change)| *change != 0.0);
+        moves.sort_by(|(_, a), (_, b)| b.abs().total_cmp(&a.abs()));
+        Some(Self { base_rate, moves })
+    }
+}
 
 /// Finds flights like this one: of its carrier, of its route, of both, and of the hour at which its
 /// number usually leaves.
-pub(crate) async fn similar(store: &Store, prediction: &Prediction) -> Result<SimilarFlights> {
+async fn similar(store: &Store, prediction: &Prediction) -> Result<SimilarFlights> {
     let Prediction { carrier, origin, dest, .. } = prediction;
     let route_id = format!("{origin}-{dest}");
     let carrier_route_id = format!("{carrier}-{route_id}");
@@ -61,27 +107,23 @@ async fn hour(store: &Store, prediction: &Prediction) -> Result<Option<Period>> 
 }
 
 /// How far each feature moved the chance of arriving late, the largest first.
-pub(crate) fn contributions(prediction: &Prediction) -> Markup {
-    let Some(base_rates) = &prediction.base_rates else { return html! {} };
-    let late = |shares: &[f64]| shares[LATE].iter().sum::<f64>();
-    let mut moved: Vec<(&Contribution, f64)> =
-        prediction.contributions.iter().map(|c| (c, late(&c.changes))).collect();
-    moved.sort_by(|(_, a), (_, b)| b.abs().total_cmp(&a.abs()));
-    let longest = moved.iter().map(|(_, change)| change.abs()).fold(f64::MIN_POSITIVE, f64::max);
+pub(crate) fn contributions(prediction: &Prediction, reasons: &Reasons) -> Markup {
+    let Reasons { base_rate, moves } = reasons;
+    let longest = moves.iter().map(|(_, change)| change.abs()).fold(f64::MIN_POSITIVE, f64::max);
     html! {
         section.reasons {
             h3 { "What moved it" }
             p {
-                "Of the flights that the model learnt from, " (percent(late(base_rates)))
+                "Of the flights that the model learnt from, " (percent(*base_rate))
                 " arrived late. What is known of this one makes that "
                 strong { (percent(late(&prediction.probabilities))) } ":"
             }
             ul.moves {
-                @for (contribution, change) in &moved {
+                @for (name, change) in moves {
                     @let width = HALF * change.abs() / longest;
                     @let left = if *change < 0.0 { HALF - width } else { HALF };
                     li {
-                        span.name { (feature(&contribution.feature, prediction)) }
+                        span.name { (feature(name, prediction)) }
                         span.change { (points(*change)) }
                         // widths are attributes of SVG: the pages allow no inline style
                         svg.move aria-hidden="true" focusable="false" {
@@ -126,7 +168,7 @@ fn feature(name: &str, prediction: &Prediction) -> String {
 }
 
 /// How often flights like this one were late.
-pub(crate) fn like_this(similar: &SimilarFlights) -> Markup {
+pub(crate) fn like_this(similar: &[(String, Punctuality)]) -> Markup {
     html! {
         @if !similar.is_empty() {
             section.reasons {
@@ -154,23 +196,28 @@ pub(crate) fn like_this(similar: &SimilarFlights) -> Markup {
 
 #[cfg(test)]
 mod tests {
+    use events::Contribution;
     use uuid::Uuid;
 
     use super::*;
     use crate::predict::card::tests::prediction;
 
+    const FEATURES: [&str; 3] = ["carrier", "dep_delay", "<b>"];
+
+    fn model() -> ModelFeatures {
+        ModelFeatures {
+            version: "ab".into(),
+            features: FEATURES.map(str::to_owned).to_vec(),
+            base_rates: [0.25, 0.35, 0.25, 0.15],
+        }
+    }
+
     #[test]
     fn what_moved_an_answer_is_said_from_the_largest_on() {
         let mut asked = prediction(Uuid::nil());
-        asked.base_rates = Some([0.25, 0.35, 0.25, 0.15]);
-        let contribution =
-            |feature: &str, changes| Contribution { feature: feature.into(), changes };
-        asked.contributions = vec![
-            contribution("carrier", [0.0, 0.05, -0.03, -0.02]),
-            contribution("dep_delay", [-0.25, -0.35, -0.095, 0.695]),
-            contribution("<b>", [0.0; 4]),
-        ];
-        let text = contributions(&asked).into_string();
+        asked.late_contributions = vec![-500, 6_000, 1];
+        let reasons = Reasons::of(&asked, Some(&model())).unwrap();
+        let text = contributions(&asked, &reasons).into_string();
         for want in ["40.0 %", "95.0 %", "Departure delay: 290 min", "+60.0 points", "−5.0 points"]
         {
             assert!(text.contains(want), "{want:?} is not in {text}");
@@ -180,7 +227,34 @@ mod tests {
             place("Departure delay") < place("Airline: AA") && place("Airline") < place("&lt;b")
         );
         assert!(!text.contains("style="));
-        asked.base_rates = None;
-        assert!(contributions(&asked).into_string().is_empty(), "answers of before have none");
+    }
+
+    #[test]
+    fn reasons_are_of_the_model_that_answered_or_none() {
+        let mut asked = prediction(Uuid::nil());
+        asked.late_contributions = vec![-500, 6_000];
+        assert_eq!(Reasons::of(&asked, Some(&model())), None, "of another model");
+        asked.late_contributions.push(0);
+        assert_eq!(Reasons::of(&asked, None), None, "nobody knows the model");
+        let found = Reasons::of(&asked, Some(&model())).unwrap();
+        let moves = vec![("dep_delay".to_owned(), 0.6), ("carrier".to_owned(), -0.05)];
+        assert_eq!(found, Reasons { base_rate: 0.4, moves });
+    }
+
+    #[test]
+    fn an_answer_of_before_says_its_reasons_itself() {
+        let mut asked = prediction(Uuid::nil());
+        asked.late_contributions = Vec::new();
+        asked.base_rates = Some([0.25, 0.35, 0.25, 0.15]);
+        let contribution =
+            |feature: &str, changes| Contribution { feature: feature.into(), changes };
+        asked.contributions = vec![
+            contribution("carrier", [0.0, 0.125, -0.25, 0.125]),
+            contribution("dep_delay", [-0.25, -0.25, -0.25, 0.75]),
+        ];
+        let moves = vec![("dep_delay".to_owned(), 0.5), ("carrier".to_owned(), -0.125)];
+        let want = Some(Reasons { base_rate: 0.4, moves });
+        assert_eq!(Reasons::of(&asked, None), want);
+        assert_eq!(Reasons::of(&asked, Some(&model())), want);
     }
 }

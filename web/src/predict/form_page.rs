@@ -8,7 +8,7 @@ use crate::layout::page::frame;
 use crate::paths;
 use crate::predict::card;
 use crate::predict::choices::{Choice, Choices};
-use crate::predict::explanation::SimilarFlights;
+use crate::predict::explanation::Explanation;
 use crate::predict::form::{Errors, FormInput};
 
 /// Reloads of a page without script: as many, at this pace, as an event stream lives (5 min).
@@ -26,7 +26,7 @@ pub(crate) enum Asked {
     /// Nothing, and what is asked will be answered overnight.
     Overnight,
     /// The answer, and flights like the one it is about.
-    Answered(Box<Answer>, SimilarFlights),
+    Answered(Box<Answer>, Explanation),
 }
 
 /// Everything that the form's page shows.
@@ -132,7 +132,7 @@ fn answer_section(asked: &Asked) -> Markup {
         Asked::Overnight => (None, card::tomorrow()),
         Asked::Waiting { n_refreshes: REFRESHES_MAX.., .. } => (None, card::late()),
         Asked::Waiting { id, is_known, .. } => (Some(id), card::waiting(*is_known)),
-        Asked::Answered(answer, similar) => (None, card::answer(answer, similar)),
+        Asked::Answered(answer, explanation) => (None, card::answer(answer, explanation)),
     };
     html! {
         section #answer aria-live="polite" aria-label="Answer" data-waiting-for=[waiting_for] {

@@ -115,8 +115,8 @@ async fn hear(receiver: &mut broadcast::Receiver<Arc<Heard>>, id: Uuid) -> Optio
 }
 
 async fn found_event(app: &App, id: Uuid, found: &Found) -> Event {
-    let similar = answers::similar(&app.store, &found.answer).await;
-    event("answer", answers::state(id, Some(found)), card::answer(&found.answer, &similar))
+    let explanation = answers::explain(&app.store, &found.answer).await;
+    event("answer", answers::state(id, Some(found)), card::answer(&found.answer, &explanation))
 }
 
 fn event(name: &str, mut state: Value, card: Markup) -> Event {
