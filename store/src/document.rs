@@ -13,7 +13,7 @@ use crate::document_id;
 #[derive(Debug, Clone)]
 pub struct Document {
     pub(crate) id: String,
-    /// An object whose first field is `_id`.
+    /// An object, its `_id` in it.
     pub(crate) json: String,
     /// The same.
     pub(crate) bson: RawDocumentBuf,

@@ -115,8 +115,8 @@ async fn fill(kafka: &str, n: u64, n_partitions: i32) {
     sends.buffer_unordered(50_000).for_each(async |()| ()).await;
 }
 
-/// Has so many jobs of a group answer what there is; `servers` are Kafka, MongoDB and the process of
-/// that.
+/// Has so many jobs of a group answer what there is; `servers` are Kafka, MongoDB and the process
+/// of that.
 async fn drain(servers: (&str, &str, &str), submit_job: &str, data: &str, n: u64, n_jobs: usize) {
     let (kafka, mongo, mongod) = servers;
     let (started, of_mongod) = (Instant::now(), cpu_of(mongod).unwrap());

@@ -267,9 +267,14 @@ impl Serving {
         self.written
     }
 
+    /// Whether [`refresh`](Self::refresh) would look.
+    pub fn is_due(&self) -> bool {
+        self.looked.elapsed() >= LOOK_EVERY
+    }
+
     /// [Looks](Self::look) for a new champion, once in a while.
     pub async fn refresh(&mut self, ctx: &SessionContext) -> RefreshOutcome {
-        if self.looked.elapsed() < LOOK_EVERY {
+        if !self.is_due() {
             return RefreshOutcome::Same;
         }
         self.looked = Instant::now();

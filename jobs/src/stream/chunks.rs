@@ -23,10 +23,19 @@ const CHUNK_ROWS: usize = 5_000;
 /// Bytes of messages whose answers are written together: an answer repeats what its request said.
 const CHUNK_BYTES: usize = 8 * 1024 * 1024;
 
-/// A chunk that is being scored.
+/// A chunk that is being scored, until it is dropped.
 pub(crate) struct Chunk {
-    scoring: JoinHandle<Result<ScoredChunk>>,
+    scoring: Scoring,
     about: About,
+}
+
+/// A task that ends when nobody waits for it any more.
+struct Scoring(JoinHandle<Result<ScoredChunk>>);
+
+impl Drop for Scoring {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What is known of a chunk's messages beside their answers.
@@ -85,12 +94,12 @@ impl Chunk {
         let plan = Arc::clone(plan);
         let scoring = async move { score_chunk(&plan, messages, rules).await };
         let scoring = tokio::spawn(scoring.instrument(step("score")));
-        Self { scoring, about }
+        Self { scoring: Scoring(scoring), about }
     }
 
     /// Waits until it is scored.
-    pub(crate) async fn scored(self) -> Result<(ScoredChunk, About)> {
-        Ok((self.scoring.await??, self.about))
+    pub(crate) async fn scored(mut self) -> Result<(ScoredChunk, About)> {
+        Ok(((&mut self.scoring.0).await??, self.about))
     }
 }
 
@@ -114,6 +123,8 @@ pub(crate) struct InFlight {
     /// What traces show of this step, and of the requests.
     pub step: Span,
     pub requests: RequestSpans,
+    /// When the micro-batch was begun, if this is the last chunk of it.
+    pub is_last_since: Option<Instant>,
 }
 
 /// The micro-batch in chunks of bounded rows and bytes, in order.

@@ -21,17 +21,13 @@ use crate::stream::{Step, Stream};
 impl Stream<'_> {
     /// Writes what became of a chunk, and begins to publish it.
     pub(crate) async fn write(&mut self, scored: ScoredChunk, about: About) -> Result<(), Stop> {
-        let (micro_batch, is_last_since) = (about.micro_batch.clone(), about.is_last_since);
-        self.write_chunk(scored, about).instrument(micro_batch).await?;
-        if let Some(started) = is_last_since {
-            self.log_batch(started);
-        }
-        Ok(())
+        let micro_batch = about.micro_batch.clone();
+        self.write_chunk(scored, about).instrument(micro_batch).await
     }
 
     async fn write_chunk(&mut self, scored: ScoredChunk, about: About) -> Result<(), Stop> {
         let ScoredChunk { mut batch, documents, rejections, score, encode } = scored;
-        let About { n_messages, next, last, created_ms, requests, .. } = about;
+        let About { n_messages, next, last, created_ms, requests, is_last_since, .. } = about;
         self.note_phase("score", score);
         self.note_phase("encode", encode);
         let mut clock = Instant::now();
@@ -63,15 +59,14 @@ impl Stream<'_> {
         let (step, mut clock) = (step("publish"), Instant::now());
         let sent = self.sink.begin_answers(&records);
         self.lap("send", &mut clock);
-        self.in_flight = Some(InFlight { records, sent, next, step, requests });
+        self.in_flight = Some(InFlight { records, sent, next, step, requests, is_last_since });
         Ok(())
     }
 
     /// Waits until the answers in flight are published, which makes their messages done.
     pub(crate) async fn finish_publishing(&mut self) -> Result<(), Stop> {
-        let Some(InFlight { records, sent, next, step, requests }) = self.in_flight.take() else {
-            return Ok(());
-        };
+        let Some(in_flight) = self.in_flight.take() else { return Ok(()) };
+        let InFlight { records, sent, next, step, requests, is_last_since } = in_flight;
         let (mut clock, mut sent) = (Instant::now(), Some(sent));
         self.retry
             .until_done("answers", self.source.lost(), async || {
@@ -94,7 +89,11 @@ impl Stream<'_> {
             lease.published = next.get(partition).copied().unwrap_or(lease.published);
         }
         self.has_to_note = true;
-        Ok(self.source.done(&next)?)
+        self.source.done(&next)?;
+        if let Some(started) = is_last_since {
+            self.log_batch(started);
+        }
+        Ok(())
     }
 
     /// Writes answers and offsets; returns the ids of the answers that were there before.

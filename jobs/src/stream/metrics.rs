@@ -54,9 +54,10 @@ metrics! {
     dead_letters_total: IntCounterVec by "reason",
     /// Micro-batches with messages.
     windows_total: IntCounter,
-    /// Time from a full micro-batch to its offsets being recorded.
+    /// Time from a full micro-batch to its answers being published.
     window_seconds: Histogram,
-    /// The same by phase: score, dead_letters, store, publish.
+    /// Time that parts of it took, by phase: score and encode, beside the phases of those before;
+    /// wait (for these two), dead_letters, store, count, publish, send.
     phase_seconds: HistogramVec by "phase",
     /// Time from Kafka's timestamp of a request to its answer being readable.
     latency_seconds: Histogram,

@@ -206,6 +206,10 @@ impl Stream<'_> {
                     return Ok(Ended::Stalled);
                 }
                 Event::Assigned(assignment) => (self.acquire(&assignment).await, false),
+                Event::Revoked => {
+                    self.leave_to_others();
+                    (Ok(()), false)
+                }
                 Event::MicroBatch(batch) => {
                     let is_last = batch.is_last;
                     let span = spans::micro_batch(&batch.messages);
@@ -348,6 +352,9 @@ impl Stream<'_> {
     fn leave_to_others(&mut self) {
         self.held.append(&mut self.leases);
         (self.scoring, self.in_flight) = (None, None);
+        // micro-batches that others finish are not ours to log
+        self.phases.clear();
+        self.logged = self.streamed;
     }
 
     /// Answers a micro-batch, in chunks that fit a transaction. While more is there already, its
@@ -367,16 +374,20 @@ impl Stream<'_> {
             }
         }
         let started = Instant::now();
-        self.refresh().await?;
-        let rules = Rules {
-            now: (self.options.now)(),
-            message_bytes_max: self.options.message_bytes_max,
-            expire_after: self.options.expire_after,
-        };
+        if self.serving.is_due() || self.distances.is_due() {
+            // what is scored does not wait for the data root, and is of the model before
+            self.write_scored().await?;
+            self.refresh().await?;
+        }
         let mut chunks = chunks(messages).into_iter().peekable();
         while let Some(messages) = chunks.next() {
             let is_last_since = chunks.peek().is_none().then_some(started);
             let about = About::new(&messages, &self.options.topics.requests, is_last_since);
+            let rules = Rules {
+                now: (self.options.now)(),
+                message_bytes_max: self.options.message_bytes_max,
+                expire_after: self.options.expire_after,
+            };
             let before = self.take_scored().await?;
             self.scoring = Some(Chunk::begin(&self.plan, messages, rules, about));
             if let Some((scored, about)) = before {
@@ -392,10 +403,15 @@ impl Stream<'_> {
 
     /// Has written and published all that was read.
     async fn finish(&mut self) -> Result<(), Stop> {
-        if let Some((scored, about)) = self.take_scored().await? {
-            self.write(scored, about).await?;
-        }
+        self.write_scored().await?;
         self.finish_publishing().await
+    }
+
+    async fn write_scored(&mut self) -> Result<(), Stop> {
+        match self.take_scored().await? {
+            Some((scored, about)) => self.write(scored, about).await,
+            None => Ok(()),
+        }
     }
 
     /// The chunk that is being scored, when it is.
@@ -407,17 +423,14 @@ impl Stream<'_> {
         Ok(Some(scored))
     }
 
-    async fn refresh(&mut self) -> Result<(), Stop> {
+    async fn refresh(&mut self) -> Result<()> {
         match self.serving.refresh(self.ctx).await {
             RefreshOutcome::Same => {}
             RefreshOutcome::Refused => self.metrics.models_refused_total.inc(),
             RefreshOutcome::Replaced => {
-                // what the one before has scored is counted as its own
-                let finished = self.finish().await;
                 self.plan = Arc::new(Plan::new(self.ctx).await?);
                 self.untold.push(features_of(&self.serving)?);
                 self.observer.replace(&self.serving);
-                finished?;
             }
         }
         if self.distances.refresh(self.ctx).await {

@@ -67,6 +67,8 @@ pub struct MicroBatch {
 pub enum Event {
     /// Partitions were assigned, and wait for [`Source::start`].
     Assigned(Assignment),
+    /// The partitions of the assignment before are others' now, or soon.
+    Revoked,
     /// A micro-batch is there.
     MicroBatch(MicroBatch),
     /// Nothing came for a while; reported soon after each micro-batch, and then now and again.
@@ -203,8 +205,8 @@ impl Source {
         let (mut messages, mut n_bytes) = (Vec::new(), 0);
         let idle = Instant::now() + if self.is_idle_reported { IDLE_AGAIN } else { IDLE };
         loop {
-            if let Some(assignment) = self.look(&mut messages, &mut n_bytes)? {
-                return Ok(Event::Assigned(assignment));
+            if let Some(event) = self.look(&mut messages, &mut n_bytes)? {
+                return Ok(event);
             }
             if self.group.lock().is_stalled {
                 return Ok(match (&mut shutdown).now_or_never() {
@@ -213,11 +215,7 @@ impl Source {
                 });
             }
             let is_last = self.unread.as_ref().is_some_and(BTreeMap::is_empty);
-            let is_full = match self.trigger {
-                // one micro-batch is promised, so only memory ends it
-                Trigger::Once => n_bytes >= self.limits.batch_bytes,
-                _ => self.is_full(messages.len(), n_bytes),
-            };
+            let is_full = self.is_full(messages.len(), n_bytes);
             let has_arrived = self.trigger == Trigger::Arrival && !messages.is_empty();
             if is_last || is_full || has_arrived {
                 // a stream that lags never waits below, so it looks here whether it must stop
@@ -252,7 +250,9 @@ impl Source {
     }
 
     fn is_full(&self, n_rows: usize, n_bytes: usize) -> bool {
-        n_rows >= self.limits.batch_rows || n_bytes >= self.limits.batch_bytes
+        // of `once` one micro-batch is promised, so only memory ends it
+        let ends_by_rows = self.trigger != Trigger::Once;
+        ends_by_rows && n_rows >= self.limits.batch_rows || n_bytes >= self.limits.batch_bytes
     }
 
     fn close(&mut self, messages: Vec<Message>, is_last: bool) -> Event {
@@ -262,12 +262,9 @@ impl Source {
         Event::MicroBatch(MicroBatch { messages, is_last, rested })
     }
 
-    /// Takes from the queue what the micro-batch has room for; a new assignment takes precedence.
-    fn look(
-        &mut self,
-        messages: &mut Vec<Message>,
-        n_bytes: &mut usize,
-    ) -> Result<Option<Assignment>> {
+    /// Takes from the queue what the micro-batch has room for; a change of what is ours takes
+    /// precedence.
+    fn look(&mut self, messages: &mut Vec<Message>, n_bytes: &mut usize) -> Result<Option<Event>> {
         let mut state = self.group.lock();
         if let Some(failure) = &state.failure {
             bail!("reading requests: {failure}");
@@ -277,15 +274,13 @@ impl Source {
             self.unread = None;
             messages.clear();
             *n_bytes = 0;
-            if let Some(partitions) = state.assigned.clone() {
-                let generation = state.generation;
-                return Ok(Some(Assignment { generation, partitions }));
-            }
+            let generation = state.generation;
+            return Ok(Some(match state.assigned.clone() {
+                Some(partitions) => Event::Assigned(Assignment { generation, partitions }),
+                None => Event::Revoked,
+            }));
         }
-        let is_once = self.trigger == Trigger::Once;
-        while (is_once && *n_bytes < self.limits.batch_bytes)
-            || !self.is_full(messages.len(), *n_bytes)
-        {
+        while !self.is_full(messages.len(), *n_bytes) {
             let (partition, next) = match state.take() {
                 Some(Item::Message(message)) => {
                     *n_bytes += message.n_bytes();

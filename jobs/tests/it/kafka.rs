@@ -86,7 +86,7 @@ async fn assigned(source: &mut Source) -> Assignment {
     loop {
         match next(source).await {
             Event::Assigned(assignment) => return assignment,
-            Event::Idle => {}
+            Event::Idle | Event::Revoked => {}
             other => panic!("{other:?}"),
         }
     }
@@ -119,7 +119,7 @@ async fn batch_from(source: &mut Source, offset: i64) -> Vec<Message> {
         match next(source).await {
             Event::Assigned(assignment) => start(source, &assignment, offset),
             Event::MicroBatch(batch) => return batch.messages,
-            Event::Idle => {}
+            Event::Idle | Event::Revoked => {}
             Event::Stalled => panic!("it stands still"),
         }
     }
@@ -186,7 +186,7 @@ async fn read_all(source: &mut Source, offset: i64) -> Vec<Vec<Message>> {
                     return batches;
                 }
             }
-            Event::Idle => {}
+            Event::Idle | Event::Revoked => {}
             Event::Stalled => panic!("it stands still"),
         }
     }
@@ -207,6 +207,22 @@ async fn a_bounded_source_reads_what_is_there_from_where_it_is_told() {
     // nothing is left
     let (mut source, _) = open(&broker, Trigger::AvailableNow, LIMITS).await;
     assert_eq!(read_all(&mut source, 3).await.concat(), []);
+}
+
+#[tokio::test]
+async fn a_revocation_is_told_before_what_is_assigned_next() {
+    let broker = broker(3).await;
+    let (mut first, _) = open(&broker, Trigger::AvailableNow, LIMITS).await;
+    assigned(&mut first).await;
+    let (_second, _) = open(&broker, Trigger::AvailableNow, LIMITS).await;
+    // what was read of the partitions may be in work, and is others' now
+    loop {
+        match next(&mut first).await {
+            Event::Revoked => break,
+            Event::Idle | Event::MicroBatch(_) => {}
+            other => panic!("{other:?} without a word"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -265,7 +281,7 @@ async fn a_full_queue_pauses_the_partitions_and_nothing_is_lost() {
                     *expected += 1;
                 }
             }
-            Event::Idle => {}
+            Event::Idle | Event::Revoked => {}
             Event::Stalled => panic!("it stands still"),
         }
     }

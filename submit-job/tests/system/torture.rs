@@ -190,12 +190,18 @@ impl Askers {
             if producer.send(record, DELIVERY_WAIT).await.is_ok() {
                 return true;
             }
-            let mut current = self.producers[codec].lock().unwrap();
-            if current.client().native_ptr() == producer.client().native_ptr() {
-                *current = Self::producer(&self.brokers, CODECS[codec]);
-            }
+            self.replace(codec, &producer);
+            tokio::time::sleep(POLL * 20).await;
         }
         false
+    }
+
+    /// Replaces a producer that has failed, unless another one is there already.
+    fn replace(&self, codec: usize, failed: &FutureProducer) {
+        let mut current = self.producers[codec].lock().unwrap();
+        if current.client().native_ptr() == failed.client().native_ptr() {
+            *current = Self::producer(&self.brokers, CODECS[codec]);
+        }
     }
 }
 

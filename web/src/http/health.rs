@@ -20,7 +20,8 @@ const LOOK_WAIT: Duration = Duration::from_secs(2);
 /// How long the result of a look is kept.
 const LOOK_KEPT: Duration = Duration::from_secs(1);
 
-/// GET `/healthz`. Fails when the producer is beyond repair, so that the process is replaced.
+/// GET `/healthz`. Fails while the producer is beyond repair: the next question replaces it, or who
+/// watches the process does.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     match app.sender.producer().client().fatal_error() {
         None => "ok".into_response(),

@@ -42,7 +42,12 @@ type SimilarFlights = Vec<(String, Punctuality)>;
 /// Finds what the store knows beside an answer.
 pub(crate) async fn explain(store: &Store, prediction: &Prediction) -> Result<Explanation> {
     let model = get::<ModelFeatures>(store, MODEL_FEATURES, &prediction.model_version);
-    let (model, similar) = tokio::try_join!(model, similar(store, prediction))?;
+    let (model, similar) = tokio::join!(model, similar(store, prediction));
+    let model = model.unwrap_or_else(|error| {
+        tracing::error!("cannot read the features of a model: {error:#}");
+        None
+    });
+    let similar = similar?;
     Ok(Explanation { reasons: Reasons::of(prediction, model.as_ref()), similar })
 }
 

@@ -7,12 +7,13 @@ use parking_lot::RwLock;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use tokio::task::spawn_blocking;
 
 /// How long Kafka may take to acknowledge a question before that is reported as failed.
 const DELIVERY_MS_MAX: &str = "10000";
 
 /// A producer that reports success only for what all replicas in sync hold, once and in order. One
-/// whose questions do not arrive any more, as librdkafka's may after a broker has died, is replaced.
+/// that delivers nothing any more, as librdkafka's may after a broker has died, is replaced.
 pub(crate) struct Sender {
     config: ClientConfig,
     producer: RwLock<FutureProducer>,
@@ -39,24 +40,41 @@ impl Sender {
         let producer = self.producer();
         // a full queue means that Kafka has been away for long: say so at once
         let sent = producer.send(record, Duration::ZERO).await;
-        sent.map(drop).map_err(|(error, _)| {
-            if is_of_producer(&error) {
-                self.replace(&producer);
-            }
-            error.into()
-        })
-    }
-
-    /// Replaces the producer, unless another one has already.
-    fn replace(&self, failed: &FutureProducer) {
-        let mut producer = self.producer.write();
-        if producer.client().native_ptr() == failed.client().native_ptr() {
-            // those who wait for the one before hold it until they know
-            match self.config.create() {
-                Ok(another) => *producer = another,
-                Err(error) => tracing::error!(%error, "the Kafka producer is not replaced"),
+        match sent {
+            Ok(_) => Ok(()),
+            Err((error, _)) => {
+                if is_of_producer(&error) {
+                    self.replace(producer).await;
+                }
+                Err(error.into())
             }
         }
+    }
+
+    /// Replaces a producer that has failed, unless another one is there already. Those who wait for
+    /// it hold it until they know.
+    async fn replace(&self, failed: FutureProducer) {
+        if !self.is_present(&failed) {
+            return;
+        }
+        let another: FutureProducer = match self.config.create() {
+            Ok(another) => another,
+            Err(error) => return tracing::error!(%error, "the Kafka producer is not replaced"),
+        };
+        let replaced = {
+            let mut producer = self.producer.write();
+            match producer.client().native_ptr() == failed.client().native_ptr() {
+                true => std::mem::replace(&mut *producer, another),
+                false => another,
+            }
+        };
+        tracing::warn!("Kafka has acknowledged nothing for long: another producer is tried");
+        // it waits for its threads
+        _ = spawn_blocking(move || drop((replaced, failed))).await;
+    }
+
+    fn is_present(&self, producer: &FutureProducer) -> bool {
+        self.producer.read().client().native_ptr() == producer.client().native_ptr()
     }
 }
 
@@ -86,7 +104,7 @@ mod tests {
         let after = sender.producer();
         assert_ne!(before.client().native_ptr(), after.client().native_ptr());
         // what failed with the one before is no word against this one
-        sender.replace(&before);
+        sender.replace(before).await;
         assert_eq!(sender.producer().client().native_ptr(), after.client().native_ptr());
     }
 }
