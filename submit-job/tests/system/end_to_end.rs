@@ -136,7 +136,7 @@ async fn the_night_answers_what_was_left(world: &World) {
     let left = world.documents_of(events::PREDICTION_TASKS, doc! {}).await;
     assert!(!left.is_empty() && left.len() == first.len(), "{left:?}\n{first:?}");
     assert_eq!(first[0].get_str("_id").unwrap(), left[0].get_str("_id").unwrap());
-    assert!((0..=3).contains(&first[0].get_i32("Prediction").unwrap()));
+    assert!((0..=3).contains(&first[0].get_i64("Prediction").unwrap()));
     predict();
     assert_eq!(results().await, first);
 }
