@@ -22,11 +22,12 @@ compose() { docker compose -f compose.yaml "$@"; }
 # One command of mongosh.
 mongo() { compose exec -T mongodb mongosh --quiet --norc --eval "$1" >/dev/null; }
 
-# rclone between the data root and the backup; of each place below the root.
-copy() {
+# rclone between the data root and the backup; of each place below the root. What is there no more on
+# one side must not be on the other: a second set of distances is no addition to the first.
+mirror() {
   local place
   for place in models distances; do
-    compose run --rm -T --no-deps backup copy "${1//PLACE/$place}" "${2//PLACE/$place}"
+    compose run --rm -T --no-deps backup sync "${1//PLACE/$place}" "${2//PLACE/$place}"
   done
 }
 
@@ -36,7 +37,7 @@ case $(compose config --format json | grep -o '"TARMAC_DATA": "[^"]*"' | head -n
 esac
 
 if [[ $1 == save ]]; then
-  copy "$root/PLACE" "/backup/PLACE"
+  mirror "$root/PLACE" "/backup/PLACE"
   trap 'mongo "db.fsyncUnlock()" || true' EXIT
   mongo 'db.fsyncLock()'
   # of directories nothing is kept: temporary files come and go in them
@@ -50,6 +51,6 @@ else
   compose stop web stream mongodb
   compose run --rm -T --no-deps --entrypoint bash mongodb \
     -c 'find /data/db -mindepth 1 -delete && tar -C /data/db -xz' <"$STACK_BACKUP/mongodb.tar.gz"
-  copy "/backup/PLACE" "$root/PLACE"
+  mirror "/backup/PLACE" "$root/PLACE"
   compose up -d --no-deps --wait mongodb stream web
 fi

@@ -212,6 +212,23 @@ async fn a_micro_batch_of_thousands_is_answered_in_the_order_of_its_messages() {
 }
 
 #[tokio::test]
+async fn a_route_that_is_there_twice_makes_no_second_answer() {
+    let ctx = session(1);
+    stream::prepare(&ctx, &shipped().await.lake).await.unwrap();
+    let once = ctx.table("distances").await.unwrap();
+    let twice = once.clone().union(once).unwrap().cache().await.unwrap();
+    ctx.deregister_table("distances").unwrap();
+    ctx.register_table("distances", twice.into_view()).unwrap();
+    let plan = Plan::new(&ctx).await.unwrap();
+    let known = json!({"Origin": "JFK", "Dest": "LAX", "Distance": null});
+    let messages = (0..20).map(|i| message(i, request(i as u128, known.clone()).to_string()));
+    let batch = score(&plan, messages.collect(), rules()).await.unwrap();
+    assert!(batch.rows.iter().map(|rows| rows.num_rows()).sum::<usize>() > 20, "two a request");
+    let ids = batch.answers.iter().map(|answer| answer.uuid().as_u128());
+    assert!(ids.eq(0..20));
+}
+
+#[tokio::test]
 async fn a_micro_batch_leaves_nothing_behind_for_the_next_one() {
     let plan = plan().await;
     let mut answers = Vec::new();
