@@ -150,7 +150,7 @@ compose run --rm -T --no-deps train doctor >&2 || fail "something is wrong"
 say "a container of each role dies, as by a crash, with 20 requests a second"
 start_load
 for service in stream web kafka mongodb s3 scheduler executor prometheus; do
-  container=$(containers "$service" | head -n 1)
+  container=$(containers "$service" | sed -n 1p)
   started=$(started_at "$container")
   crash "$container"
   wait_for "$service is back" is_back "$container" "$started"
@@ -161,7 +161,7 @@ say "a job on the cluster, one of whose executors dies"
 compose run --rm -T --no-deps train train --seed 2 --no-promote >"$WORK/trained" 2>&1 &
 TRAINING=$!
 wait_for "it grows the forest" grep -q 'of .* levels' "$WORK/trained"
-crash "$(containers executor | head -n 1)"
+crash "$(containers executor | sed -n 1p)"
 kill -0 "$TRAINING" || fail "it had ended already"
 wait "$TRAINING" || { cat "$WORK/trained" >&2; fail "the job failed"; }
 TRAINING=
