@@ -25,7 +25,7 @@ pub(crate) enum Asked {
     Waiting { id: uuid::Uuid, n_refreshes: u32, is_known: bool },
     /// Nothing, and what is asked will be answered overnight.
     Overnight,
-    /// The answer, and flights like the one it is about.
+    /// The answer, and what is known beside it.
     Answered(Box<Answer>, Explanation),
 }
 
