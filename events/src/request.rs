@@ -250,6 +250,10 @@ pub(crate) fn decode_object<T: DeserializeOwned>(
         // serde would also accept an array, field by field
         return Err(BadRequest::Malformed("message is not a JSON object".into()));
     }
+    // most are valid, and to keep the path to each field, for the error, costs as much as reading
+    if let Ok(object) = serde_json::from_str(text) {
+        return Ok(object);
+    }
     let mut json = serde_json::Deserializer::from_str(text);
     let object = serde_path_to_error::deserialize(&mut json).map_err(|e| {
         match e.path().to_string().as_str() {
