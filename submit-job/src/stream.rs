@@ -53,11 +53,11 @@ const MESSAGE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// When a micro-batch ends unless something else is said.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Messages of a micro-batch at most.
-const MAX_ROWS: usize = 10_000;
+const MAX_ROWS: usize = 50_000;
 /// The same, in MiB.
 const MAX_MEGABYTES: usize = 64;
 /// Messages that wait for a micro-batch at most.
-const QUEUE_ROWS: usize = 50_000;
+const QUEUE_ROWS: usize = 100_000;
 /// The same, in MiB.
 const QUEUE_MEGABYTES: usize = 64;
 /// Partitions of a topic that is made here at most: a broker keeps files open for each.

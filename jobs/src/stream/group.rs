@@ -164,8 +164,8 @@ impl Group {
         self.changed.notify_one();
     }
 
+    /// Puts into the queue; the stream does not know until it is [told](Self::tell).
     pub(crate) fn push(&self, item: Item) {
-        self.metrics.health.heard(Server::Kafka);
         let mut state = self.lock();
         if let Item::Message(message) = &item {
             state.n_rows += 1;
@@ -178,7 +178,11 @@ impl Group {
             }
         }
         state.queue.push_back(item);
-        drop(state);
+    }
+
+    /// Tells the stream of what was put into the queue.
+    pub(crate) fn tell(&self) {
+        self.metrics.health.heard(Server::Kafka);
         self.changed.notify_one();
     }
 

@@ -1,17 +1,20 @@
 //! What leaves the stream through Kafka: answers and dead letters. Sends only answers that the
 //! store has, and malformed requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use futures::future::join_all;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders, ToBytes};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use serde_json::json;
 use store::WriteError;
 use telemetry::traces;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use crate::stream::kafka::{Complaint, Properties, Topics, config, create_topics_of};
 use crate::stream::micro_batch::DeadLetter;
@@ -19,6 +22,8 @@ use crate::stream::request_log::digest;
 
 /// How long a record may take to be acknowledged before the attempt counts as failed.
 const DELIVERY_WAIT: Duration = Duration::from_secs(20);
+/// How long to wait for room in the producer before trying again.
+const ROOM_WAIT: Duration = Duration::from_millis(100);
 /// What a dead letter failed in: Kafka Connect's name for reading a value.
 const STAGE: &str = "VALUE_CONVERTER";
 /// Largest batch that is sent, in bytes, unless a topic takes less.
@@ -69,29 +74,51 @@ pub struct SendError {
 /// Records on their way to a topic.
 pub struct Sent {
     topic: String,
-    deliveries: Vec<DeliveryFuture>,
+    failures: mpsc::Receiver<KafkaError>,
 }
 
+/// What a record on its way holds of its [`Sent`]: the last one that lets go ends the wait. One for
+/// all, where a future each would cost as much as sending. In an `Arc`, as librdkafka keeps it.
+type Fate = Arc<mpsc::Sender<KafkaError>>;
+
 impl Sent {
+    /// None yet, and what those that are sent now hold.
+    fn to(topic: &str) -> (Self, Fate) {
+        let (fate, failures) = mpsc::channel(1);
+        (Self { topic: topic.to_owned(), failures }, Arc::new(fate))
+    }
+
     /// Done when all of them are acknowledged.
-    pub async fn acknowledged(self) -> Result<(), SendError> {
-        for delivered in join_all(self.deliveries).await {
-            let failed = |error| SendError { topic: self.topic.clone(), error };
-            // a producer that is dropped says so
-            let delivered = delivered.map_err(|_| failed(KafkaError::Canceled))?;
-            delivered.map_err(|(error, _)| failed(error))?;
+    pub async fn acknowledged(mut self) -> Result<(), SendError> {
+        let mut first = None;
+        // until the last of them is decided, also behind a failure
+        while let Some(error) = self.failures.recv().await {
+            first.get_or_insert(error);
         }
-        Ok(())
+        match first {
+            None => Ok(()),
+            Some(error) => Err(SendError { topic: self.topic, error }),
+        }
     }
 }
 
-type Client = FutureProducer<Complaint>;
+impl ProducerContext for Complaint {
+    type DeliveryOpaque = Fate;
+
+    /// On the producer's thread, or on the one that drops the producer.
+    fn delivery(&self, result: &DeliveryResult<'_>, fate: Fate) {
+        if let Err((error, _)) = result {
+            // there is room for the first failure, which is enough
+            _ = fate.try_send(error.clone());
+        }
+    }
+}
 
 /// Writes answers and dead letters.
 pub struct Sink {
     properties: Vec<(String, String)>,
     config: ClientConfig,
-    producer: Client,
+    producer: ThreadedProducer<Complaint>,
     complaint: Complaint,
     topics: Topics,
     job: String,
@@ -193,17 +220,17 @@ impl Sink {
         let topic = self.topics.answers.clone();
         let failed = |error| SendError { topic: topic.clone(), error };
         self.renew().map_err(failed)?;
-        let mut deliveries = Vec::with_capacity(records.len());
+        let (sent, fate) = Sent::to(&topic);
         for Record { key, value, traceparent } in records {
-            let mut record = FutureRecord::to(&topic).key(key).payload(value);
+            let record = BaseRecord::with_opaque_to(&topic, Arc::clone(&fate));
+            let mut record = record.key(key).payload(value);
             if let Some(value) = traceparent {
                 let header = Header { key: traces::HEADER, value: Some(value) };
                 record = record.headers(OwnedHeaders::new().insert(header));
             }
-            let sent = self.producer.send_result(record);
-            deliveries.push(sent.map_err(|(error, _)| failed(error))?);
+            self.producer.send(record).map_err(|(error, _)| failed(error))?;
         }
-        Ok(Sent { topic, deliveries })
+        Ok(sent)
     }
 
     /// Keeps messages that cannot be scored, bytes unchanged; returns when all are acknowledged.
@@ -243,16 +270,16 @@ impl Sink {
         let headers = own.fold(OwnedHeaders::new(), |headers, (key, value)| {
             headers.insert(Header { key, value: value.as_ref() })
         });
-        let mut record = FutureRecord::<[u8], [u8]>::to(&self.topics.dead_letters)
-            .headers(self.with_ours(headers, letter));
+        let (sent, fate) = Sent::to(&self.topics.dead_letters);
+        let record = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topics.dead_letters, fate);
+        let mut record = record.headers(self.with_ours(headers, letter));
         if let Some(key) = &message.key {
             record = record.key(key.as_slice());
         }
         if let Some(value) = &message.value {
             record = record.payload(value.as_slice());
         }
-        let sent = self.producer.send(record, DELIVERY_WAIT).await;
-        sent.map(drop).map_err(|(error, _)| error)
+        self.send_alone(record, sent).await
     }
 
     async fn send_stub(&self, letter: &DeadLetter) -> Result<(), KafkaError> {
@@ -277,11 +304,30 @@ impl Sink {
         let n_bytes = n_bytes.to_string();
         let headers = headers.insert(Header { key: headers::STUB, value: Some(&n_bytes) });
         let stub = stub.to_string();
-        let record = FutureRecord::<[u8], str>::to(&self.topics.dead_letters)
+        let (sent, fate) = Sent::to(&self.topics.dead_letters);
+        let record = BaseRecord::<[u8], str, _>::with_opaque_to(&self.topics.dead_letters, fate)
             .headers(headers)
             .payload(stub.as_str());
-        let sent = self.producer.send(record, DELIVERY_WAIT).await;
-        sent.map(drop).map_err(|(error, _)| error)
+        self.send_alone(record, sent).await
+    }
+
+    /// Sends a dead letter, whose own failure is of interest. While the producer has no room, it is
+    /// waited for.
+    async fn send_alone<P: ToBytes + ?Sized>(
+        &self,
+        mut record: BaseRecord<'_, [u8], P, Fate>,
+        sent: Sent,
+    ) -> Result<(), KafkaError> {
+        let give_up = Instant::now() + DELIVERY_WAIT;
+        while let Err((error, unsent)) = self.producer.send(record) {
+            let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+            if !is_full || Instant::now() >= give_up {
+                return Err(error);
+            }
+            record = unsent;
+            sleep(ROOM_WAIT).await;
+        }
+        sent.acknowledged().await.map_err(|failed| failed.error)
     }
 
     fn with_ours(&self, headers: OwnedHeaders, letter: &DeadLetter) -> OwnedHeaders {

@@ -35,6 +35,10 @@ const IDLE_AGAIN: Duration = Duration::from_secs(5);
 const LOOK_END_WAIT: Duration = Duration::from_secs(3);
 /// Messages that librdkafka fetches ahead. More would be fetched again after each pause.
 const FETCHED_MESSAGES: &str = "20000";
+/// How long a partition of which enough was fetched is left alone, unless the properties say it.
+/// librdkafka's default is a second, in which several times as much could be answered.
+const FETCH_AGAIN: &str = "fetch.queue.backoff.ms";
+const FETCH_AGAIN_MS: &str = "5";
 /// How often consumer offsets are committed, for those who watch the lag.
 const GROUP_COMMIT_MS: &str = "1000";
 /// How often the group looks for new partitions.
@@ -155,6 +159,9 @@ impl Source {
             .set("partition.assignment.strategy", "range,roundrobin")
             .set("queued.min.messages", FETCHED_MESSAGES)
             .set("queued.max.messages.kbytes", (limits.queue_bytes / 1024).max(1).to_string());
+        if config.get(FETCH_AGAIN).is_none() {
+            config.set(FETCH_AGAIN, FETCH_AGAIN_MS);
+        }
         bound_fetches(&mut config);
         let group = Arc::new(Group::new(&topic, limits, Arc::clone(&metrics)));
         let consumer: KafkaResult<Member> =
@@ -246,7 +253,11 @@ impl Source {
     /// Whether the next micro-batch is there already.
     pub fn has_next(&self) -> bool {
         let (n_rows, n_bytes) = self.group.n_waiting();
-        self.is_full(n_rows, n_bytes) || self.trigger == Trigger::Arrival && n_rows > 0
+        // where the queue is the smaller one, more than it holds will not be there
+        let is_queue_full = n_rows >= self.limits.queue_rows;
+        is_queue_full
+            || self.is_full(n_rows, n_bytes)
+            || self.trigger == Trigger::Arrival && n_rows > 0
     }
 
     fn is_full(&self, n_rows: usize, n_bytes: usize) -> bool {

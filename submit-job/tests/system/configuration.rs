@@ -39,7 +39,7 @@ fn what_is_set_is_shown_with_what_has_set_it_and_without_secrets() {
         ("mongo = ", "\"mongodb://***@h:1/?replicaSet=s\"", "# tarmac.toml:2"),
         ("trigger = ", "\"arrival\"", "# tarmac.toml:7"),
         ("archive = ", "true", "# tarmac.toml:8"),
-        ("max-rows = ", "10000", "# default"),
+        ("max-rows = ", "50000", "# default"),
         ("# shadow =", "", "# default"),
         ("trusted-proxy = ", "[]", "# default"),
         ("\"sasl.password\" = ", "\"***\"", "# tarmac.toml"),
