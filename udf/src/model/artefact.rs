@@ -507,7 +507,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn random_tree(seed: u64, depth: u32, features: &[FeatureSpec]) -> Tree {
+    pub(crate) fn random_tree(seed: u64, depth: u32, features: &[FeatureSpec]) -> Tree {
         let random = |i: usize, what: u64| hash(&[seed, i as u64, what]);
         let counts = |i: usize| [1, 2, 3, 4].map(|class| random(i, class) % 100);
         let mut nodes = vec![Node { counts: counts(0), split: None }];

@@ -135,19 +135,13 @@ impl FlatForest {
         at.into_iter().take(n_rows).map(|node| &self.shares[node as usize])
     }
 
-    /// Sum of the shares at the leaves that each row falls to, in the order of the trees.
-    pub(crate) fn sums(
-        &self,
-        indices: &[u16],
-        n_features: usize,
-        sums: &mut Vec<[f64; N_CLASSES]>,
-    ) {
-        for block in indices.chunks(BLOCK_ROWS * n_features) {
-            let first = sums.len();
-            sums.resize(first + block.len() / n_features, [0.0; N_CLASSES]);
+    /// Adds the shares at the leaves that each row falls to, in the order of the trees.
+    pub(crate) fn add_to(&self, sums: &mut [[f64; N_CLASSES]], indices: &[u16], n_features: usize) {
+        let blocks = sums.chunks_mut(BLOCK_ROWS).zip(indices.chunks(BLOCK_ROWS * n_features));
+        for (sums, indices) in blocks {
             for tree in 0..self.trees.len() {
-                let leaves = self.leaves(tree, block, n_features);
-                sums[first..].iter_mut().zip(leaves).for_each(|(sum, shares)| add(sum, shares));
+                let leaves = self.leaves(tree, indices, n_features);
+                sums.iter_mut().zip(leaves).for_each(|(sum, shares)| add(sum, shares));
             }
         }
     }

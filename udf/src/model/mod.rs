@@ -8,4 +8,5 @@ pub mod calibration;
 pub mod drift;
 pub(crate) mod flat;
 pub mod holdout;
+pub(crate) mod masks;
 pub mod scorer;

@@ -1,9 +1,7 @@
 //! A model made ready to score columns of values, fast.
 //!
-//! Trees of at most 32 leaves are evaluated after QuickScorer (Lucchese et al., SIGIR 2015): each
-//! (feature, index) has a row of bit masks, one a tree, that strike out the leaves which the index
-//! cannot reach; the leftmost bit that survives all features is the exit leaf. Since features are
-//! indices, the row is looked up, not searched. Larger trees are walked (`flat.rs`).
+//! Trees of few leaves are evaluated together by bit masks (`masks.rs`), larger ones are walked
+//! (`flat.rs`).
 
 use datafusion::arrow::array::StructArray;
 use datafusion::common::Result;
@@ -14,14 +12,10 @@ use crate::model::artefact::{Model, Tree, most_probable};
 use crate::model::attribution;
 use crate::model::calibration::calibrate;
 use crate::model::flat::{BLOCK_ROWS, FlatForest};
+use crate::model::masks::{LEAVES_MAX, LeafMasks, TREES_PER_GROUP, leaves};
 
-/// Leaves that a mask can hold.
-const LEAVES_MAX: usize = 32;
-
-/// Words of masks that are combined together, in registers.
-const LANES: usize = 4;
-/// Masks in a word.
-const MASKS: usize = 2;
+/// Rows whose leaves are found together.
+const TOGETHER: usize = 64;
 
 /// A model that is ready to score.
 #[derive(Debug)]
@@ -30,7 +24,8 @@ pub struct Scorer {
     model: Model,
     encoder: FeatureEncoder,
     flat: FlatForest,
-    masks: Option<Masks>,
+    /// If all trees are.
+    small: Option<Vec<SmallTrees>>,
 }
 
 /// The scores of a batch.
@@ -48,7 +43,8 @@ impl Scorer {
         let features = model.features.iter().map(|spec| (spec.name.as_str(), &spec.encoding));
         let encoder = FeatureEncoder::new(features);
         let flat = FlatForest::new(&model.trees, &model.features);
-        Self { version: version.into(), masks: Masks::new(&model), flat, encoder, model }
+        let small = SmallTrees::of_model(&model);
+        Self { version: version.into(), small, flat, encoder, model }
     }
 
     /// The model.
@@ -75,10 +71,10 @@ impl Scorer {
     pub fn score_indices(&self, indices: &[u16]) -> Scores {
         let n_features = self.encoder.n_features();
         let n_rows = indices.len() / n_features;
-        let mut sums = Vec::with_capacity(n_rows);
-        match &self.masks {
-            Some(masks) => masks.sums(indices, n_features, &mut sums),
-            None => self.flat.sums(indices, n_features, &mut sums),
+        let mut sums = vec![[0.0; N_CLASSES]; n_rows];
+        match &self.small {
+            Some(all) => all.iter().for_each(|trees| trees.add_to(&mut sums, indices, n_features)),
+            None => self.flat.add_to(&mut sums, indices, n_features),
         }
         let n_trees = self.model.trees.len() as f64;
         let mut rows = sums;
@@ -105,100 +101,50 @@ impl Scorer {
     }
 }
 
-/// The forest as bit masks.
+/// Small trees whose leaves are found together.
 #[derive(Debug)]
-struct Masks {
-    /// Words of an index: a mask a tree, filled up to whole [`LANES`].
-    stride: usize,
-    /// `stride` masks for each index of each feature, two in a word.
-    of_index: Vec<u64>,
-    /// Where the masks of a feature begin.
-    first: Vec<usize>,
-    /// Shares of the classes at leaf `l` of tree `t`, at `t * LEAVES_MAX + l`.
-    leaves: Vec<[f64; N_CLASSES]>,
+struct SmallTrees {
+    masks: LeafMasks,
+    /// Shares of the classes at each leaf of each tree, from left to right.
+    leaves: Vec<[[f64; N_CLASSES]; LEAVES_MAX]>,
 }
 
-impl Masks {
-    fn new(model: &Model) -> Option<Self> {
-        let n_trees = model.trees.len();
-        let stride = n_trees.div_ceil(MASKS).next_multiple_of(LANES);
-        let mut first = Vec::new();
-        let mut n_masks = 0;
-        for feature in &model.features {
-            first.push(n_masks);
-            n_masks += feature.encoding.n_indices() * stride;
-        }
-        let leaves = vec![[0.0; N_CLASSES]; n_trees * LEAVES_MAX];
-        let mut masks = Self { stride, of_index: vec![u64::MAX; n_masks], first, leaves };
-        for (t, tree) in model.trees.iter().enumerate() {
-            if tree.nodes.iter().filter(|node| node.split.is_none()).count() > LEAVES_MAX {
-                return None;
-            }
-            masks.add_subtree(model, t, tree, 0, &mut 0);
-        }
-        Some(masks)
+impl SmallTrees {
+    /// All trees of a model, [`TREES_PER_GROUP`] at a time; none when some are too large.
+    fn of_model(model: &Model) -> Option<Vec<Self>> {
+        let n_indices = model.features.iter().map(|spec| spec.encoding.n_indices());
+        let n_indices: Vec<usize> = n_indices.collect();
+        model.trees.chunks(TREES_PER_GROUP).map(|trees| Self::new(trees, &n_indices)).collect()
     }
 
-    /// Numbers the leaves below `node` from left to right, from `next_leaf` on.
-    fn add_subtree(
-        &mut self,
-        model: &Model,
-        t: usize,
-        tree: &Tree,
-        node: usize,
-        next_leaf: &mut usize,
-    ) {
-        let Some(split) = &tree.nodes[node].split else {
-            self.leaves[t * LEAVES_MAX + *next_leaf] = tree.nodes[node].probabilities();
-            *next_leaf += 1;
-            return;
+    fn new(trees: &[Tree], n_indices: &[usize]) -> Option<Self> {
+        let masks = LeafMasks::new(trees, n_indices)?;
+        let shares = |tree: &Tree| {
+            let mut shares = [[0.0; N_CLASSES]; LEAVES_MAX];
+            for (shares, node) in shares.iter_mut().zip(leaves(tree)) {
+                *shares = tree.nodes[node].probabilities();
+            }
+            shares
         };
-        let first_leaf = *next_leaf;
-        self.add_subtree(model, t, tree, split.left, next_leaf);
-        let n_left = *next_leaf - first_leaf;
-        let left_leaves = ((1_u64 << n_left) - 1) << first_leaf << (32 * (t % MASKS));
-        for index in 0..model.features[split.feature].encoding.n_indices() {
-            if !split.goes_left(index as u16) {
-                let word = self.first[split.feature] + index * self.stride + t / MASKS;
-                self.of_index[word] &= !left_leaves;
-            }
-        }
-        self.add_subtree(model, t, tree, split.left + 1, next_leaf);
+        Some(Self { masks, leaves: trees.iter().map(shares).collect() })
     }
 
-    /// Sum of the shares at the leaves that each row falls to, in the order of the trees.
-    fn sums(&self, indices: &[u16], n_features: usize, sums: &mut Vec<[f64; N_CLASSES]>) {
-        let mut rows = vec![0; n_features];
-        for indices in indices.chunks_exact(n_features) {
-            sums.push(self.sum(indices, &mut rows));
-        }
-    }
-
-    /// `rows` is scratch space, an element a feature.
-    #[inline]
-    fn sum(&self, indices: &[u16], rows: &mut [usize]) -> [f64; N_CLASSES] {
-        for ((row, &index), first) in rows.iter_mut().zip(indices).zip(&self.first) {
-            *row = first + usize::from(index) * self.stride;
-        }
-        let mut sum = [0.0; N_CLASSES];
-        for (lane, leaves) in self.leaves.chunks(LANES * MASKS * LEAVES_MAX).enumerate() {
-            let mut alive = [u64::MAX; LANES];
-            for row in &*rows {
-                let masks = &self.of_index[row + lane * LANES..][..LANES];
-                for (alive, mask) in alive.iter_mut().zip(masks) {
-                    *alive &= mask;
-                }
-            }
-            for (tree, leaves) in leaves.chunks_exact(LEAVES_MAX).enumerate() {
-                let alive = (alive[tree / MASKS] >> (32 * (tree % MASKS))) as u32;
-                // never 32: the exit leaf survives
-                let leaf = &leaves[alive.trailing_zeros() as usize % LEAVES_MAX];
-                for (total, p) in sum.iter_mut().zip(leaf) {
-                    *total += p;
+    /// Adds the shares at the leaves that each row falls to, in the order of the trees.
+    fn add_to(&self, sums: &mut [[f64; N_CLASSES]], indices: &[u16], n_features: usize) {
+        let mut alive = [[0; TREES_PER_GROUP]; TOGETHER];
+        let blocks = sums.chunks_mut(TOGETHER).zip(indices.chunks(TOGETHER * n_features));
+        for (sums, indices) in blocks {
+            self.masks.survivors(indices, n_features, &mut alive);
+            for (sum, alive) in sums.iter_mut().zip(&alive) {
+                for (alive, leaves) in alive.iter().zip(&self.leaves) {
+                    // never 32: a leaf survives
+                    let leaf = &leaves[alive.trailing_zeros() as usize % LEAVES_MAX];
+                    for (total, share) in sum.iter_mut().zip(leaf) {
+                        *total += share;
+                    }
                 }
             }
         }
-        sum
     }
 }
 
@@ -330,7 +276,7 @@ mod tests {
 
     #[test]
     fn small_trees_use_masks_and_large_ones_are_walked() {
-        assert!(Scorer::new(example(), "v").masks.is_some());
-        assert!(Scorer::new(random_model(1, 7), "v").masks.is_none());
+        assert!(Scorer::new(example(), "v").small.is_some());
+        assert!(Scorer::new(random_model(1, 7), "v").small.is_none());
     }
 }

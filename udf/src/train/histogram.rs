@@ -19,14 +19,17 @@ use datafusion::logical_expr::{
 use crate::N_CLASSES;
 use crate::encode::encoder::indices_of;
 use crate::functions::load::Load;
+use crate::model::masks::TREES_PER_GROUP;
+use crate::train::block::{BLOCK_ROWS, Block, Sampler};
 use crate::train::counters::{Packed, pack};
 use crate::train::pass::Pass;
-use crate::train::sampling::{TREES_PER_HASH, bootstrap_weight, group_seed, row_hash};
-use crate::train::walk::{Block, TreeWalk};
+use crate::train::sampling::TREES_PER_HASH;
+use crate::train::small::{Scratch, SmallTrees};
+use crate::train::walk::TreeWalk;
 
-/// Rows that are counted tree by tree before the next ones are looked at: their indices and hashes
-/// stay in the second-level cache while every tree reads them.
-const BLOCK_ROWS: usize = 4096;
+// trees that share a hash of a row are of one group
+const _: () = assert!(TREES_PER_GROUP.is_multiple_of(TREES_PER_HASH));
+
 /// Rows after which 32-bit counters are emptied into 64-bit ones: a row weighs at most 8.
 const FLUSH_ROWS: usize = (u32::MAX / 8) as usize;
 
@@ -35,15 +38,15 @@ const FLUSH_ROWS: usize = (u32::MAX / 8) as usize;
 pub struct TreeHistogram {
     signature: Signature,
     pass: Arc<Load<Pass>>,
-    walks: Arc<Vec<TreeWalk>>,
+    trees: Arc<Vec<Trees>>,
 }
 
 impl TreeHistogram {
     /// The function that counts `pass`.
     pub fn new(pass: impl Into<Arc<Load<Pass>>>) -> Self {
         let pass = pass.into();
-        let walks = Arc::new(TreeWalk::of_pass(&pass));
-        Self { signature: Signature::any(3, Volatility::Immutable), pass, walks }
+        let trees = Arc::new(Trees::of_pass(&pass));
+        Self { signature: Signature::any(3, Volatility::Immutable), pass, trees }
     }
 
     /// What it counts.
@@ -86,7 +89,7 @@ impl AggregateUDFImpl for TreeHistogram {
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(HistogramAccumulator::new(&self.pass, Arc::clone(&self.walks))))
+        Ok(Box::new(HistogramAccumulator::new(&self.pass, Arc::clone(&self.trees))))
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -98,83 +101,91 @@ impl AggregateUDFImpl for TreeHistogram {
     }
 }
 
+/// Neighbouring trees of a pass, by how their rows are counted.
+#[derive(Debug)]
+enum Trees {
+    Small(SmallTrees),
+    Large(Vec<TreeWalk>),
+}
+
+impl Trees {
+    /// All that have open nodes.
+    fn of_pass(pass: &Pass) -> Vec<Self> {
+        let (mut all, mut first) = (Vec::new(), 0);
+        for open in pass.open.chunk_by(|a, b| a.tree / TREES_PER_GROUP == b.tree / TREES_PER_GROUP)
+        {
+            let first_tree = open[0].tree / TREES_PER_GROUP * TREES_PER_GROUP;
+            all.push(match SmallTrees::new(pass, first_tree, open, first) {
+                Some(trees) => Self::Small(trees),
+                None => Self::Large(TreeWalk::of_open(pass, open, first)),
+            });
+            let n_counters = open.iter().map(|open| Pass::n_counters(&pass.n_indices, open));
+            first += n_counters.sum::<usize>();
+        }
+        all
+    }
+}
+
 /// The counters of one partition.
 #[derive(Debug)]
 struct HistogramAccumulator {
-    walks: Arc<Vec<TreeWalk>>,
+    trees: Arc<Vec<Trees>>,
     n_features: usize,
-    /// A seed for each group of trees that share a hash.
-    seeds: Vec<u64>,
     n_counters: usize,
     /// Both are empty until there is something to count or to merge.
     recent: Vec<u32>,
     n_recent_rows: usize,
     total: Vec<u64>,
-    hashes: Vec<u64>,
-    weights: Vec<u8>,
-    drawn: Vec<u16>,
+    sampler: Sampler,
+    scratch: Scratch,
     nodes: Vec<u16>,
 }
 
 impl HistogramAccumulator {
-    fn new(pass: &Pass, walks: Arc<Vec<TreeWalk>>) -> Self {
-        let n_groups = pass.trees.len().div_ceil(TREES_PER_HASH);
+    fn new(pass: &Pass, trees: Arc<Vec<Trees>>) -> Self {
         Self {
-            walks,
+            trees,
             n_features: pass.n_indices.len(),
-            seeds: (0..n_groups).map(|group| group_seed(pass.seed, group)).collect(),
             n_counters: pass.len(),
             recent: Vec::new(),
             n_recent_rows: 0,
             total: Vec::new(),
-            hashes: Vec::new(),
-            weights: vec![0; BLOCK_ROWS],
-            drawn: vec![0; BLOCK_ROWS],
-            nodes: vec![0; BLOCK_ROWS],
+            sampler: Sampler::new(pass.seed, pass.trees.len()),
+            scratch: Scratch::default(),
+            nodes: Vec::new(),
         }
     }
 
-    /// Counts a block of rows into every tree. `indices` holds `n_features` indices a row.
-    fn count(&mut self, keys: &[i64], labels: &[u8], indices: &[u16]) {
-        self.n_recent_rows += keys.len();
+    /// Counts a block of rows into every tree.
+    fn count(&mut self, block: &Block<'_>) {
+        self.n_recent_rows += block.keys.len();
         if self.n_recent_rows > FLUSH_ROWS {
             self.flush();
-            self.n_recent_rows = keys.len();
+            self.n_recent_rows = block.keys.len();
         }
         if self.recent.is_empty() {
             // written: the first addition to memory that is merely promised to be zero costs two
             // faults of its page, of which the second stops all threads
             self.recent.resize(self.n_counters, 0);
         }
-        let walks = Arc::clone(&self.walks);
-        let mut hashed_group = None;
-        for walk in walks.iter() {
-            let group = walk.tree / TREES_PER_HASH;
-            if hashed_group != Some(group) {
-                let seed = self.seeds[group];
-                self.hashes.clear();
-                self.hashes.extend(keys.iter().map(|&key| row_hash(key, seed)));
-                hashed_group = Some(group);
+        self.sampler.forget();
+        for trees in self.trees.iter() {
+            match trees {
+                Trees::Small(small) => {
+                    small.find_leaves(block, &mut self.scratch);
+                    for (i, tree) in small.trees().enumerate() {
+                        let sample = self.sampler.sample(block, tree);
+                        small.count(i, sample, &mut self.scratch, &mut self.recent);
+                    }
+                }
+                Trees::Large(walks) => {
+                    for walk in walks {
+                        let sample = self.sampler.sample(block, walk.tree);
+                        walk.count(block, sample, &mut self.nodes, &mut self.recent);
+                    }
+                }
             }
-            let n_drawn = self.draw_rows(16 * (walk.tree % TREES_PER_HASH) as u32);
-            let (n_features, weights) = (self.n_features, self.weights.as_slice());
-            let block = Block { labels, indices, n_features, weights };
-            walk.count(&block, &self.drawn[..n_drawn], &mut self.nodes, &mut self.recent);
         }
-    }
-
-    /// Lists the rows of the block that are in a tree's sample, and weighs all.
-    fn draw_rows(&mut self, lane_shift: u32) -> usize {
-        // two loops: the first has no branch and no dependence, so the compiler vectorises it
-        for (weight, hash) in self.weights.iter_mut().zip(&self.hashes) {
-            *weight = bootstrap_weight((hash >> lane_shift) as u16);
-        }
-        let mut n_drawn = 0;
-        for (row, weight) in self.weights[..self.hashes.len()].iter().enumerate() {
-            self.drawn[n_drawn] = row as u16;
-            n_drawn += usize::from(*weight > 0);
-        }
-        n_drawn
     }
 
     fn flush(&mut self) {
@@ -205,7 +216,7 @@ impl HistogramAccumulator {
 /// Counts `rows` (keys, labels, indices) at once, without a query; the counters are
 /// [packed](crate::train::counters).
 pub fn count_rows(pass: &Pass, rows: &[ArrayRef]) -> Result<Vec<u8>> {
-    let mut accumulator = HistogramAccumulator::new(pass, Arc::new(TreeWalk::of_pass(pass)));
+    let mut accumulator = HistogramAccumulator::new(pass, Arc::new(Trees::of_pass(pass)));
     accumulator.update_batch(rows)?;
     Ok(accumulator.packed())
 }
@@ -230,11 +241,12 @@ impl Accumulator for HistogramAccumulator {
         let all_indices = indices_of(indices);
         for start in (0..n_rows).step_by(BLOCK_ROWS) {
             let end = n_rows.min(start + BLOCK_ROWS);
-            self.count(
-                &keys.values()[start..end],
-                &labels.values()[start..end],
-                &all_indices[start * self.n_features..end * self.n_features],
-            );
+            self.count(&Block {
+                keys: &keys.values()[start..end],
+                labels: &labels.values()[start..end],
+                indices: &all_indices[start * self.n_features..end * self.n_features],
+                n_features: self.n_features,
+            });
         }
         Ok(())
     }
@@ -260,6 +272,134 @@ impl Accumulator for HistogramAccumulator {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.recent.len() * 4 + self.total.len() * 8 + BLOCK_ROWS * 13
+        size_of_val(self)
+            + self.recent.len() * 4
+            + self.total.len() * 8
+            + self.scratch.size()
+            + BLOCK_ROWS * 12
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{Int64Array, UInt8Array};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::encode::encoder::index_array;
+    use crate::model::artefact::tests::{random_model, random_tree};
+    use crate::train::pass::OpenNode;
+    use crate::train::sampling::{bootstrap_weight, group_seed, hash, row_hash};
+
+    /// A pass over trees of two depths, most leaves of which are open.
+    fn pass(seed: u64, depths: [u32; 2], n_counted: usize) -> Pass {
+        let features = random_model(seed, 0).features;
+        let depth = |t: u64| depths[usize::from(t >= TREES_PER_GROUP as u64)];
+        let trees: Vec<_> =
+            (0..30).map(|t| random_tree(hash(&[seed, t]), depth(t), &features)).collect();
+        let mut open = Vec::new();
+        for (tree, grown) in trees.iter().enumerate() {
+            let first = hash(&[seed, tree as u64, 1]) as usize % (features.len() - n_counted + 1);
+            let features: Vec<usize> = (first..first + n_counted).collect();
+            let leaves = (0..grown.nodes.len()).filter(|&node| grown.nodes[node].split.is_none());
+            // some trees, and some leaves, are done
+            let open_of_tree =
+                leaves.filter(|&node| !hash(&[seed, tree as u64, node as u64]).is_multiple_of(5));
+            open.extend(open_of_tree.map(|node| OpenNode {
+                tree,
+                node,
+                features: features.clone(),
+            }));
+        }
+        let n_indices = features.iter().map(|spec| spec.encoding.n_indices()).collect();
+        Pass { seed, n_indices, trees, open }
+    }
+
+    /// What the counters are, row by row.
+    fn plain(pass: &Pass, keys: &[i64], labels: &[u8], indices: &[u16]) -> Vec<u64> {
+        let mut counters = Vec::new();
+        for open in &pass.open {
+            let seed = group_seed(pass.seed, open.tree / TREES_PER_HASH);
+            let mut of_node = vec![0; Pass::n_counters(&pass.n_indices, open)];
+            for (row, indices) in indices.chunks_exact(pass.n_indices.len()).enumerate() {
+                let (tree, mut node) = (&pass.trees[open.tree], 0);
+                while let Some(split) = &tree.nodes[node].split {
+                    node = split.left + usize::from(!split.goes_left(indices[split.feature]));
+                }
+                if node != open.node {
+                    continue;
+                }
+                let bits = row_hash(keys[row], seed) >> (16 * (open.tree % TREES_PER_HASH));
+                let mut first = usize::from(labels[row]);
+                for &feature in &open.features {
+                    of_node[first + usize::from(indices[feature]) * N_CLASSES] +=
+                        u64::from(bootstrap_weight(bits as u16));
+                    first += pass.n_indices[feature] * N_CLASSES;
+                }
+            }
+            counters.extend(of_node);
+        }
+        counters
+    }
+
+    fn counted(pass: &Pass, keys: &[i64], labels: &[u8], indices: &[u16]) -> Vec<u64> {
+        let rows: [ArrayRef; 3] = [
+            Arc::new(Int64Array::from(keys.to_vec())),
+            Arc::new(UInt8Array::from(labels.to_vec())),
+            Arc::new(index_array(indices.to_vec(), pass.n_indices.len()).unwrap()),
+        ];
+        let packed = count_rows(pass, &rows).unwrap();
+        let (mut packed, mut counters) = (Packed::new(&packed), vec![0; pass.len()]);
+        packed.add_to(&mut counters).and_then(|()| packed.end()).unwrap();
+        counters
+    }
+
+    fn random_rows(pass: &Pass, seed: u64, n: usize) -> (Vec<u8>, Vec<u16>) {
+        let random = |i: usize, what: u64| hash(&[seed, i as u64, what]) as usize;
+        let labels = (0..n).map(|row| (random(row, 0) % N_CLASSES) as u8).collect();
+        let n_features = pass.n_indices.len();
+        let index = |i: usize| (random(i, 1) % pass.n_indices[i % n_features]) as u16;
+        (labels, (0..n * n_features).map(index).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn however_trees_are_counted_counters_are_what_they_are_row_by_row(
+            seed: u64,
+            depths in [0..6_u32, 0..9_u32],
+            n_counted in 1..6_usize,
+            n in 0..400_usize,
+        ) {
+            let pass = pass(seed, depths, n_counted);
+            let (labels, indices) = random_rows(&pass, seed, n);
+            let keys: Vec<i64> = (0..n as u64).map(|row| hash(&[seed, row]) as i64).collect();
+            let got = counted(&pass, &keys, &labels, &indices);
+            // all of them are too much to print
+            prop_assert!(got == plain(&pass, &keys, &labels, &indices));
+        }
+    }
+
+    #[test]
+    fn trees_are_counted_in_both_ways() {
+        let ways = |depths| {
+            let is_small = |trees: &Trees| matches!(trees, Trees::Small(_));
+            Trees::of_pass(&pass(7, depths, 3)).iter().map(is_small).collect::<Vec<_>>()
+        };
+        assert_eq!(ways([4, 9]), [true, false]);
+        assert_eq!(ways([9, 4]), [false, true]);
+    }
+
+    #[test]
+    fn the_heaviest_rows_of_a_whole_block_fit_their_counters() {
+        let pass = pass(7, [0, 0], 3);
+        let weight = |key: i64| bootstrap_weight(row_hash(key, group_seed(pass.seed, 0)) as u16);
+        let heaviest = (0..).find(|&key| weight(key) == 8).unwrap();
+        let n = BLOCK_ROWS + 3;
+        let (labels, indices) = (vec![2; n], vec![0; n * pass.n_indices.len()]);
+        let keys = vec![heaviest; n];
+        let got = counted(&pass, &keys, &labels, &indices);
+        assert!(got == plain(&pass, &keys, &labels, &indices));
+        assert!(got.contains(&(8 * n as u64)));
     }
 }

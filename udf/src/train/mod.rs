@@ -3,11 +3,13 @@
 //! ([`sampling`]), how sure it may be ([`temperature`]), and all of it over a dataset in memory,
 //! for users of `linfa` ([`fit`]).
 
+mod block;
 pub mod counters;
 pub mod fit;
 pub mod histogram;
 pub mod pass;
 pub mod sampling;
+mod small;
 pub mod split;
 pub mod temperature;
 mod walk;

@@ -53,8 +53,8 @@ const POISSON_CDF: [u16; 8] = [24109, 48219, 60273, 64292, 65296, 65497, 65531, 
 /// Sampling n of n rows with replacement draws each row Poisson(1) times for large n (Oza and
 /// Russell: Online bagging and boosting, 2001); drawn per row, it needs no order of rows.
 #[inline]
-pub fn bootstrap_weight(bits: u16) -> u8 {
-    POISSON_CDF.iter().map(|&limit| u8::from(bits >= limit)).sum()
+pub fn bootstrap_weight(bits: u16) -> u16 {
+    POISSON_CDF.iter().map(|&limit| u16::from(bits >= limit)).sum()
 }
 
 /// The hash from which the weights of a row in trees `4·group … 4·group + 3` are cut.

@@ -1,9 +1,10 @@
-//! Dropping rows down the trees of a pass, and counting them where they come to rest. The inner
-//! loops of training: no allocation, no hash map, three loads a step.
+//! Dropping rows down trees of any size, and counting them where they come to rest: no allocation,
+//! no hash map, three loads a step.
 
 use crate::N_CLASSES;
 use crate::model::artefact::Tree;
-use crate::train::pass::Pass;
+use crate::train::block::{Block, Sample};
+use crate::train::pass::{OpenNode, Pass};
 
 /// A tree made ready for walking: at each node a table from index to the next node.
 #[derive(Debug)]
@@ -30,11 +31,11 @@ struct WalkNode {
 const CLOSED: u16 = u16::MAX;
 
 impl TreeWalk {
-    /// Those trees of a pass that have open nodes. Counters lie in the order of the nodes.
-    pub(crate) fn of_pass(pass: &Pass) -> Vec<Self> {
+    /// The trees of a pass that have some of the nodes `open`, whose counters begin at `first`.
+    pub(crate) fn of_open(pass: &Pass, open: &[OpenNode], first: usize) -> Vec<Self> {
         let mut walks: Vec<Self> = Vec::new();
-        let mut offset = 0;
-        for open in &pass.open {
+        let mut offset = first as u32;
+        for open in open {
             if walks.last().is_none_or(|walk| walk.tree != open.tree) {
                 let tree = &pass.trees[open.tree];
                 walks.push(Self::new(open.tree, tree, &pass.n_indices, open.features.len()));
@@ -81,24 +82,23 @@ impl TreeWalk {
         }
     }
 
-    /// Adds the weights of the drawn rows to the counters of the open nodes that they fall to.
-    /// `nodes` is scratch space, at least as long as `drawn`.
+    /// Adds the weights of a sample to the counters of the open nodes that its rows fall to.
+    /// `nodes` is scratch space.
     pub(crate) fn count(
         &self,
         block: &Block<'_>,
-        drawn: &[u16],
-        nodes: &mut [u16],
+        sample: Sample<'_>,
+        nodes: &mut Vec<u16>,
         counters: &mut [u32],
     ) {
-        let nodes = &mut nodes[..drawn.len()];
-        self.drop_rows(block, drawn, nodes);
-        for (&row, &node) in drawn.iter().zip(&*nodes) {
+        self.drop_rows(block, sample.drawn, nodes);
+        for (&row, &node) in sample.drawn.iter().zip(&*nodes) {
             let row = usize::from(row);
             let slot = self.slots[usize::from(node)];
             if slot == CLOSED {
                 continue;
             }
-            let (class, weight) = (usize::from(block.labels[row]), u32::from(block.weights[row]));
+            let (class, weight) = (usize::from(block.labels[row]), u32::from(sample.weight(row)));
             let indices = &block.indices[row * block.n_features..][..block.n_features];
             let counted = &self.counted[usize::from(slot) * self.n_counted..][..self.n_counted];
             for &(feature, offset) in counted {
@@ -110,8 +110,9 @@ impl TreeWalk {
 
     /// Finds the node of each drawn row. A level at a time for all rows: steps of different rows
     /// do not wait for each other, those of one row do.
-    fn drop_rows(&self, block: &Block<'_>, drawn: &[u16], nodes: &mut [u16]) {
-        nodes.fill(0);
+    fn drop_rows(&self, block: &Block<'_>, drawn: &[u16], nodes: &mut Vec<u16>) {
+        nodes.clear();
+        nodes.resize(drawn.len(), 0);
         for _ in 0..self.n_levels {
             for (node, &row) in nodes.iter_mut().zip(drawn) {
                 let walk = self.nodes[usize::from(*node)];
@@ -121,16 +122,4 @@ impl TreeWalk {
             }
         }
     }
-}
-
-/// Rows that are counted together.
-pub(crate) struct Block<'a> {
-    /// Class of each row.
-    pub(crate) labels: &'a [u8],
-    /// `n_features` indices a row.
-    pub(crate) indices: &'a [u16],
-    /// Indices of a row.
-    pub(crate) n_features: usize,
-    /// Weight of each row in the tree that is counted.
-    pub(crate) weights: &'a [u8],
 }

@@ -1,0 +1,100 @@
+//! Small trees as bit masks, by which a row finds its leaf in all of them at once.
+//!
+//! After QuickScorer (Lucchese et al., SIGIR 2015): each (feature, index) has a row of masks, one a
+//! tree, that strike out the leaves which the index cannot reach; the lowest bit that survives all
+//! features is the leaf. Since features are indices, the row is looked up, not searched.
+
+use crate::model::artefact::Tree;
+
+/// Leaves that a mask can hold.
+pub(crate) const LEAVES_MAX: usize = 32;
+/// Trees whose masks are combined together, in registers.
+pub(crate) const TREES_PER_GROUP: usize = 24;
+
+/// The masks of at most [`TREES_PER_GROUP`] trees.
+#[derive(Debug)]
+pub(crate) struct LeafMasks {
+    /// Where the masks of a feature begin.
+    first: Vec<usize>,
+    /// A mask a tree, for each index of each feature.
+    of_index: Vec<[u32; TREES_PER_GROUP]>,
+}
+
+impl LeafMasks {
+    /// None when a tree has too many leaves, or there are too many trees.
+    pub(crate) fn new(trees: &[Tree], n_indices: &[usize]) -> Option<Self> {
+        let is_small = |tree: &Tree| leaves(tree).len() <= LEAVES_MAX;
+        if trees.len() > TREES_PER_GROUP || !trees.iter().all(is_small) {
+            return None;
+        }
+        let mut first = Vec::with_capacity(n_indices.len());
+        let mut n_masks = 0;
+        for n_indices in n_indices {
+            first.push(n_masks);
+            n_masks += n_indices;
+        }
+        let mut masks = Self { first, of_index: vec![[!0; TREES_PER_GROUP]; n_masks] };
+        for (t, tree) in trees.iter().enumerate() {
+            masks.add_below(tree, t, 0, 0, n_indices);
+        }
+        Some(masks)
+    }
+
+    /// Strikes out below a node whose leaves are numbered from `first_leaf` on; returns the number
+    /// after its last one.
+    fn add_below(
+        &mut self,
+        tree: &Tree,
+        t: usize,
+        node: usize,
+        first_leaf: u32,
+        n_indices: &[usize],
+    ) -> u32 {
+        let Some(split) = &tree.nodes[node].split else { return first_leaf + 1 };
+        let middle = self.add_below(tree, t, split.left, first_leaf, n_indices);
+        let of_left = ((1_u64 << middle) - (1_u64 << first_leaf)) as u32;
+        let first = self.first[split.feature];
+        let masks = &mut self.of_index[first..first + n_indices[split.feature]];
+        for (index, masks) in masks.iter_mut().enumerate() {
+            if !split.goes_left(index as u16) {
+                masks[t] &= !of_left;
+            }
+        }
+        self.add_below(tree, t, split.left + 1, middle, n_indices)
+    }
+
+    /// The leaves that survive, a bit each, in each tree for each row: the lowest bit is the leaf
+    /// that the row falls to. Rows are `stride` indices, of which those of the features come first.
+    // not inlined: where the bits are used at once, one by one, the compiler keeps each mask in a
+    // register of its own
+    #[inline(never)]
+    pub(crate) fn survivors(
+        &self,
+        rows: &[u16],
+        stride: usize,
+        alive: &mut [[u32; TREES_PER_GROUP]],
+    ) {
+        for (indices, alive) in rows.chunks_exact(stride).zip(alive) {
+            let mut all = [!0; TREES_PER_GROUP];
+            for (&index, first) in indices.iter().zip(&self.first) {
+                let masks = &self.of_index[first + usize::from(index)];
+                for (all, mask) in all.iter_mut().zip(masks) {
+                    *all &= mask;
+                }
+            }
+            *alive = all;
+        }
+    }
+}
+
+/// The leaves of a tree from left to right: positions of nodes.
+pub(crate) fn leaves(tree: &Tree) -> Vec<usize> {
+    let (mut found, mut left) = (Vec::new(), vec![0]);
+    while let Some(node) = left.pop() {
+        match &tree.nodes[node].split {
+            Some(split) => left.extend([split.left + 1, split.left]),
+            None => found.push(node),
+        }
+    }
+    found
+}
