@@ -10,6 +10,10 @@ use crate::model::artefact::Tree;
 pub(crate) const LEAVES_MAX: usize = 32;
 /// Trees whose masks are combined together, in registers.
 pub(crate) const TREES_PER_GROUP: usize = 24;
+/// Rows whose leaves are found together.
+pub(crate) const ROWS_TOGETHER: usize = 64;
+/// The leaves that survive, a bit each, in each tree for each row.
+pub(crate) type Survivors = [[u32; TREES_PER_GROUP]; ROWS_TOGETHER];
 
 /// The masks of at most [`TREES_PER_GROUP`] trees.
 #[derive(Debug)]
@@ -63,17 +67,12 @@ impl LeafMasks {
         self.add_below(tree, t, split.left + 1, middle, n_indices)
     }
 
-    /// The leaves that survive, a bit each, in each tree for each row: the lowest bit is the leaf
-    /// that the row falls to. Rows are `stride` indices, of which those of the features come first.
+    /// Finds the leaves of at most [`ROWS_TOGETHER`] rows, which [`leaf`] then tells. Rows are
+    /// `stride` indices, of which those of the features come first.
     // not inlined: where the bits are used at once, one by one, the compiler keeps each mask in a
     // register of its own
     #[inline(never)]
-    pub(crate) fn survivors(
-        &self,
-        rows: &[u16],
-        stride: usize,
-        alive: &mut [[u32; TREES_PER_GROUP]],
-    ) {
+    pub(crate) fn survivors(&self, rows: &[u16], stride: usize, alive: &mut Survivors) {
         for (indices, alive) in rows.chunks_exact(stride).zip(alive) {
             let mut all = [!0; TREES_PER_GROUP];
             for (&index, first) in indices.iter().zip(&self.first) {
@@ -85,6 +84,13 @@ impl LeafMasks {
             *alive = all;
         }
     }
+}
+
+/// The leaf that a row falls to, of those that survive in a tree: the lowest.
+#[inline]
+pub(crate) fn leaf(alive: u32) -> usize {
+    // never 32, as one survives, which the compiler does not know
+    alive.trailing_zeros() as usize % LEAVES_MAX
 }
 
 /// The leaves of a tree from left to right: positions of nodes.

@@ -12,10 +12,9 @@ use crate::model::artefact::{Model, Tree, most_probable};
 use crate::model::attribution;
 use crate::model::calibration::calibrate;
 use crate::model::flat::{BLOCK_ROWS, FlatForest};
-use crate::model::masks::{LEAVES_MAX, LeafMasks, TREES_PER_GROUP, leaves};
-
-/// Rows whose leaves are found together.
-const TOGETHER: usize = 64;
+use crate::model::masks::{
+    LEAVES_MAX, LeafMasks, ROWS_TOGETHER, Survivors, TREES_PER_GROUP, leaf, leaves,
+};
 
 /// A model that is ready to score.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub struct Scorer {
     encoder: FeatureEncoder,
     flat: FlatForest,
     /// If all trees are.
-    small: Option<Vec<SmallTrees>>,
+    small: Option<Vec<MaskedTrees>>,
 }
 
 /// The scores of a batch.
@@ -43,7 +42,7 @@ impl Scorer {
         let features = model.features.iter().map(|spec| (spec.name.as_str(), &spec.encoding));
         let encoder = FeatureEncoder::new(features);
         let flat = FlatForest::new(&model.trees, &model.features);
-        let small = SmallTrees::of_model(&model);
+        let small = MaskedTrees::of_model(&model);
         Self { version: version.into(), small, flat, encoder, model }
     }
 
@@ -101,15 +100,15 @@ impl Scorer {
     }
 }
 
-/// Small trees whose leaves are found together.
+/// Small trees whose leaves are found together by masks.
 #[derive(Debug)]
-struct SmallTrees {
+struct MaskedTrees {
     masks: LeafMasks,
     /// Shares of the classes at each leaf of each tree, from left to right.
     leaves: Vec<[[f64; N_CLASSES]; LEAVES_MAX]>,
 }
 
-impl SmallTrees {
+impl MaskedTrees {
     /// All trees of a model, [`TREES_PER_GROUP`] at a time; none when some are too large.
     fn of_model(model: &Model) -> Option<Vec<Self>> {
         let n_indices = model.features.iter().map(|spec| spec.encoding.n_indices());
@@ -131,15 +130,14 @@ impl SmallTrees {
 
     /// Adds the shares at the leaves that each row falls to, in the order of the trees.
     fn add_to(&self, sums: &mut [[f64; N_CLASSES]], indices: &[u16], n_features: usize) {
-        let mut alive = [[0; TREES_PER_GROUP]; TOGETHER];
-        let blocks = sums.chunks_mut(TOGETHER).zip(indices.chunks(TOGETHER * n_features));
+        let mut alive: Survivors = [[0; _]; _];
+        let rows = indices.chunks(ROWS_TOGETHER * n_features);
+        let blocks = sums.chunks_mut(ROWS_TOGETHER).zip(rows);
         for (sums, indices) in blocks {
             self.masks.survivors(indices, n_features, &mut alive);
             for (sum, alive) in sums.iter_mut().zip(&alive) {
                 for (alive, leaves) in alive.iter().zip(&self.leaves) {
-                    // never 32: a leaf survives
-                    let leaf = &leaves[alive.trailing_zeros() as usize % LEAVES_MAX];
-                    for (total, share) in sum.iter_mut().zip(leaf) {
+                    for (total, share) in sum.iter_mut().zip(&leaves[leaf(*alive)]) {
                         *total += share;
                     }
                 }
@@ -166,7 +164,12 @@ mod tests {
     type Row = (Option<f64>, Option<f64>, Option<i32>, Option<String>, Option<String>);
 
     fn a_row() -> impl Strategy<Value = Row> {
-        let number = || proptest::option::of(prop_oneof![-50.0..400.0, Just(f64::NAN), Just(-0.0)]);
+        let whole = || (-60..420_i32).prop_map(f64::from);
+        let number = || {
+            let odd = [f64::NAN, -0.0, f64::INFINITY, f64::MIN, 2_147_483_648.0];
+            let odd = proptest::sample::select(odd.to_vec());
+            proptest::option::of(prop_oneof![4 => -50.0..400.0, 4 => whole(), 1 => odd])
+        };
         let text = || proptest::option::of("[A-C]{0,2}|a-long-category|[A-Z]{3}-[A-Z]{3}");
         (number(), number(), proptest::option::of(-1..40_i32), text(), text())
     }

@@ -20,12 +20,12 @@ use crate::N_CLASSES;
 use crate::encode::encoder::indices_of;
 use crate::functions::load::Load;
 use crate::model::masks::TREES_PER_GROUP;
-use crate::train::block::{BLOCK_ROWS, Block, Sampler};
+use crate::train::block::{BLOCK_ROWS, Block, Ordered, Sampler};
 use crate::train::counters::{Packed, pack};
 use crate::train::pass::Pass;
 use crate::train::sampling::TREES_PER_HASH;
 use crate::train::small::{Scratch, SmallTrees};
-use crate::train::walk::TreeWalk;
+use crate::train::walk::{Fallen, TreeWalk};
 
 // trees that share a hash of a row are of one group
 const _: () = assert!(TREES_PER_GROUP.is_multiple_of(TREES_PER_HASH));
@@ -136,9 +136,10 @@ struct HistogramAccumulator {
     recent: Vec<u32>,
     n_recent_rows: usize,
     total: Vec<u64>,
+    ordered: Ordered,
     sampler: Sampler,
     scratch: Scratch,
-    nodes: Vec<u16>,
+    fallen: Vec<Fallen>,
 }
 
 impl HistogramAccumulator {
@@ -150,14 +151,15 @@ impl HistogramAccumulator {
             recent: Vec::new(),
             n_recent_rows: 0,
             total: Vec::new(),
+            ordered: Ordered::default(),
             sampler: Sampler::new(pass.seed, pass.trees.len()),
             scratch: Scratch::default(),
-            nodes: Vec::new(),
+            fallen: Vec::new(),
         }
     }
 
     /// Counts a block of rows into every tree.
-    fn count(&mut self, block: &Block<'_>) {
+    fn count(&mut self, block: Block<'_>) {
         self.n_recent_rows += block.keys.len();
         if self.n_recent_rows > FLUSH_ROWS {
             self.flush();
@@ -168,20 +170,24 @@ impl HistogramAccumulator {
             // faults of its page, of which the second stops all threads
             self.recent.resize(self.n_counters, 0);
         }
-        self.sampler.forget();
+        let block = self.ordered.of(block);
+        self.sampler.look_at(&block);
+        if self.trees.iter().any(|trees| matches!(trees, Trees::Small(_))) {
+            self.scratch.lay_out(&block);
+        }
         for trees in self.trees.iter() {
             match trees {
                 Trees::Small(small) => {
-                    small.find_leaves(block, &mut self.scratch);
+                    small.find_leaves(&mut self.scratch);
                     for (i, tree) in small.trees().enumerate() {
-                        let sample = self.sampler.sample(block, tree);
+                        let sample = self.sampler.sample(&block, tree);
                         small.count(i, sample, &mut self.scratch, &mut self.recent);
                     }
                 }
                 Trees::Large(walks) => {
                     for walk in walks {
-                        let sample = self.sampler.sample(block, walk.tree);
-                        walk.count(block, sample, &mut self.nodes, &mut self.recent);
+                        let sample = self.sampler.sample(&block, walk.tree);
+                        walk.count(&block, sample, &mut self.fallen, &mut self.recent);
                     }
                 }
             }
@@ -241,7 +247,7 @@ impl Accumulator for HistogramAccumulator {
         let all_indices = indices_of(indices);
         for start in (0..n_rows).step_by(BLOCK_ROWS) {
             let end = n_rows.min(start + BLOCK_ROWS);
-            self.count(&Block {
+            self.count(Block {
                 keys: &keys.values()[start..end],
                 labels: &labels.values()[start..end],
                 indices: &all_indices[start * self.n_features..end * self.n_features],
@@ -272,11 +278,9 @@ impl Accumulator for HistogramAccumulator {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self)
-            + self.recent.len() * 4
-            + self.total.len() * 8
-            + self.scratch.size()
-            + BLOCK_ROWS * 12
+        let counters = self.recent.len() * 4 + self.total.len() * 8;
+        let of_rows = self.ordered.size() + self.sampler.size() + self.scratch.size();
+        size_of_val(self) + counters + of_rows + self.fallen.len() * size_of::<Fallen>()
     }
 }
 
@@ -370,10 +374,13 @@ mod tests {
             depths in [0..6_u32, 0..9_u32],
             n_counted in 1..6_usize,
             n in 0..400_usize,
+            days in prop_oneof![Just(None), (1..30_u64).prop_map(Some)],
         ) {
             let pass = pass(seed, depths, n_counted);
             let (labels, indices) = random_rows(&pass, seed, n);
-            let keys: Vec<i64> = (0..n as u64).map(|row| hash(&[seed, row]) as i64).collect();
+            let key = |row: u64| hash(&[seed, row]) % days.unwrap_or(u64::MAX);
+            let keys = (0..n as u64).map(|row| (key(row) as i64).wrapping_add(15_706));
+            let keys: Vec<i64> = keys.collect();
             let got = counted(&pass, &keys, &labels, &indices);
             // all of them are too much to print
             prop_assert!(got == plain(&pass, &keys, &labels, &indices));
@@ -394,12 +401,27 @@ mod tests {
     fn the_heaviest_rows_of_a_whole_block_fit_their_counters() {
         let pass = pass(7, [0, 0], 3);
         let weight = |key: i64| bootstrap_weight(row_hash(key, group_seed(pass.seed, 0)) as u16);
-        let heaviest = (0..).find(|&key| weight(key) == 8).unwrap();
+        let mut heaviest = (0..).filter(|&key| weight(key) == 8);
+        let [one, other] = std::array::from_fn(|_| heaviest.next().unwrap());
         let n = BLOCK_ROWS + 3;
         let (labels, indices) = (vec![2; n], vec![0; n * pass.n_indices.len()]);
-        let keys = vec![heaviest; n];
-        let got = counted(&pass, &keys, &labels, &indices);
-        assert!(got == plain(&pass, &keys, &labels, &indices));
-        assert!(got.contains(&(8 * n as u64)));
+        // as a run, and row by row
+        for keys in [vec![one; n], (0..n).map(|row| [one, other][row % 2]).collect()] {
+            let got = counted(&pass, &keys, &labels, &indices);
+            assert!(got == plain(&pass, &keys, &labels, &indices));
+            assert!(got.contains(&(8 * n as u64)));
+        }
+    }
+
+    #[test]
+    fn blocks_are_ordered_whole_wherever_their_keys_are() {
+        let pass = pass(11, [3, 7], 3);
+        let n = 2 * BLOCK_ROWS + 5;
+        let (labels, indices) = random_rows(&pass, 11, n);
+        for first in [i64::MIN, 15_706, i64::MAX - 2] {
+            let keys: Vec<i64> = (0..n).map(|row| first + (row % 3) as i64).collect();
+            let got = counted(&pass, &keys, &labels, &indices);
+            assert!(got == plain(&pass, &keys, &labels, &indices), "{first}");
+        }
     }
 }

@@ -2,17 +2,14 @@
 //! the four classes of a counter are counted together, in a word.
 
 use crate::N_CLASSES;
-use crate::model::masks::{LEAVES_MAX, LeafMasks, TREES_PER_GROUP, leaves};
+use crate::model::masks::{
+    LEAVES_MAX, LeafMasks, ROWS_TOGETHER, Survivors, TREES_PER_GROUP, leaf, leaves,
+};
 use crate::train::block::{BLOCK_ROWS, Block, Sample};
 use crate::train::pass::{OpenNode, Pass};
 
 /// Indices of a row, filled up so that rows lie at even places.
 const INDICES: usize = 16;
-/// Rows that fit four counters in a word, at a weight of 8: a counter has 16 bits.
-const ROWS_MAX: usize = u16::MAX as usize / 8;
-
-/// Rows whose leaves are found together.
-const TOGETHER: usize = 64;
 /// Words of a leaf that is not open: it is counted too, where nobody looks and sums wrap, because a
 /// row that is counted for nothing costs less than a branch. As many as there can be indices.
 const HIDDEN: usize = 1 << 16;
@@ -95,28 +92,19 @@ impl SmallTrees {
         self.trees.iter().map(|counted| counted.tree)
     }
 
-    /// Finds the leaves of a block's rows. To be called before it is counted.
-    pub(crate) fn find_leaves(&self, block: &Block<'_>, scratch: &mut Scratch) {
+    /// Finds the leaves of the rows that were laid out last. To be called before they are counted.
+    pub(crate) fn find_leaves(&self, scratch: &mut Scratch) {
         let n_words = self.trees.iter().map(|tree| tree.n_words).max().unwrap_or(0);
         scratch.words.resize(scratch.words.len().max(HIDDEN + n_words), 0);
-        scratch.rows.resize(BLOCK_ROWS, [0; INDICES]);
-        scratch.shifts.clear();
-        scratch.shifts.extend(block.labels.iter().map(|label| label * 16));
         scratch.leaves.resize(TREES_PER_GROUP, [0; STRIDE]);
-        let rows = block.indices.chunks_exact(block.n_features);
-        for (row, indices) in scratch.rows.iter_mut().zip(rows) {
-            row[..block.n_features].copy_from_slice(indices);
-        }
         let n_trees = self.trees.last().map_or(0, |last| last.tree + 1 - self.first_tree);
-        let n_rows = block.keys.len();
-        let mut alive = [[0; TREES_PER_GROUP]; TOGETHER];
-        for first in (0..n_rows).step_by(TOGETHER) {
-            let rows = &scratch.rows[first..n_rows.min(first + TOGETHER)];
+        let mut alive: Survivors = [[0; _]; _];
+        for (i, rows) in scratch.rows.chunks(ROWS_TOGETHER).enumerate() {
             self.masks.survivors(rows.as_flattened(), INDICES, &mut alive);
             for (t, leaves) in scratch.leaves[..n_trees].iter_mut().enumerate() {
-                for (leaf, alive) in leaves[first..].iter_mut().zip(&alive[..rows.len()]) {
-                    // never 32: a leaf survives
-                    *leaf = alive[t].trailing_zeros() as u8;
+                let leaves = &mut leaves[i * ROWS_TOGETHER..];
+                for (found, alive) in leaves.iter_mut().zip(&alive[..rows.len()]) {
+                    *found = leaf(alive[t]) as u8;
                 }
             }
         }
@@ -130,28 +118,27 @@ impl SmallTrees {
         scratch: &mut Scratch,
         counters: &mut [u32],
     ) {
-        let tree = &self.trees[i];
-        for drawn in sample.drawn.chunks(ROWS_MAX) {
-            let leaves = &scratch.leaves[tree.tree - self.first_tree];
-            let rows = (&scratch.rows[..], &scratch.shifts[..], leaves);
-            let words = &mut scratch.words;
-            match tree.n_counted {
-                // what the original's forest has, and the default
-                3 => tree.count(drawn, sample, rows, tree.of_leaf::<3>(), words),
-                5 => tree.count(drawn, sample, rows, tree.of_leaf::<5>(), words),
-                n => {
-                    let of_leaf = |leaf: usize| &tree.counted[leaf * n..][..n];
-                    tree.count(drawn, sample, rows, of_leaf, words);
-                }
+        // a counter of a word holds 65,535, and a row weighs 8 at most
+        if sample.n_rows() == BLOCK_ROWS {
+            for half in sample.halves() {
+                self.count(i, half, scratch, counters);
             }
-            let (counters, _) = counters[tree.first..].as_chunks_mut::<N_CLASSES>();
-            for (counters, word) in
-                counters.iter_mut().zip(&mut scratch.words[HIDDEN..][..tree.n_words])
-            {
-                let word = std::mem::take(word);
-                for (class, counter) in counters.iter_mut().enumerate() {
-                    *counter += u32::from((word >> (16 * class)) as u16);
-                }
+            return;
+        }
+        let tree = &self.trees[i];
+        let leaves = &scratch.leaves[tree.tree - self.first_tree];
+        let (rows, words) = ((&scratch.rows[..], &scratch.shifts[..], leaves), &mut scratch.words);
+        match tree.n_counted {
+            // what the original's forest has, and the default
+            3 => tree.count(sample, rows, tree.of_leaf::<3>(), words),
+            5 => tree.count(sample, rows, tree.of_leaf::<5>(), words),
+            n => tree.count(sample, rows, |leaf| &tree.counted[leaf * n..][..n], words),
+        }
+        let (counters, _) = counters[tree.first..].as_chunks_mut::<N_CLASSES>();
+        for (counters, word) in counters.iter_mut().zip(&mut words[HIDDEN..][..tree.n_words]) {
+            let word = std::mem::take(word);
+            for (class, counter) in counters.iter_mut().enumerate() {
+                *counter += u32::from((word >> (16 * class)) as u16);
             }
         }
     }
@@ -170,26 +157,34 @@ impl CountedTree {
     #[inline]
     fn count<'a>(
         &self,
-        drawn: &[u16],
         sample: Sample<'_>,
         (rows, shifts, leaves): Rows<'_>,
         of_leaf: impl Fn(usize) -> &'a [(u8, u32)],
         words: &mut [u64],
     ) {
-        for &row in drawn {
-            let row = usize::from(row);
-            let (indices, weight) = (&rows[row], u64::from(sample.weight(row)));
-            let add = weight << (shifts[row] & 63);
+        sample.for_each(|row, weight| {
+            let (indices, add) = (&rows[row], u64::from(weight) << (shifts[row] & 63));
             for (feature, word) in of_leaf(usize::from(leaves[row]) % LEAVES_MAX) {
                 let index = indices[usize::from(*feature) % INDICES];
                 let word = &mut words[*word as usize + usize::from(index)];
                 *word = word.wrapping_add(add);
             }
-        }
+        });
     }
 }
 
 impl Scratch {
+    /// Lays out the rows of a block, before leaves are found in any trees.
+    pub(crate) fn lay_out(&mut self, block: &Block<'_>) {
+        self.shifts.clear();
+        self.shifts.extend(block.labels.iter().map(|label| label * 16));
+        self.rows.resize(block.labels.len(), [0; INDICES]);
+        let rows = block.indices.chunks_exact(block.n_features);
+        for (row, indices) in self.rows.iter_mut().zip(rows) {
+            row[..block.n_features].copy_from_slice(indices);
+        }
+    }
+
     /// Bytes of it.
     pub(crate) fn size(&self) -> usize {
         self.rows.len() * size_of::<[u16; INDICES]>()

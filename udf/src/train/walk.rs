@@ -83,43 +83,52 @@ impl TreeWalk {
     }
 
     /// Adds the weights of a sample to the counters of the open nodes that its rows fall to.
-    /// `nodes` is scratch space.
+    /// `fallen` is scratch space.
     pub(crate) fn count(
         &self,
         block: &Block<'_>,
         sample: Sample<'_>,
-        nodes: &mut Vec<u16>,
+        fallen: &mut Vec<Fallen>,
         counters: &mut [u32],
     ) {
-        self.drop_rows(block, sample.drawn, nodes);
-        for (&row, &node) in sample.drawn.iter().zip(&*nodes) {
-            let row = usize::from(row);
-            let slot = self.slots[usize::from(node)];
+        fallen.clear();
+        sample.for_each(|row, weight| {
+            fallen.push(Fallen { row: row as u16, weight, node: 0 });
+        });
+        self.drop_rows(block, fallen);
+        for &Fallen { row, weight, node } in &*fallen {
+            let (row, slot) = (usize::from(row), self.slots[usize::from(node)]);
             if slot == CLOSED {
                 continue;
             }
-            let (class, weight) = (usize::from(block.labels[row]), u32::from(sample.weight(row)));
+            let class = usize::from(block.labels[row]);
             let indices = &block.indices[row * block.n_features..][..block.n_features];
             let counted = &self.counted[usize::from(slot) * self.n_counted..][..self.n_counted];
             for &(feature, offset) in counted {
                 let index = usize::from(indices[feature as usize]);
-                counters[offset as usize + index * N_CLASSES + class] += weight;
+                counters[offset as usize + index * N_CLASSES + class] += u32::from(weight);
             }
         }
     }
 
-    /// Finds the node of each drawn row. A level at a time for all rows: steps of different rows
-    /// do not wait for each other, those of one row do.
-    fn drop_rows(&self, block: &Block<'_>, drawn: &[u16], nodes: &mut Vec<u16>) {
-        nodes.clear();
-        nodes.resize(drawn.len(), 0);
+    /// Finds the node of each row. A level at a time for all rows: steps of different rows do not
+    /// wait for each other, those of one row do.
+    fn drop_rows(&self, block: &Block<'_>, fallen: &mut [Fallen]) {
         for _ in 0..self.n_levels {
-            for (node, &row) in nodes.iter_mut().zip(drawn) {
+            for Fallen { row, node, .. } in &mut *fallen {
                 let walk = self.nodes[usize::from(*node)];
-                let at = usize::from(row) * block.n_features + usize::from(walk.feature);
+                let at = usize::from(*row) * block.n_features + usize::from(walk.feature);
                 let index = block.indices[at] & walk.mask;
                 *node = self.next[walk.offset as usize + usize::from(index)];
             }
         }
     }
+}
+
+/// A row on its way down a tree.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fallen {
+    row: u16,
+    weight: u16,
+    node: u16,
 }
