@@ -2,10 +2,16 @@
 
 /// Cells of the table that shortens the search for a bin.
 const N_CELLS: usize = 4096;
+/// Whole numbers whose bin is in a table at most. Minutes, days and miles are whole.
+const N_WHOLE: f64 = 4096.0;
 
-/// Finds the bin of a number: a table gives the first edge worth looking at.
+/// Finds the bin of a number: that of most whole numbers is in a table, for others another table
+/// gives the first edge worth looking at.
 #[derive(Debug)]
 pub(crate) struct NumericEncoder {
+    /// The bins of `whole_from` and the whole numbers after it.
+    whole: Vec<u16>,
+    whole_from: i32,
     /// The edges, then infinity.
     edges: Vec<f64>,
     low: f64,
@@ -20,12 +26,18 @@ impl NumericEncoder {
         let span = edges.last().copied().unwrap_or(0.0) - low;
         let cells_per_unit = if span > 0.0 { (N_CELLS - 1) as f64 / span } else { 0.0 };
         let closed = edges.iter().copied().chain([f64::INFINITY]).collect();
+        let (whole, whole_from) = (Vec::new(), low.floor() as i32);
         let first_edge = vec![0; N_CELLS];
-        let mut encoder = Self { edges: closed, low, cells_per_unit, first_edge };
+        let mut encoder =
+            Self { whole, whole_from, edges: closed, low, cells_per_unit, first_edge };
         let cells: Vec<usize> = edges.iter().map(|&edge| encoder.cell(edge)).collect();
         for (cell, first) in encoder.first_edge.iter_mut().enumerate() {
             *first = cells.partition_point(|&c| c < cell) as u16;
         }
+        // to the first one beyond the last edge
+        let n_whole = (span + 3.0).min(N_WHOLE) as i32;
+        let whole = (0..n_whole).map_while(|i| whole_from.checked_add(i));
+        encoder.whole = whole.map(|number| encoder.search(f64::from(number))).collect();
         encoder
     }
 
@@ -39,6 +51,16 @@ impl NumericEncoder {
 
     #[inline]
     pub(crate) fn index(&self, value: f64) -> u16 {
+        // what is not whole is no longer itself
+        let whole = value as i32;
+        let position = whole.wrapping_sub(self.whole_from).cast_unsigned() as usize;
+        match self.whole.get(position) {
+            Some(index) if f64::from(whole) == value => *index,
+            _ => self.search(value),
+        }
+    }
+
+    fn search(&self, value: f64) -> u16 {
         if value.is_nan() {
             return 0;
         }

@@ -4,6 +4,7 @@
 //! are not counted.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
@@ -147,17 +148,34 @@ impl Accumulator for Counters {
     }
 }
 
+/// Whole numbers that are counted in a table: most minutes, days and miles are among them.
+const WHOLE: Range<i32> = -1_024..7_168;
+
 /// Counts by the bits of a number, or by the bytes of a text: short texts fit into a number too.
 #[derive(Debug)]
 struct Counter {
     kind: Kind,
+    /// Rows with each number of [`WHOLE`]; empty until there are numbers.
+    whole: Vec<u64>,
     short: HashMap<u64, u64, foldhash::fast::FixedState>,
     long: HashMap<String, u64, foldhash::fast::FixedState>,
 }
 
 impl Counter {
     fn new(kind: Kind) -> Self {
-        Self { kind, short: HashMap::default(), long: HashMap::default() }
+        Self { kind, whole: Vec::new(), short: HashMap::default(), long: HashMap::default() }
+    }
+
+    #[inline]
+    fn add_number(&mut self, value: f64, n_rows: u64) {
+        // what is not whole is no longer itself
+        let whole = value as i32;
+        let position = whole.wrapping_sub(WHOLE.start).cast_unsigned() as usize;
+        match self.whole.get_mut(position) {
+            Some(n) if f64::from(whole) == value => *n += n_rows,
+            _ if value.is_nan() => {}
+            _ => *self.short.entry(value.to_bits()).or_default() += n_rows,
+        }
     }
 
     fn add_text(&mut self, text: &str, view: u128, n_rows: u64) {
@@ -183,10 +201,10 @@ impl Counter {
             Kind::Numeric => {
                 let column = cast(column, &DataType::Float64)?;
                 let column = column.as_primitive::<Float64Type>();
+                self.whole.resize(WHOLE.len(), 0);
                 for (i, &value) in column.values().iter().enumerate() {
-                    if is_valid(i) && !value.is_nan() {
-                        // + 0.0 makes one zero of both
-                        *self.short.entry((value + 0.0).to_bits()).or_default() += n_rows(i);
+                    if is_valid(i) {
+                        self.add_number(value, n_rows(i));
                     }
                 }
             }
@@ -207,11 +225,13 @@ impl Counter {
     }
 
     fn counts(&self) -> Result<ArrayRef> {
-        let mut n_rows: Vec<u64> = self.short.values().copied().collect();
-        n_rows.extend(self.long.values());
+        let whole = || WHOLE.zip(&self.whole).filter(|(_, n)| **n > 0);
+        let mut n_rows: Vec<u64> = whole().map(|(_, n)| *n).collect();
+        n_rows.extend(self.short.values().chain(self.long.values()));
         let values: ArrayRef = match self.kind {
             Kind::Numeric => {
-                let numbers = self.short.keys().map(|&bits| f64::from_bits(bits));
+                let whole = whole().map(|(number, _)| f64::from(number));
+                let numbers = whole.chain(self.short.keys().map(|&bits| f64::from_bits(bits)));
                 Arc::new(Float64Array::from_iter_values(numbers))
             }
             Kind::Categorical => {
@@ -235,7 +255,7 @@ impl Counter {
     }
 
     fn size(&self) -> usize {
-        self.short.capacity() * 17 + self.long.capacity() * 64
+        self.whole.len() * 8 + self.short.capacity() * 17 + self.long.capacity() * 64
     }
 }
 
@@ -255,4 +275,36 @@ pub fn read(counts: &ArrayRef, feature: &str) -> Result<DistinctValues> {
         let values = values.as_string::<i32>().iter().flatten().map(str::to_owned);
         DistinctValues::Categorical(values.zip(n_rows).collect())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn each_number_is_counted_as_itself_and_both_zeros_as_one() {
+        let edges = [WHOLE.start - 1, WHOLE.start, WHOLE.end - 1, WHOLE.end].map(f64::from);
+        let odd = [-0.5, 0.5, 1.0, 1.25, 7_167.5, f64::MAX, f64::INFINITY, f64::NEG_INFINITY];
+        let once = edges.into_iter().chain(odd);
+        let rows = once.clone().map(Some).chain([Some(0.0), Some(-0.0), Some(f64::NAN), None]);
+        let rows: ArrayRef = Arc::new(Float64Array::from_iter(rows));
+        let mut counter = Counter::new(Kind::Numeric);
+        for weight in [1, 2] {
+            counter.add("f", &rows, None, |_| weight).unwrap();
+        }
+        let counts = counter.counts().unwrap();
+        let all = StructArray::try_new(
+            result_fields(&[("f".to_owned(), Kind::Numeric)]),
+            vec![counts],
+            None,
+        );
+        let all: ArrayRef = Arc::new(all.unwrap());
+        let DistinctValues::Numeric(found) = read(&all, "f").unwrap() else { panic!("no numbers") };
+        let bits = |(value, n): (f64, u64)| (value.to_bits(), n);
+        let found: BTreeMap<u64, u64> = found.into_iter().map(bits).collect();
+        let want = once.map(|value| (value, 3)).chain([(0.0, 6)]);
+        assert_eq!(found, want.map(bits).collect());
+    }
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, UInt64Type};
 use datafusion::common::{Result, ScalarValue, exec_err};
@@ -91,12 +92,6 @@ impl Accumulator for Sum {
 /// Mixes the values of a column into the hashes of their rows.
 fn add(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
     let nulls = column.logical_nulls();
-    let mut mix_in = |values: &mut dyn Iterator<Item = u64>| {
-        for (row, (hash, value)) in hashes.iter_mut().zip(values).enumerate() {
-            let is_valid = nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
-            *hash = mix(*hash ^ if is_valid { value } else { MISSING }).wrapping_add(GOLDEN);
-        }
-    };
     match column.data_type() {
         DataType::Struct(_) => {
             for field in column.as_struct().columns() {
@@ -108,25 +103,33 @@ fn add(column: &ArrayRef, hashes: &mut [u64]) -> Result<()> {
             let values = column.as_primitive::<Float64Type>().values();
             // one zero, and one way to have no number
             let bits = |v: &f64| if v.is_nan() { MISSING } else { (v + 0.0).to_bits() };
-            mix_in(&mut values.iter().map(bits));
+            mix_in(hashes, nulls.as_ref(), values.iter().map(bits));
         }
         kind if kind.is_integer() || matches!(kind, DataType::Boolean | DataType::Date32) => {
             let column = cast(column, &DataType::Int64)?;
             let values = column.as_primitive::<Int64Type>().values();
-            mix_in(&mut values.iter().map(|v| v.cast_unsigned()));
+            mix_in(hashes, nulls.as_ref(), values.iter().map(|v| v.cast_unsigned()));
         }
         kind if kind.is_string() || matches!(kind, DataType::Dictionary(..)) => {
             let column = cast(column, &DataType::Utf8View)?;
             let column = column.as_string_view();
             let views = column.views().iter().enumerate();
-            mix_in(&mut views.map(|(row, &view)| match short_key(view) {
+            let keys = views.map(|(row, &view)| match short_key(view) {
                 Some(key) => key,
                 None => hash_text(column.value(row)),
-            }));
+            });
+            mix_in(hashes, nulls.as_ref(), keys);
         }
         other => return exec_err!("fingerprint does not know values of {other}"),
     }
     Ok(())
+}
+
+fn mix_in(hashes: &mut [u64], nulls: Option<&NullBuffer>, values: impl Iterator<Item = u64>) {
+    for (row, (hash, value)) in hashes.iter_mut().zip(values).enumerate() {
+        let is_valid = nulls.is_none_or(|nulls| nulls.is_valid(row));
+        *hash = mix(*hash ^ if is_valid { value } else { MISSING }).wrapping_add(GOLDEN);
+    }
 }
 
 #[cfg(test)]
