@@ -165,8 +165,17 @@ fn train_json(report: &Report) -> Value {
     };
     let compared = report.compared();
     let compared = compared.iter().map(|of| (of.name.clone(), measures(of.evaluation)));
+    let phases = report.phases.iter().map(|phase| {
+        json!({
+            "name": phase.name,
+            "seconds": phase.seconds,
+            "cpu_seconds": phase.cpu_seconds,
+            "rows": phase.n_rows,
+        })
+    });
     json!({
         "model": report.version,
+        "phases": phases.collect::<Vec<_>>(),
         "fit_seconds": report.fit_seconds(),
         "evaluated_seconds": report.evaluated_seconds(),
         "job_seconds": report.job_seconds(),

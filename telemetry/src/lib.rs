@@ -5,7 +5,7 @@
 mod process;
 pub mod traces;
 
-pub use process::ProcessMetrics;
+pub use process::{ProcessMetrics, cpu_seconds};
 pub use traces::SPAN;
 
 /// The version of this build.

@@ -46,11 +46,9 @@ impl ProcessMetrics {
 
     /// As they are now, in the text format of Prometheus.
     pub fn to_text(&self) -> Result<String> {
-        let (mut system, pid) = (System::new(), Pid::from_u32(std::process::id()));
-        let what = ProcessRefreshKind::nothing().with_memory().with_cpu();
-        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, what);
-        let process = system.process(pid).context("this process is not found")?;
-        let seconds = process.accumulated_cpu_time() as f64 / 1000.0;
+        let mut system = System::new();
+        let process = this_process(&mut system).context("this process is not found")?;
+        let seconds = seconds_of(process);
         // a scrape beside another may have counted further
         self.cpu_seconds.inc_by((seconds - self.cpu_seconds.get()).max(0.0));
         for (gauge, read) in &self.gauges {
@@ -61,8 +59,27 @@ impl ProcessMetrics {
     }
 }
 
+/// Seconds of cores that this process has taken so far, in all threads; 0 where the system does not
+/// say.
+pub fn cpu_seconds() -> f64 {
+    this_process(&mut System::new()).map_or(0.0, seconds_of)
+}
+
+fn this_process(system: &mut System) -> Option<&Process> {
+    let pid = Pid::from_u32(std::process::id());
+    let what = ProcessRefreshKind::nothing().with_memory().with_cpu();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, what);
+    system.process(pid)
+}
+
+fn seconds_of(process: &Process) -> f64 {
+    process.accumulated_cpu_time() as f64 / 1000.0
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -73,6 +90,16 @@ mod tests {
         assert!(text.contains(&build), "{text}");
         for (gauge, _) in &metrics.gauges {
             assert!(gauge.get() > 0, "{:?}", prometheus::core::Collector::desc(gauge));
+        }
+    }
+
+    #[test]
+    fn time_of_cores_grows_with_work() {
+        let (before, begun) = (cpu_seconds(), Instant::now());
+        let mut work = 1_u64;
+        while cpu_seconds() - before < 0.02 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{} s", cpu_seconds());
+            work = std::hint::black_box(work.wrapping_mul(3));
         }
     }
 }

@@ -325,17 +325,19 @@ fn one_row<'a>(batches: &'a [RecordBatch], file: &str) -> Result<&'a RecordBatch
 /// Seconds and rows of each phase.
 struct PhaseClock {
     since: Instant,
+    cpu_since: f64,
     phases: Vec<Phase>,
 }
 
 impl PhaseClock {
     fn start() -> Self {
-        Self { since: Instant::now(), phases: Vec::new() }
+        Self { since: Instant::now(), cpu_since: telemetry::cpu_seconds(), phases: Vec::new() }
     }
 
     fn end(&mut self, name: &'static str, n_rows: u64) {
-        let seconds = self.since.elapsed().as_secs_f64();
-        self.phases.push(Phase { name, seconds, n_rows });
-        self.since = Instant::now();
+        let (now, cpu_now) = (Instant::now(), telemetry::cpu_seconds());
+        let seconds = (now - self.since).as_secs_f64();
+        self.phases.push(Phase { name, seconds, cpu_seconds: cpu_now - self.cpu_since, n_rows });
+        (self.since, self.cpu_since) = (now, cpu_now);
     }
 }

@@ -53,6 +53,8 @@ pub struct Phase {
     pub name: &'static str,
     /// How long it took.
     pub seconds: f64,
+    /// Seconds of cores that this process took for it; executors of a cluster have their own.
+    pub cpu_seconds: f64,
     /// Rows it read, in all passes.
     pub n_rows: u64,
 }
@@ -205,9 +207,9 @@ impl Report {
             let (change, permuted) = (signed(change), signed(self.permuted(name)));
             writeln!(text, "{name:28}{share:>10.4}{change:>11}{permuted:>20}")?;
         }
-        writeln!(text, "\n{:28}{:>10}{:>14}", "phase", "seconds", "rows read")?;
-        for phase in &self.phases {
-            writeln!(text, "{:28}{:>10.2}{:>14}", phase.name, phase.seconds, phase.n_rows)?;
+        writeln!(text, "\n{:28}{:>10}{:>11}{:>14}", "phase", "seconds", "processor", "rows read")?;
+        for Phase { name, seconds, cpu_seconds, n_rows } in &self.phases {
+            writeln!(text, "{name:28}{seconds:>10.2}{cpu_seconds:>11.2}{n_rows:>14}")?;
         }
         Ok(())
     }

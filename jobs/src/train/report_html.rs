@@ -323,15 +323,17 @@ fn phases(report: &Report) -> Markup {
         } else {
             "–".into()
         };
-        let seconds = format!("{:.2}", phase.seconds);
-        texts(vec![phase.name.to_owned(), seconds, thousands(phase.n_rows), per_second])
+        let seconds = |seconds: f64| format!("{seconds:.2}");
+        let (wall, cpu) = (seconds(phase.seconds), seconds(phase.cpu_seconds));
+        texts(vec![phase.name.to_owned(), wall, cpu, thousands(phase.n_rows), per_second])
     });
     let caption = format!(
-        "Fitting took {:.2} s of {:.2} s. Rows are counted once per pass.",
+        "Fitting took {:.2} s of {:.2} s. Rows are counted once per pass; processor time is that \
+         of all cores in the process that trained.",
         report.fit_seconds(),
         report.job_seconds()
     );
-    let headers = ["phase", "seconds", "rows read", "rows per second"];
+    let headers = ["phase", "seconds", "processor seconds", "rows read", "rows per second"];
     html! { section { h2 { "Phases" } (table("Phases", &caption, &headers, rows)) } }
 }
 
@@ -396,7 +398,10 @@ mod tests {
         let majority = Evaluation::majority(&forest);
         let baselines = Baselines { permutation: vec![0.31, 0.0], ..Baselines::default() };
         let promotion = Promotion::new(Decision::First, "train-1");
-        let phase = |name, seconds| Phase { name, seconds, n_rows: 1_000_000 };
+        let phase = |name, seconds| {
+            let cpu_seconds = 1.25 * seconds;
+            Phase { name, seconds, cpu_seconds, n_rows: 1_000_000 }
+        };
         let phases = vec![phase("levels", 2.0), phase("evaluation", 0.0)];
         let version = "0123456789abcdef".repeat(4);
         Report {
@@ -424,7 +429,10 @@ mod tests {
     fn everything_that_is_known_is_told() {
         let report = example();
         check(&report, &["<title>Model 0123456789ab ·", &report.version, "1,234,567", "4711"]);
-        check(&report, &[&report.model.sql_sha256, "500,000", "rows per second", "majority class"]);
+        check(
+            &report,
+            &[&report.model.sql_sha256, "500,000", "rows per second", "2.50", "majority class"],
+        );
         check(&report, &["It is compared with no other champion"]);
         DelayClass::ALL.iter().for_each(|class| check(&report, &[&class.title()]));
         let page = to_html(&report).unwrap();
