@@ -76,11 +76,10 @@ fn json_of(id: &str, of: &impl Serialize) -> Result<String> {
 /// elements of two.
 fn bson_of(id: &str, of: &impl Serialize) -> Result<RawDocumentBuf> {
     // as JSON: what has a text of its own is that, not bytes
-    let fields = bson::serialize_to_raw_document_buf(&HumanReadable(of))?;
-    let elements = &fields.as_bytes()[4..];
+    let fields = bson::serialize_to_raw_document_buf(&HumanReadable(of))?.into_bytes();
     let mut document = bson::rawdoc! { "_id": id }.into_bytes();
     document.pop();
-    document.extend(elements);
+    document.extend(&fields[4..]);
     let length = i32::try_from(document.len())?;
     document[..4].copy_from_slice(&length.to_le_bytes());
     Ok(RawDocumentBuf::from_bytes(document)?)

@@ -283,7 +283,7 @@ impl Mongo {
             for chunk in commands(documents, crate::Document::n_bytes) {
                 let command = match how {
                     Write::Insert => {
-                        let encoded = chunk.iter().map(|document| Ok(document.bson.clone()));
+                        let encoded = chunk.iter().map(|document| document.bson.as_ref());
                         insert_command(collection, encoded, Some(bson::DateTime::now()))?
                     }
                     Write::Upsert => update_command(collection, decoded(chunk)?, OnConflict::Keep)?,
@@ -399,7 +399,9 @@ impl Mongo {
 
     /// Inserts what is new; returns how many that were.
     pub(crate) async fn insert(&self, collection: &str, documents: &[Value]) -> Result<u64> {
-        let encoded = documents.iter().map(|d| Ok(bson::serialize_to_raw_document_buf(d)?));
+        let encoded = documents.iter().map(bson::serialize_to_raw_document_buf);
+        let encoded = encoded.collect::<Result<Vec<_>, _>>()?;
+        let encoded = encoded.iter().map(AsRef::as_ref);
         let mut command = insert_command(collection, encoded, None)?;
         command.append(cstr!("ordered"), false);
         command.append(cstr!("writeConcern"), bson::serialize_to_raw_document_buf(&durably())?);
