@@ -26,6 +26,10 @@ use crate::stream::stall::Stall;
 /// nothing, but it fetches again only 500 ms after a fetch that found no topic.
 const REST: Duration = Duration::from_millis(300);
 
+/// What is put into the queue at most before the stream is told: being woken for each message of
+/// many costs it more than taking them.
+const TOLD_TOGETHER: usize = 256;
+
 /// What waits in the queue.
 pub(crate) enum Item {
     Message(Message),
@@ -57,6 +61,8 @@ pub(crate) struct State {
     queue: VecDeque<Item>,
     n_rows: usize,
     n_bytes: usize,
+    /// What was put in since the stream was told of it.
+    n_untold: usize,
     is_paused: bool,
     is_stopped: bool,
     /// When each partition was heard last, and those that were silent before what is in the queue.
@@ -164,8 +170,9 @@ impl Group {
         self.changed.notify_one();
     }
 
-    /// Puts into the queue; the stream does not know until it is [told](Self::tell).
-    pub(crate) fn push(&self, item: Item) {
+    /// Puts into the queue; whether the stream knows of it, else it is to be [told](Self::tell)
+    /// when nothing else comes.
+    pub(crate) fn push(&self, item: Item) -> bool {
         let mut state = self.lock();
         if let Item::Message(message) = &item {
             state.n_rows += 1;
@@ -178,12 +185,21 @@ impl Group {
             }
         }
         state.queue.push_back(item);
+        state.n_untold += 1;
+        let is_told = state.n_untold == TOLD_TOGETHER;
+        drop(state);
+        if is_told {
+            self.tell();
+        }
+        is_told
     }
 
-    /// Tells the stream of what was put into the queue.
+    /// Tells the stream of what was put into the queue, if there is something.
     pub(crate) fn tell(&self) {
-        self.metrics.health.heard(Server::Kafka);
-        self.changed.notify_one();
+        if std::mem::take(&mut self.lock().n_untold) > 0 {
+            self.metrics.health.heard(Server::Kafka);
+            self.changed.notify_one();
+        }
     }
 
     /// Rows and bytes in the queue.

@@ -71,6 +71,10 @@ const NOTE_WAIT: Duration = Duration::from_secs(5);
 /// How often the leases are checked, beside each commit: that also keeps the offsets
 /// of a stream that has nothing to do from growing old.
 const LEASES_EVERY: Duration = Duration::from_secs(5);
+/// Messages of a micro-batch from which on its last chunk waits for the next one to be read, to be
+/// stored while that is scored. Fewer are scored in less time than a transaction takes, and would
+/// wait longer than that.
+const OVERLAP_ROWS: usize = 500;
 
 /// What scoring needs, looked at again from time to time.
 pub struct Prepared {
@@ -357,8 +361,9 @@ impl Stream<'_> {
         self.logged = self.streamed;
     }
 
-    /// Answers a micro-batch, in chunks that fit a transaction. While more is there already, its
-    /// last ones are left to the next micro-batch, or to [`finish`](Self::finish).
+    /// Answers a micro-batch, in chunks that fit a transaction. While more is there already, the
+    /// last chunk of a large one is left to the next micro-batch, or to [`finish`](Self::finish),
+    /// and so is publishing.
     async fn answer(&mut self, batch: MicroBatch) -> Result<(), Stop> {
         let MicroBatch { messages, is_last, rested } = batch;
         if messages.is_empty() {
@@ -379,6 +384,7 @@ impl Stream<'_> {
             self.write_scored().await?;
             self.refresh().await?;
         }
+        let is_small = messages.len() < OVERLAP_ROWS;
         let mut chunks = chunks(messages).into_iter().peekable();
         while let Some(messages) = chunks.next() {
             let is_last_since = chunks.peek().is_none().then_some(started);
@@ -396,9 +402,12 @@ impl Stream<'_> {
         }
         // what is behind waits neither for the store nor for the topic
         if is_last || !self.source.has_next() {
-            self.finish().await?;
+            self.finish().await
+        } else if is_small {
+            self.write_scored().await
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// Has written and published all that was read.

@@ -19,9 +19,6 @@ use crate::stream::request_log::{find_damage, is_of_data};
 
 /// How long the thread waits for a message before it looks after the rest.
 const POLL: Duration = Duration::from_millis(20);
-/// What is put into the queue at most before the stream is told: being woken for each message of
-/// many costs it more than taking them.
-const TOLD_TOGETHER: usize = 256;
 /// How often the broker is asked for the topic and the end offsets of its partitions, and how long
 /// each answer may take.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -35,31 +32,21 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 pub(crate) fn poll(consumer: &Member, group: &Group) {
     let watch = group.fail_on_panic();
     let mut complaints = Complaints::default();
-    let mut n_untold = 0;
-    let tell = |n_untold: &mut usize| {
-        if std::mem::take(n_untold) > 0 {
-            group.tell();
-        }
-    };
-    let push = |item, n_untold: &mut usize| {
-        group.push(item);
-        *n_untold += 1;
-    };
+    let mut is_told = true;
     while !group.is_stopped() {
         group.look_after(consumer);
-        match consumer.poll(if n_untold == 0 { POLL } else { Duration::ZERO }) {
-            Some(Ok(message)) => push(Item::Message(message_of(&message)), &mut n_untold),
+        match consumer.poll(if is_told { POLL } else { Duration::ZERO }) {
+            Some(Ok(message)) => is_told = group.push(Item::Message(message_of(&message))),
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                push(Item::End(partition), &mut n_untold);
+                is_told = group.push(Item::End(partition));
             }
-            Some(Err(error)) => {
-                tell(&mut n_untold);
-                fail(consumer, group, &error, &mut complaints);
+            nothing => {
+                group.tell();
+                is_told = true;
+                if let Some(Err(error)) = nothing {
+                    fail(consumer, group, &error, &mut complaints);
+                }
             }
-            None => tell(&mut n_untold),
-        }
-        if n_untold == TOLD_TOGETHER {
-            tell(&mut n_untold);
         }
     }
     watch.dismiss();
