@@ -254,7 +254,7 @@ async fn ask(kafka: &str, store: &Store, now: fn() -> DateTime<Utc>) -> Result<(
         crs_dep_time: None,
         crs_arr_time: None,
         timestamp: Some(PredictionRequest::timestamp(now())),
-        uuid: uuid::Uuid::new_v4(),
+        uuid: PredictionRequest::new_id(now()),
     };
     let started = Instant::now();
     let producer: FutureProducer<DefaultClientContext> =

@@ -15,7 +15,6 @@ use rdkafka::config::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::Value;
 use store::Store;
-use uuid::Uuid;
 
 use crate::context::JobContext;
 use crate::progress::say;
@@ -58,7 +57,8 @@ async fn play(
         days.since, days.until
     ));
     let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", kafka).create()?;
-    let ids: Vec<String> = flights.iter().map(|_| Uuid::new_v4().to_string()).collect();
+    let ids: Vec<String> =
+        flights.iter().map(|_| PredictionRequest::new_id(now()).to_string()).collect();
     let requests = flights.iter().zip(&ids).map(|(flight, id)| {
         let mut request = flight.clone();
         request["UUID"] = id.as_str().into();

@@ -17,7 +17,6 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
 use store::Query;
-use uuid::Uuid;
 
 use crate::app::App;
 use crate::http::clients::Client;
@@ -63,7 +62,7 @@ pub(crate) async fn ask(
     };
     let now = (app.now)();
     let choices = app.choices.read(&app.store).await;
-    let request = match form::parse(&typed, &choices, now, Uuid::new_v4()) {
+    let request = match form::parse(&typed, &choices, now, PredictionRequest::new_id(now)) {
         Ok(request) => request,
         Err(errors) => return invalid(&app, asker, &typed, &errors, Asked::Overnight).await,
     };

@@ -102,7 +102,9 @@ pub(crate) async fn ask(
         Err((status, reason)) => return refuse(asker, status, reason),
     };
     let choices = app.choices.read(&app.store).await;
-    let request = match form::parse(&typed, &choices, (app.now)(), Uuid::new_v4()) {
+    let now = (app.now)();
+    let id = PredictionRequest::new_id(now);
+    let request = match form::parse(&typed, &choices, now, id) {
         Ok(request) => request,
         Err(errors) => return invalid(&app, asker, &typed, &errors, Asked::Nothing).await,
     };
