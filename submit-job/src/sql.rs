@@ -18,6 +18,7 @@ use datafusion::datasource::listing::ListingTable;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::sqlparser;
 use futures::TryStreamExt;
 use jobs::features;
 use jobs::lake::Lake;
@@ -60,15 +61,51 @@ impl Sql {
 
 /// Runs the statements of the command line or of a file.
 pub async fn run(opened: &JobContext, args: &Sql) -> Result<Value> {
+    if let Some(path) = &args.file {
+        let place = || path.display().to_string();
+        let text = std::fs::read_to_string(path).with_context(place)?;
+        let statements = parse(&opened.ctx, &text).with_context(place)?;
+        return run_all(opened, statements, |ran| ran.with_context(place)).await;
+    }
+    let statements = parse(&opened.ctx, args.command.as_deref().unwrap_or_default())?;
+    run_all(opened, statements, |ran| ran).await
+}
+
+async fn run_all(
+    opened: &JobContext,
+    statements: VecDeque<Statement>,
+    at: impl FnOnce(Result<Value>) -> Result<Value>,
+) -> Result<Value> {
+    if !needs_relations(&opened.ctx, &statements).await {
+        return at(execute(opened, statements).await);
+    }
     let running = async {
         prepare(opened).await?;
-        if let Some(path) = &args.file {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            return execute(opened, &text).await.with_context(|| path.display().to_string());
-        }
-        execute(opened, args.command.as_deref().unwrap_or_default()).await
+        at(execute(opened, statements).await)
     };
     reading(opened, running).await
+}
+
+/// Whether statements ask for something that [`prepare`] makes, which reads the ends of all files:
+/// a query such as `SELECT 1` does not.
+async fn needs_relations(ctx: &SessionContext, statements: &VecDeque<Statement>) -> bool {
+    let state = ctx.state();
+    for statement in statements {
+        let is_query = match statement {
+            Statement::Statement(statement) => {
+                matches!(**statement, sqlparser::ast::Statement::Query(_))
+            }
+            _ => false,
+        };
+        // one that calls a function of the models is not planned without them
+        if !is_query
+            || !state.resolve_table_references(statement).is_ok_and(|names| names.is_empty())
+            || state.statement_to_plan(statement.clone()).await.is_err()
+        {
+            return true;
+        }
+    }
+    false
 }
 
 /// Does `work` on one state of the flights. Where nothing can be written nobody knows that they
@@ -140,7 +177,9 @@ pub async fn interact(opened: &JobContext, history: Option<PathBuf>) -> Result<(
 /// Runs statements until they end or Ctrl-C cancels them, on the cluster too.
 async fn run_interruptibly(opened: &JobContext, statements: &str) {
     let ended = tokio::select! {
-        ended = reading(opened, execute(opened, statements)) => ended,
+        ended = reading(opened, async {
+            execute(opened, parse(&opened.ctx, statements)?).await
+        }) => ended,
         _ = tokio::signal::ctrl_c() => {
             // where nothing could be written, there is nothing to give back
             _ = lease::release(&opened.lake, &opened.id).await;
@@ -175,11 +214,11 @@ async fn prepare(opened: &JobContext) -> Result<()> {
     Ok(())
 }
 
-/// Runs statements that semicolons separate, and prints what each gives as it comes. Ends early
+/// Runs statements one after the other, and prints what each gives as it comes. Ends early
 /// when nobody reads on.
-async fn execute(opened: &JobContext, text: &str) -> Result<Value> {
+async fn execute(opened: &JobContext, statements: VecDeque<Statement>) -> Result<Value> {
     let mut n_rows = 0;
-    for statement in parse(&opened.ctx, text)? {
+    for statement in statements {
         // a statement may hold a secret: the trace does not show it
         let span = info_span!(target: telemetry::SPAN, "query");
         let (n, reads_on) = execute_one(opened, statement).instrument(span).await?;
@@ -245,7 +284,7 @@ fn refusal(error: DataFusionError) -> anyhow::Error {
 
 fn parse(ctx: &SessionContext, text: &str) -> Result<VecDeque<Statement>> {
     let dialect = ctx.state().config_options().sql_parser.dialect;
-    let dialect = datafusion::sql::sqlparser::dialect::dialect_from_str(dialect)
+    let dialect = sqlparser::dialect::dialect_from_str(dialect)
         .context("the configured SQL dialect is unknown")?;
     Ok(DFParser::parse_sql_with_dialect(text, dialect.as_ref())?)
 }

@@ -153,6 +153,22 @@ fn statements_do_not_change_what_jobs_have_made() {
 }
 
 #[test]
+fn a_query_that_names_no_relation_does_not_look_at_the_flights() {
+    let data = tempfile::tempdir().unwrap();
+    let flights = data.path().join("flights/year=2019/month=1");
+    std::fs::create_dir_all(&flights).unwrap();
+    std::fs::write(flights.join("x.parquet"), "no Parquet").unwrap();
+    let ask = |statement| output(submit_job(data.path()).args(["sql", "-c", statement]));
+    let (code, said, told) = ask("SELECT 1 AS one; SELECT upper('a') AS letter");
+    assert_eq!((code, said.contains("| one |"), said.contains("| A ")), (Some(0), true, true));
+    assert_eq!(told, "");
+    for statement in ["SELECT 1; SELECT COUNT(*) FROM flights", "SELECT predict_delay('x', 1)"] {
+        let (code, _, told) = ask(statement);
+        assert_eq!((code, told.contains("Parquet error")), (Some(1), true), "{told}");
+    }
+}
+
+#[test]
 fn output_that_is_lost_is_an_error() {
     let data = tempfile::tempdir().unwrap();
     let raw = tempfile::tempdir().unwrap();
