@@ -24,11 +24,13 @@ make_data() {
     echo "$file"
 }
 
-# Sets SUBMIT_JOB: builds the executable, unless one is named.
+# Sets SUBMIT_JOB: builds the executable with PROFILE (default: release), unless one is named.
 make_submit_job() {
     if [ -z "${SUBMIT_JOB:-}" ]; then
-        cargo build --bin submit-job
-        SUBMIT_JOB=${CARGO_TARGET_DIR:-target}/debug/submit-job
+        local profile=${PROFILE:-release}
+        cargo build --profile "$profile" --bin submit-job
+        [ "$profile" != dev ] || profile=debug
+        SUBMIT_JOB=${CARGO_TARGET_DIR:-target}/$profile/submit-job
     fi
 }
 

