@@ -30,7 +30,7 @@ SELECT date_part('dow', flight_date) AS weekday,
     AVG(CASE WHEN arr_delay_minutes >= 30 THEN 1.0 ELSE 0.0 END) AS late
 FROM flights GROUP BY 1 ORDER BY 1;
 
--- how many airplanes, routes and flight numbers each airline has
+-- airplanes, airports and numbers by airline
 SELECT carrier, COUNT(DISTINCT tail_number) AS airplanes, COUNT(DISTINCT dest) AS airports,
     COUNT(DISTINCT flight_number) AS numbers
 FROM flights GROUP BY carrier ORDER BY carrier;
