@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::document_id;
+use crate::mongo_commands::{end, inside};
 
 /// A document as the databases and the topics take it. A stream makes one of each answer: a
 /// [`Value`] between the answer and its bytes would cost more than all the rest of its way.
@@ -78,10 +79,10 @@ fn bson_of(id: &str, of: &impl Serialize) -> Result<RawDocumentBuf> {
     // as JSON: what has a text of its own is that, not bytes
     let fields = bson::serialize_to_raw_document_buf(&HumanReadable(of))?.into_bytes();
     let mut document = bson::rawdoc! { "_id": id }.into_bytes();
+    // its end comes later
     document.pop();
-    document.extend(&fields[4..]);
-    let length = i32::try_from(document.len())?;
-    document[..4].copy_from_slice(&length.to_le_bytes());
+    document.extend(inside(&fields));
+    end(&mut document, 0)?;
     Ok(RawDocumentBuf::from_bytes(document)?)
 }
 

@@ -42,12 +42,12 @@ pub(crate) fn insert_command<'a>(
 const NO_LENGTH: [u8; 4] = [0; 4];
 
 /// The elements of a document.
-fn inside(document: &[u8]) -> &[u8] {
+pub(crate) fn inside(document: &[u8]) -> &[u8] {
     &document[NO_LENGTH.len()..document.len() - 1]
 }
 
 /// Ends a document that begins at `begin`, and writes down its length.
-fn end(bytes: &mut Vec<u8>, begin: usize) -> Result<()> {
+pub(crate) fn end(bytes: &mut Vec<u8>, begin: usize) -> Result<()> {
     bytes.push(0);
     let length = i32::try_from(bytes.len() - begin)?;
     bytes[begin..begin + NO_LENGTH.len()].copy_from_slice(&length.to_le_bytes());

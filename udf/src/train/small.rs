@@ -40,6 +40,7 @@ struct CountedTree {
 /// Space to count a block in.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    /// Of the block as many as there are shifts.
     rows: Vec<[u16; INDICES]>,
     /// How far the counter of a row's class is shifted in its word.
     shifts: Vec<u8>,
@@ -99,7 +100,8 @@ impl SmallTrees {
         scratch.leaves.resize(TREES_PER_GROUP, [0; STRIDE]);
         let n_trees = self.trees.last().map_or(0, |last| last.tree + 1 - self.first_tree);
         let mut alive: Survivors = [[0; _]; _];
-        for (i, rows) in scratch.rows.chunks(ROWS_TOGETHER).enumerate() {
+        let rows = &scratch.rows[..scratch.shifts.len()];
+        for (i, rows) in rows.chunks(ROWS_TOGETHER).enumerate() {
             self.masks.survivors(rows.as_flattened(), INDICES, &mut alive);
             for (t, leaves) in scratch.leaves[..n_trees].iter_mut().enumerate() {
                 let leaves = &mut leaves[i * ROWS_TOGETHER..];
@@ -178,7 +180,8 @@ impl Scratch {
     pub(crate) fn lay_out(&mut self, block: &Block<'_>) {
         self.shifts.clear();
         self.shifts.extend(block.labels.iter().map(|label| label * 16));
-        self.rows.resize(block.labels.len(), [0; INDICES]);
+        // never less: what a short block takes away would be written again for the next one
+        self.rows.resize(BLOCK_ROWS, [0; INDICES]);
         let rows = block.indices.chunks_exact(block.n_features);
         for (row, indices) in self.rows.iter_mut().zip(rows) {
             row[..block.n_features].copy_from_slice(indices);
