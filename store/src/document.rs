@@ -7,7 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::document_id;
-use crate::mongo_commands::{end, inside};
+use crate::mongo_commands::{NO_LENGTH, end};
+
+/// Room for most documents, so that they are not moved while they grow.
+const BYTES: usize = 1024;
 
 /// A document as the databases and the topics take it. A stream makes one of each answer: a
 /// [`Value`] between the answer and its bytes would cost more than all the rest of its way.
@@ -58,8 +61,6 @@ impl TryFrom<&Value> for Document {
 }
 
 fn json_of(id: &str, of: &impl Serialize) -> Result<String> {
-    /// Room for most, so that a text is not moved while it grows.
-    const BYTES: usize = 1024;
     let mut text = Vec::with_capacity(BYTES);
     text.extend(b"{\"_id\":");
     serde_json::to_writer(&mut text, id)?;
@@ -76,12 +77,18 @@ fn json_of(id: &str, of: &impl Serialize) -> Result<String> {
 /// A BSON document is its length in 4 bytes, its elements, and a zero: one is put together from the
 /// elements of two.
 fn bson_of(id: &str, of: &impl Serialize) -> Result<RawDocumentBuf> {
-    // as JSON: what has a text of its own is that, not bytes
-    let fields = bson::serialize_to_raw_document_buf(&HumanReadable(of))?.into_bytes();
-    let mut document = bson::rawdoc! { "_id": id }.into_bytes();
-    // its end comes later
+    #[derive(Serialize)]
+    struct Named<'a> {
+        _id: &'a str,
+    }
+    let mut document = Vec::with_capacity(BYTES);
+    bson::serialize_to_buffer(&Named { _id: id }, &mut document)?;
     document.pop();
-    document.extend(inside(&fields));
+    let begin = document.len();
+    // as JSON: what has a text of its own is that, not bytes
+    bson::serialize_to_buffer(&HumanReadable(of), &mut document)?;
+    document.drain(begin..begin + NO_LENGTH.len());
+    document.pop();
     end(&mut document, 0)?;
     Ok(RawDocumentBuf::from_bytes(document)?)
 }

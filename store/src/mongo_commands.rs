@@ -39,10 +39,10 @@ pub(crate) fn insert_command<'a>(
 }
 
 /// Where the length of a document will be: it comes before its elements.
-const NO_LENGTH: [u8; 4] = [0; 4];
+pub(crate) const NO_LENGTH: [u8; 4] = [0; 4];
 
 /// The elements of a document.
-pub(crate) fn inside(document: &[u8]) -> &[u8] {
+fn inside(document: &[u8]) -> &[u8] {
     &document[NO_LENGTH.len()..document.len() - 1]
 }
 
