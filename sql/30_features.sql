@@ -26,7 +26,7 @@ SELECT
     'carrier', flights.carrier,
     'origin', flights.origin,
     'dest', flights.dest,
-    'route', CONCAT(flights.origin, '-', flights.dest),
+    'route', flights.origin || '-' || flights.dest,
     'crs_dep', flights.crs_dep_minutes, -- scheduled departure, minutes of the local day
     'crs_arr', flights.crs_arr_minutes -- scheduled arrival, minutes of the local day
   ) AS features,
