@@ -271,6 +271,16 @@ impl Store {
         }
     }
 
+    /// How many [commits](Self::commit) of different logs are done sooner together than one after
+    /// the other.
+    pub fn n_commits_together(&self) -> usize {
+        match self {
+            // a transaction, or a command, is of one thread of the server
+            Self::Mongo(_) => 2,
+            Self::Embedded(_) => 1,
+        }
+    }
+
     /// Has documents of `collection` deleted that nobody has written for `age`; without an age they
     /// stay for ever. Documents that say nothing of their age count as written now.
     ///

@@ -1,11 +1,12 @@
-//! A micro-batch in chunks that fit a transaction, and what of a chunk is written. A chunk is
-//! scored while the one before is stored.
+//! A micro-batch in chunks, and what of a chunk is written. A chunk is scored while the one before
+//! is stored.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use events::Answer;
 use serde_json::Value;
 use store::Document;
@@ -20,6 +21,8 @@ use crate::stream::spans::{RequestSpans, step};
 /// Messages whose answers are written together. A larger micro-batch is split: a transaction
 /// must end long before MongoDB's limit of 60 s, also on a busy server.
 const CHUNK_ROWS: usize = 5_000;
+/// Answers of a chunk from which on it is stored in more than one transaction.
+const SHARED_ROWS: usize = 500;
 /// Bytes of messages whose answers are written together: an answer repeats what its request said.
 const CHUNK_BYTES: usize = 8 * 1024 * 1024;
 
@@ -58,14 +61,22 @@ pub(crate) struct About {
 /// What became of a chunk, ready to be written.
 pub(crate) struct ScoredChunk {
     pub batch: ScoredBatch,
-    /// The answers as they are stored: under their UUIDs.
-    pub documents: Vec<Document>,
+    /// The answers as they are stored.
+    pub shares: Vec<Share>,
     /// Why messages were rejected, as documents for those who sent them.
     pub rejections: Vec<Value>,
     /// How long reading and scoring took.
     pub score: Duration,
     /// How long making documents took.
     pub encode: Duration,
+}
+
+/// Some partitions of a chunk, whose answers are stored together with their offsets.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    pub partitions: Vec<i32>,
+    /// Under their UUIDs.
+    pub documents: Vec<Document>,
 }
 
 impl About {
@@ -84,15 +95,18 @@ impl About {
 }
 
 impl Chunk {
-    /// Begins to score messages, on another thread.
+    /// Begins to score messages, on another thread. Their answers will be stored in at most
+    /// `n_shares`.
     pub(crate) fn begin(
         plan: &Arc<Plan>,
         messages: Vec<Message>,
         rules: Rules,
         about: About,
+        n_shares: usize,
     ) -> Self {
-        let plan = Arc::clone(plan);
-        let scoring = async move { score_chunk(&plan, messages, rules).await };
+        let (plan, partitions) = (Arc::clone(plan), about.next.keys().copied().collect());
+        let scoring =
+            async move { score_chunk(&plan, messages, rules, partitions, n_shares).await };
         let scoring = tokio::spawn(scoring.instrument(step("score")));
         Self { scoring: Scoring(scoring), about }
     }
@@ -103,15 +117,54 @@ impl Chunk {
     }
 }
 
-async fn score_chunk(plan: &Plan, messages: Vec<Message>, rules: Rules) -> Result<ScoredChunk> {
+async fn score_chunk(
+    plan: &Plan,
+    messages: Vec<Message>,
+    rules: Rules,
+    partitions: Vec<i32>,
+    n_shares: usize,
+) -> Result<ScoredChunk> {
     let started = Instant::now();
     let batch = score(plan, messages, rules).await?;
     let score = started.elapsed();
     let document = |answer: &Answer| Document::new(answer.uuid().to_string(), answer);
     let documents = batch.answers.iter().map(document).collect::<Result<_>>()?;
+    let shares = shares(documents, &batch.partitions, &partitions, n_shares)?;
     let rejections = rejections(&batch.dead_letters)?;
     let encode = started.elapsed() - score;
-    Ok(ScoredChunk { batch, documents, rejections, score, encode })
+    Ok(ScoredChunk { batch, shares, rejections, score, encode })
+}
+
+/// Documents, each of its partition in `from`, in at most `n_max` shares of about the same size.
+/// Each of `partitions` is in one of them, also without documents; none is without partitions.
+fn shares(
+    documents: Vec<Document>,
+    from: &[i32],
+    partitions: &[i32],
+    n_max: usize,
+) -> Result<Vec<Share>> {
+    ensure!(documents.len() == from.len(), "an answer without a partition");
+    let mut n_documents: BTreeMap<i32, usize> =
+        partitions.iter().map(|&partition| (partition, 0)).collect();
+    for partition in from {
+        *n_documents.entry(*partition).or_default() += 1;
+    }
+    let n_max = if documents.len() < SHARED_ROWS { 1 } else { n_max };
+    let mut shares: Vec<Share> = Vec::new();
+    shares.resize_with(n_max.min(n_documents.len()), Share::default);
+    let mut partitions: Vec<_> = n_documents.into_iter().collect();
+    partitions.sort_by_key(|&(_, n)| Reverse(n));
+    let (mut sizes, mut share_of) = (vec![0; shares.len()], BTreeMap::new());
+    for (partition, n) in partitions {
+        let smallest = (0..sizes.len()).min_by_key(|&share| sizes[share]).unwrap_or_default();
+        sizes[smallest] += n.max(1);
+        shares[smallest].partitions.push(partition);
+        share_of.insert(partition, smallest);
+    }
+    for (document, partition) in documents.into_iter().zip(from) {
+        shares[share_of[partition]].documents.push(document);
+    }
+    Ok(shares)
 }
 
 /// Answers on their way to the topic; the store has them.
@@ -127,8 +180,13 @@ pub(crate) struct InFlight {
     pub is_last_since: Option<Instant>,
 }
 
-/// The micro-batch in chunks of bounded rows and bytes, in order.
-pub(crate) fn chunks(messages: Vec<Message>) -> Vec<Vec<Message>> {
+/// The micro-batch in chunks of bounded rows and bytes, in the order of each partition. Kafka hands
+/// out thousands of messages of one partition after the other, but chunks of a large one have of
+/// all alike, so that they can be stored in [shares](Share).
+pub(crate) fn chunks(mut messages: Vec<Message>) -> Vec<Vec<Message>> {
+    if messages.len() >= SHARED_ROWS {
+        messages = mixed(messages);
+    }
     let mut chunks = Vec::new();
     let (mut chunk, mut n_bytes) = (Vec::new(), 0);
     for message in messages {
@@ -143,6 +201,24 @@ pub(crate) fn chunks(messages: Vec<Message>) -> Vec<Vec<Message>> {
         chunks.push(chunk);
     }
     chunks
+}
+
+/// Messages in an order in which partitions take turns, by how many each has.
+fn mixed(messages: Vec<Message>) -> Vec<Message> {
+    // how many there are, and were so far
+    let mut of_partition: BTreeMap<i32, (u64, u64)> = BTreeMap::new();
+    for message in &messages {
+        of_partition.entry(message.partition).or_default().0 += 1;
+    }
+    let placed = messages.into_iter().map(|message| {
+        let (n_messages, n_before) = of_partition.entry(message.partition).or_default();
+        *n_before += 1;
+        // the share of its partition that ends with it: the last one of each is at the end
+        ((*n_before << 32) / *n_messages, message)
+    });
+    let mut placed: Vec<(u64, Message)> = placed.collect();
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, message)| message).collect()
 }
 
 fn next_offsets(messages: &[Message]) -> BTreeMap<i32, i64> {
@@ -190,6 +266,62 @@ mod tests {
         let large: Vec<Message> = (0..5).map(|i| message(i, CHUNK_BYTES / 2)).collect();
         assert_eq!(sizes(&large), [2, 2, 1]);
         assert!(chunks(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn a_chunk_has_of_all_partitions_alike_each_in_its_order() {
+        let sizes = [(0, 8_000_u32), (1, 3_000), (2, 1_000)];
+        let messages = sizes.iter().flat_map(|&(partition, n)| {
+            (0..n).map(move |i| Message { partition, offset: i.into(), ..Message::default() })
+        });
+        let found = chunks(messages.collect());
+        assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [5_000, 5_000, 2_000]);
+        let of = |partition: i32, chunk: &[Message]| -> Vec<i64> {
+            let own = chunk.iter().filter(|message| message.partition == partition);
+            own.map(|message| message.offset).collect()
+        };
+        for (partition, n) in sizes {
+            let mut all = Vec::new();
+            for chunk in &found {
+                let own = of(partition, chunk);
+                let share = chunk.len() * n as usize / 12_000;
+                assert!(own.len().abs_diff(share) <= 1, "{} for {share}", own.len());
+                all.extend(own);
+            }
+            assert_eq!(all, (0..i64::from(n)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn each_partition_is_stored_in_one_share_and_shares_are_of_one_size() {
+        let shared = |n: usize, n_max: usize| -> Vec<(Vec<i32>, Vec<usize>)> {
+            let partition = |i: usize| [0, 1, 0, 1, 0, 2][i % 6];
+            let of: Vec<i32> = (0..n).map(partition).collect();
+            let document = |i: usize| Document::new(i.to_string(), &serde_json::json!({})).unwrap();
+            let documents = (0..n).map(document).collect();
+            let ids = |share: &Share| -> Vec<usize> {
+                share.documents.iter().map(|document| document.id().parse().unwrap()).collect()
+            };
+            let found = shares(documents, &of, &[0, 1, 2, 7, 8], n_max).unwrap();
+            for share in &found {
+                let own = (0..n).filter(|&i| share.partitions.contains(&partition(i)));
+                assert_eq!(ids(share), own.collect::<Vec<_>>());
+            }
+            found.into_iter().map(|share| (share.partitions.clone(), ids(&share))).collect()
+        };
+        let sizes = |n: usize, n_max: usize| -> Vec<(Vec<i32>, usize)> {
+            shared(n, n_max).into_iter().map(|(partitions, ids)| (partitions, ids.len())).collect()
+        };
+        assert_eq!(sizes(600, 2), [(vec![0, 7], 300), (vec![1, 2, 8], 300)]);
+        // no share is without partitions, those without answers are not left out
+        let alone = [(vec![0], 300), (vec![1], 200), (vec![2], 100), (vec![7], 0), (vec![8], 0)];
+        assert_eq!(sizes(600, 5), alone);
+        assert_eq!(sizes(600, 9), alone);
+        assert_eq!(sizes(600, 1), [(vec![0, 1, 2, 7, 8], 600)]);
+        // few are not worth it
+        assert_eq!(sizes(SHARED_ROWS - 1, 2).len(), 1);
+        assert_eq!(sizes(0, 2), [(vec![0, 1, 2, 7, 8], 0)]);
+        shares(Vec::new(), &[0], &[0], 1).unwrap_err();
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use events::{ANSWERS, MODEL_FEATURES, REJECTIONS, STREAM_OFFSETS};
+use futures::future::join_all;
 use serde_json::Value;
-use store::{Document, Lease};
+use store::{Lease, WriteError};
 use tracing::Instrument;
 
-use crate::stream::chunks::{About, InFlight, ScoredChunk};
+use crate::stream::chunks::{About, InFlight, ScoredChunk, Share};
 use crate::stream::dead_letters::KnownLetters;
 use crate::stream::request_log::{LastRecord, LogMark, moved_to};
 use crate::stream::retry::Stop;
@@ -26,7 +27,7 @@ impl Stream<'_> {
     }
 
     async fn write_chunk(&mut self, scored: ScoredChunk, about: About) -> Result<(), Stop> {
-        let ScoredChunk { mut batch, documents, rejections, score, encode } = scored;
+        let ScoredChunk { mut batch, shares, rejections, score, encode } = scored;
         let About { n_messages, next, last, created_ms, requests, is_last_since, .. } = about;
         self.note_phase("score", score);
         self.note_phase("encode", encode);
@@ -43,7 +44,7 @@ impl Stream<'_> {
         self.lap("dead_letters", &mut clock);
         (self.options.on_step)(Step::Scored);
 
-        let storing = self.store(&rejections, &documents, &next, last);
+        let storing = self.store(&rejections, &shares, &next, last);
         let kept = storing.instrument(step("store")).await?;
         requests.note("stored");
         self.lap("store", &mut clock);
@@ -52,7 +53,7 @@ impl Stream<'_> {
         let now_ms = (self.options.now)().timestamp_millis();
         self.streamed.count(n_messages, &batch, kept.len(), &created_ms, now_ms, self.metrics);
         self.observer.see(&batch.rows);
-        let records = self.records(documents, &kept, &requests).await?;
+        let records = self.records(shares, &kept, &requests).await?;
         self.lap("count", &mut clock);
 
         self.finish_publishing().await?;
@@ -96,11 +97,12 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Writes answers and offsets; returns the ids of the answers that were there before.
+    /// Writes answers and offsets, all shares at the same time; returns the ids of the answers that
+    /// were there before.
     async fn store(
         &mut self,
         rejections: &[Value],
-        documents: &[Document],
+        shares: &[Share],
         next: &BTreeMap<i32, i64>,
         mut last: BTreeMap<i32, LastRecord>,
     ) -> Result<Vec<String>, Stop> {
@@ -114,21 +116,45 @@ impl Stream<'_> {
             };
             moved.insert(*partition, lease);
         }
-        let leases: Vec<Lease> = moved.values().cloned().collect();
-        let kept = self
+        let mut shares: Vec<(&Share, Option<Vec<String>>)> =
+            shares.iter().map(|share| (share, None)).collect();
+        let stored = self
             .retry
             .until_done("store", self.source.lost(), async || {
                 self.store.write_once(MODEL_FEATURES, &self.untold).await?;
                 self.store.upsert(REJECTIONS, rejections).await?;
-                self.store.commit(ANSWERS, documents, STREAM_OFFSETS, &leases).await
+                let commits = shares.iter_mut().map(async |(share, kept)| {
+                    if kept.is_none() {
+                        *kept = Some(self.commit(share, &moved).await?);
+                    }
+                    Ok(())
+                });
+                // all are waited for: a transaction that is dropped half-way keeps its locks
+                join_all(commits).await.into_iter().collect::<Result<(), WriteError>>()
             })
-            .await?;
+            .await;
+        let is_stored = |partition: &i32| {
+            let stored = shares.iter().filter(|(_, kept)| kept.is_some());
+            stored.flat_map(|(share, _)| &share.partitions).any(|stored| stored == partition)
+        };
+        self.leases.extend(moved.into_iter().filter(|(partition, _)| is_stored(partition)));
+        stored?;
         self.untold.clear();
-        self.leases.extend(moved);
         if !self.known.is_empty() && !self.reads_again()? {
             self.known = KnownLetters::default();
         }
-        Ok(kept)
+        Ok(shares.into_iter().filter_map(|(_, kept)| kept).flatten().collect())
+    }
+
+    async fn commit(
+        &self,
+        share: &Share,
+        moved: &BTreeMap<i32, Lease>,
+    ) -> Result<Vec<String>, WriteError> {
+        let Share { partitions, documents } = share;
+        let leases: Vec<Lease> =
+            partitions.iter().map(|partition| moved[partition].clone()).collect();
+        self.store.commit(ANSWERS, documents, STREAM_OFFSETS, &leases).await
     }
 
     /// Whether any partition is still where letters may have been written before.
@@ -144,7 +170,7 @@ impl Stream<'_> {
     /// What is published: what the store has, also where that was there before.
     async fn records(
         &self,
-        documents: Vec<Document>,
+        shares: Vec<Share>,
         kept: &[String],
         requests: &RequestSpans,
     ) -> Result<Vec<Record>, Stop> {
@@ -156,7 +182,8 @@ impl Stream<'_> {
         let id = |document: &Value| document["_id"].as_str().unwrap_or_default().to_owned();
         let mut before: BTreeMap<String, Value> =
             before.into_iter().map(|document| (id(&document), document)).collect();
-        let records = documents.into_iter().map(|document| {
+        let documents = shares.into_iter().flat_map(|share| share.documents);
+        let records = documents.map(|document| {
             let traceparent = requests.traceparent(document.id());
             let (key, json) = document.into_json();
             let value = before.remove(&key).map_or(json, |document| document.to_string());

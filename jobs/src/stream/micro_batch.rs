@@ -94,6 +94,8 @@ pub struct Rules {
 pub struct ScoredBatch {
     /// One for each request that can be read.
     pub answers: Vec<Answer>,
+    /// For each answer, the partition that its request came from.
+    pub partitions: Vec<i32>,
     /// What cannot be read.
     pub dead_letters: Vec<DeadLetter>,
     /// The rows of `sql/70_answers.sql`: features and predictions of what was scored.
@@ -105,21 +107,28 @@ pub struct ScoredBatch {
 /// Scores a micro-batch. Errors are faults of the engine; a bad message never is one.
 pub async fn score(plan: &Plan, messages: Vec<Message>, rules: Rules) -> Result<ScoredBatch> {
     let mut scored = ScoredBatch::default();
-    let mut requests = Vec::new();
+    let (mut requests, mut their_partitions) = (Vec::new(), Vec::new());
     let mut uuids = HashSet::new();
     for message in messages {
         let value = message.value.as_deref().unwrap_or_default();
         match PredictionRequest::decode_within(value, rules.message_bytes_max) {
             Ok(request) if !uuids.insert(request.uuid) => scored.n_repeated += 1,
             Ok(request) => match expired(&request, rules) {
-                Some(refusal) => scored.answers.push(Answer::Expired(refusal)),
-                None => requests.push(request),
+                Some(refusal) => {
+                    scored.answers.push(Answer::Expired(refusal));
+                    scored.partitions.push(message.partition);
+                }
+                None => {
+                    requests.push(request);
+                    their_partitions.push(message.partition);
+                }
             },
             Err(error) => reject(&mut scored, message, &error),
         }
     }
     if !requests.is_empty() {
         predict(plan, requests, rules.now, &mut scored).await?;
+        scored.partitions.append(&mut their_partitions);
     }
     Ok(scored)
 }

@@ -1,7 +1,7 @@
 //! What the stream promises, at the places where it could be broken: each step of a micro-batch's
 //! commit, a change of hands, a server that is away, what could not be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
 use std::time::Instant;
 
@@ -82,23 +82,7 @@ async fn a_job_that_dies_inside_its_transaction_leaves_nothing_of_it() {
     world.make_topic(1).await;
     world.ask(0..20).await;
     // the offsets are moved, the answers are about to be written
-    let admin = world.mongo.admin(0).await;
-    let hang = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 10_000 };
-    let fail = |mode: mongodb::bson::Bson| {
-        doc! {
-            "configureFailPoint": "failCommand", "mode": mode, "data": hang.clone(),
-        }
-    };
-    admin.run_command(fail("alwaysOn".into())).await.unwrap();
-    let job = Process::start(&mut world.stream(&["--trigger", "available-now"]));
-    let reached = doc! {
-        "waitForFailPoint": "failCommand", "timesEntered": 1,
-        "maxTimeMS": DEADLINE.as_millis() as i64,
-    };
-    admin.run_command(reached).await.unwrap();
-    // a Process is killed when it is dropped
-    drop(job);
-    admin.run_command(fail("off".into())).await.unwrap();
+    die_at_insert(&world, "alwaysOn".into(), || async {}).await;
     assert_eq!((world.answers().await.len(), next(&world).await), (0, 0));
     // in micro-batches that follow each other at once
     run(&mut world.stream(&["--trigger", "available-now", "--max-rows", "3"]));
@@ -106,6 +90,80 @@ async fn a_job_that_dies_inside_its_transaction_leaves_nothing_of_it() {
     let offsets = &world.documents_of("stream_offsets", doc! {}).await[0];
     assert_eq!(offsets.get_i64("published").unwrap(), 20);
     check_topic(&world).await;
+}
+
+#[tokio::test]
+async fn a_job_that_dies_between_two_transactions_has_stored_partitions_whole() {
+    let world = World::start().await;
+    world.learn_little();
+    world.make_topic(2).await;
+    world.ask_evenly(1_000).await;
+    // one of the two is let through
+    die_at_insert(&world, doc! { "skip": 1 }.into(), || async {
+        let started = Instant::now();
+        while world.answers().await.is_empty() {
+            assert!(started.elapsed() < DEADLINE, "nothing is stored");
+            tokio::time::sleep(POLL).await;
+        }
+    })
+    .await;
+    let answers = world.answers().await;
+    let stored = async || -> Vec<i64> {
+        let mut next = world.documents_of("stream_offsets", doc! {}).await;
+        next.sort_by_key(|offsets| offsets.get_str("_id").unwrap().to_owned());
+        next.iter().map(|offsets| offsets.get_i64("next").unwrap()).collect()
+    };
+    let whole = stored().await.iter().position(|next| *next == 500).unwrap() as u32;
+    let of_whole: BTreeSet<String> = (0..1_000).filter(|n| n % 2 == whole).map(uuid).collect();
+    assert!(of_whole.iter().eq(answers.keys()), "{} are stored of {whole}", answers.len());
+    assert_eq!(stored().await.iter().sum::<i64>(), 500);
+    run(&mut world.stream(&["--trigger", "available-now"]));
+    assert_eq!((world.answers().await.len(), stored().await), (1_000, vec![500, 500]));
+    check_topic(&world).await;
+}
+
+#[tokio::test]
+async fn of_two_transactions_the_one_that_failed_is_tried_again() {
+    let world = World::start().await;
+    world.learn_little();
+    world.make_topic(2).await;
+    world.ask_evenly(1_000).await;
+    let fail = doc! {
+        "configureFailPoint": "failCommand", "mode": { "times": 1 },
+        "data": { "failCommands": ["insert"], "errorCode": 112 },
+    };
+    world.mongo.admin(0).await.run_command(fail).await.unwrap();
+    let log = world.catch_up(&[]);
+    assert_eq!(log.matches("trying again").count(), 1, "{log}");
+    assert!(log.contains("stream ended messages=1000 answered=1000 repeated=0"), "{log}");
+    assert_eq!(world.answers().await.len(), 1_000);
+    check_topic(&world).await;
+}
+
+/// Starts a job whose inserts do not return, those that `mode` means, and kills it after `before`.
+async fn die_at_insert<F: Future<Output = ()>>(
+    world: &World,
+    mode: mongodb::bson::Bson,
+    before: impl FnOnce() -> F,
+) {
+    let admin = world.mongo.admin(0).await;
+    let hang = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 10_000 };
+    let fail = |mode: mongodb::bson::Bson| {
+        doc! {
+            "configureFailPoint": "failCommand", "mode": mode, "data": hang.clone(),
+        }
+    };
+    admin.run_command(fail(mode)).await.unwrap();
+    let job = Process::start(&mut world.stream(&["--trigger", "available-now"]));
+    let reached = doc! {
+        "waitForFailPoint": "failCommand", "timesEntered": 1,
+        "maxTimeMS": DEADLINE.as_millis() as i64,
+    };
+    admin.run_command(reached).await.unwrap();
+    before().await;
+    // a Process is killed when it is dropped
+    drop(job);
+    admin.run_command(fail("off".into())).await.unwrap();
 }
 
 #[tokio::test]

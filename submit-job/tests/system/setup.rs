@@ -318,6 +318,16 @@ impl World {
         futures::future::join_all(sends).await;
     }
 
+    /// Sends so many good requests to two partitions in turn.
+    pub async fn ask_evenly(&self, n: u32) {
+        for number in 0..n {
+            let request = request(number, "UA", "EWR", "IAH", 0.0).to_string();
+            let record = FutureRecord::<(), _>::to(REQUESTS).payload(&request);
+            let record = record.partition((number % 2) as i32);
+            self.producer.send(record, DEADLINE).await.unwrap();
+        }
+    }
+
     /// The answers by UUID.
     pub async fn answers(&self) -> BTreeMap<String, Document> {
         let documents = self.documents(doc! {}).await.into_iter();
