@@ -29,6 +29,7 @@
 //! ```
 
 pub mod clock;
+mod deal;
 pub mod distances;
 pub mod download;
 pub mod features;

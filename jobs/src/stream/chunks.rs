@@ -1,7 +1,6 @@
 //! A micro-batch in chunks, and what of a chunk is written. A chunk is scored while the one before
 //! is stored.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use store::Document;
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
+use crate::deal::deal;
 use crate::stream::micro_batch::{DeadLetter, Message, Plan, Rules, ScoredBatch, score};
 use crate::stream::request_log::LastRecord;
 use crate::stream::sink::{Record, SendError, Sent};
@@ -61,8 +61,8 @@ pub(crate) struct About {
 /// What became of a chunk, ready to be written.
 pub(crate) struct ScoredChunk {
     pub batch: ScoredBatch,
-    /// The answers as they are stored.
-    pub shares: Vec<Share>,
+    /// The answers as they are stored: under their UUIDs.
+    pub documents: Vec<Document>,
     /// Why messages were rejected, as documents for those who sent them.
     pub rejections: Vec<Value>,
     /// How long reading and scoring took.
@@ -72,10 +72,8 @@ pub(crate) struct ScoredChunk {
 }
 
 /// Some partitions of a chunk, whose answers are stored together with their offsets.
-#[derive(Debug, Default)]
 pub(crate) struct Share {
     pub partitions: Vec<i32>,
-    /// Under their UUIDs.
     pub documents: Vec<Document>,
 }
 
@@ -95,18 +93,15 @@ impl About {
 }
 
 impl Chunk {
-    /// Begins to score messages, on another thread. Their answers will be stored in at most
-    /// `n_shares`.
+    /// Begins to score messages, on another thread.
     pub(crate) fn begin(
         plan: &Arc<Plan>,
         messages: Vec<Message>,
         rules: Rules,
         about: About,
-        n_shares: usize,
     ) -> Self {
-        let (plan, partitions) = (Arc::clone(plan), about.next.keys().copied().collect());
-        let scoring =
-            async move { score_chunk(&plan, messages, rules, partitions, n_shares).await };
+        let plan = Arc::clone(plan);
+        let scoring = async move { score_chunk(&plan, messages, rules).await };
         let scoring = tokio::spawn(scoring.instrument(step("score")));
         Self { scoring: Scoring(scoring), about }
     }
@@ -117,50 +112,40 @@ impl Chunk {
     }
 }
 
-async fn score_chunk(
-    plan: &Plan,
-    messages: Vec<Message>,
-    rules: Rules,
-    partitions: Vec<i32>,
-    n_shares: usize,
-) -> Result<ScoredChunk> {
+async fn score_chunk(plan: &Plan, messages: Vec<Message>, rules: Rules) -> Result<ScoredChunk> {
     let started = Instant::now();
     let batch = score(plan, messages, rules).await?;
     let score = started.elapsed();
     let document = |answer: &Answer| Document::new(answer.uuid().to_string(), answer);
     let documents = batch.answers.iter().map(document).collect::<Result<_>>()?;
-    let shares = shares(documents, &batch.partitions, &partitions, n_shares)?;
     let rejections = rejections(&batch.dead_letters)?;
     let encode = started.elapsed() - score;
-    Ok(ScoredChunk { batch, shares, rejections, score, encode })
+    Ok(ScoredChunk { batch, documents, rejections, score, encode })
 }
 
 /// Documents, each of its partition in `from`, in at most `n_max` shares of about the same size.
 /// Each of `partitions` is in one of them, also without documents; none is without partitions.
-fn shares(
+pub(crate) fn shares(
     documents: Vec<Document>,
     from: &[i32],
-    partitions: &[i32],
+    partitions: impl Iterator<Item = i32>,
     n_max: usize,
 ) -> Result<Vec<Share>> {
     ensure!(documents.len() == from.len(), "an answer without a partition");
-    let mut n_documents: BTreeMap<i32, usize> =
-        partitions.iter().map(|&partition| (partition, 0)).collect();
+    let mut n_documents: BTreeMap<i32, u64> = partitions.map(|partition| (partition, 0)).collect();
     for partition in from {
         *n_documents.entry(*partition).or_default() += 1;
     }
     let n_max = if documents.len() < SHARED_ROWS { 1 } else { n_max };
-    let mut shares: Vec<Share> = Vec::new();
-    shares.resize_with(n_max.min(n_documents.len()), Share::default);
-    let mut partitions: Vec<_> = n_documents.into_iter().collect();
-    partitions.sort_by_key(|&(_, n)| Reverse(n));
-    let (mut sizes, mut share_of) = (vec![0; shares.len()], BTreeMap::new());
-    for (partition, n) in partitions {
-        let smallest = (0..sizes.len()).min_by_key(|&share| sizes[share]).unwrap_or_default();
-        sizes[smallest] += n.max(1);
-        shares[smallest].partitions.push(partition);
-        share_of.insert(partition, smallest);
-    }
+    let dealt = deal(n_documents, n_max).into_iter();
+    let mut shares: Vec<Share> =
+        dealt.map(|partitions| Share { partitions, documents: Vec::new() }).collect();
+    let places = shares.iter().enumerate();
+    let share_of: BTreeMap<i32, usize> = places
+        .flat_map(|(place, share)| {
+            share.partitions.iter().map(move |&partition| (partition, place))
+        })
+        .collect();
     for (document, partition) in documents.into_iter().zip(from) {
         shares[share_of[partition]].documents.push(document);
     }
@@ -302,7 +287,7 @@ mod tests {
             let ids = |share: &Share| -> Vec<usize> {
                 share.documents.iter().map(|document| document.id().parse().unwrap()).collect()
             };
-            let found = shares(documents, &of, &[0, 1, 2, 7, 8], n_max).unwrap();
+            let found = shares(documents, &of, [0, 1, 2, 7, 8].into_iter(), n_max).unwrap();
             for share in &found {
                 let own = (0..n).filter(|&i| share.partitions.contains(&partition(i)));
                 assert_eq!(ids(share), own.collect::<Vec<_>>());
@@ -321,7 +306,7 @@ mod tests {
         // few are not worth it
         assert_eq!(sizes(SHARED_ROWS - 1, 2).len(), 1);
         assert_eq!(sizes(0, 2), [(vec![0, 1, 2, 7, 8], 0)]);
-        shares(Vec::new(), &[0], &[0], 1).unwrap_err();
+        assert!(shares(Vec::new(), &[0], [0].into_iter(), 1).is_err());
     }
 
     #[test]

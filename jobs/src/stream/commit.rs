@@ -11,7 +11,7 @@ use serde_json::Value;
 use store::{Lease, WriteError};
 use tracing::Instrument;
 
-use crate::stream::chunks::{About, InFlight, ScoredChunk, Share};
+use crate::stream::chunks::{About, InFlight, ScoredChunk, Share, shares};
 use crate::stream::dead_letters::KnownLetters;
 use crate::stream::request_log::{LastRecord, LogMark, moved_to};
 use crate::stream::retry::Stop;
@@ -27,7 +27,7 @@ impl Stream<'_> {
     }
 
     async fn write_chunk(&mut self, scored: ScoredChunk, about: About) -> Result<(), Stop> {
-        let ScoredChunk { mut batch, shares, rejections, score, encode } = scored;
+        let ScoredChunk { mut batch, documents, rejections, score, encode } = scored;
         let About { n_messages, next, last, created_ms, requests, is_last_since, .. } = about;
         self.note_phase("score", score);
         self.note_phase("encode", encode);
@@ -44,6 +44,8 @@ impl Stream<'_> {
         self.lap("dead_letters", &mut clock);
         (self.options.on_step)(Step::Scored);
 
+        let n_max = self.store.n_commits_together();
+        let shares = shares(documents, &batch.partitions, next.keys().copied(), n_max)?;
         let storing = self.store(&rejections, &shares, &next, last);
         let kept = storing.instrument(step("store")).await?;
         requests.note("stored");
@@ -106,26 +108,31 @@ impl Stream<'_> {
         next: &BTreeMap<i32, i64>,
         mut last: BTreeMap<i32, LastRecord>,
     ) -> Result<Vec<String>, Stop> {
-        let mut moved = BTreeMap::new();
-        for (partition, offset) in next {
-            let lease = self.leases.get(partition).context("a partition that is not ours")?;
-            // what is read again, to be published, is in the store already
-            let lease = match last.remove(partition) {
-                Some(last) if *offset > lease.next => moved_to(lease, *offset, last)?,
-                _ => lease.clone(),
-            };
-            moved.insert(*partition, lease);
+        let mut commits = Vec::new();
+        for Share { partitions, documents } in shares {
+            let mut moved = BTreeMap::new();
+            for partition in partitions {
+                let lease = self.leases.get(partition).context("a partition that is not ours")?;
+                let offset = next[partition];
+                // what is read again, to be published, is in the store already
+                let lease = match last.remove(partition) {
+                    Some(last) if offset > lease.next => moved_to(lease, offset, last)?,
+                    _ => lease.clone(),
+                };
+                moved.insert(*partition, lease);
+            }
+            commits.push((documents, moved, None));
         }
-        let mut shares: Vec<(&Share, Option<Vec<String>>)> =
-            shares.iter().map(|share| (share, None)).collect();
         let stored = self
             .retry
             .until_done("store", self.source.lost(), async || {
                 self.store.write_once(MODEL_FEATURES, &self.untold).await?;
                 self.store.upsert(REJECTIONS, rejections).await?;
-                let commits = shares.iter_mut().map(async |(share, kept)| {
+                let commits = commits.iter_mut().map(async |(documents, moved, kept)| {
                     if kept.is_none() {
-                        *kept = Some(self.commit(share, &moved).await?);
+                        let leases: Vec<Lease> = moved.values().cloned().collect();
+                        let commit = self.store.commit(ANSWERS, documents, STREAM_OFFSETS, &leases);
+                        *kept = Some(commit.await?);
                     }
                     Ok(())
                 });
@@ -133,28 +140,19 @@ impl Stream<'_> {
                 join_all(commits).await.into_iter().collect::<Result<(), WriteError>>()
             })
             .await;
-        let is_stored = |partition: &i32| {
-            let stored = shares.iter().filter(|(_, kept)| kept.is_some());
-            stored.flat_map(|(share, _)| &share.partitions).any(|stored| stored == partition)
-        };
-        self.leases.extend(moved.into_iter().filter(|(partition, _)| is_stored(partition)));
+        let mut all_kept = Vec::new();
+        for (_, moved, kept) in commits {
+            if let Some(kept) = kept {
+                self.leases.extend(moved);
+                all_kept.extend(kept);
+            }
+        }
         stored?;
         self.untold.clear();
         if !self.known.is_empty() && !self.reads_again()? {
             self.known = KnownLetters::default();
         }
-        Ok(shares.into_iter().filter_map(|(_, kept)| kept).flatten().collect())
-    }
-
-    async fn commit(
-        &self,
-        share: &Share,
-        moved: &BTreeMap<i32, Lease>,
-    ) -> Result<Vec<String>, WriteError> {
-        let Share { partitions, documents } = share;
-        let leases: Vec<Lease> =
-            partitions.iter().map(|partition| moved[partition].clone()).collect();
-        self.store.commit(ANSWERS, documents, STREAM_OFFSETS, &leases).await
+        Ok(all_kept)
     }
 
     /// Whether any partition is still where letters may have been written before.

@@ -361,9 +361,8 @@ impl Stream<'_> {
         self.logged = self.streamed;
     }
 
-    /// Answers a micro-batch, in chunks. While more is there already, the
-    /// last chunk of a large one is left to the next micro-batch, or to [`finish`](Self::finish),
-    /// and so is publishing.
+    /// Answers a micro-batch, in chunks. While more is there already, the last chunk of a large one
+    /// is left to the next micro-batch, or to [`finish`](Self::finish), and so is publishing.
     async fn answer(&mut self, batch: MicroBatch) -> Result<(), Stop> {
         let MicroBatch { messages, is_last, rested } = batch;
         if messages.is_empty() {
@@ -395,8 +394,7 @@ impl Stream<'_> {
                 expire_after: self.options.expire_after,
             };
             let before = self.take_scored().await?;
-            let n_shares = self.store.n_commits_together();
-            self.scoring = Some(Chunk::begin(&self.plan, messages, rules, about, n_shares));
+            self.scoring = Some(Chunk::begin(&self.plan, messages, rules, about));
             if let Some((scored, about)) = before {
                 self.write(scored, about).await?;
             }

@@ -16,6 +16,7 @@ use udf::functions::indices::FeatureIndices;
 use udf::functions::load::Load;
 use udf::model::holdout::HoldOut;
 
+use crate::deal::deal;
 use crate::lake::Lake;
 use crate::sql;
 use crate::train::checkpoint::{Checkpoint, indices_path};
@@ -98,20 +99,6 @@ async fn months(lake: &Lake) -> Result<BTreeMap<(i32, i32), u64>> {
         *months.entry(month).or_default() += size;
     }
     Ok(months)
-}
-
-/// Deals months into `n` parts of about the same size: the largest first, each to the smallest.
-fn deal(months: BTreeMap<(i32, i32), u64>, n: usize) -> Vec<Vec<(i32, i32)>> {
-    let mut months: Vec<_> = months.into_iter().collect();
-    months.sort_by_key(|&(month, bytes)| (std::cmp::Reverse(bytes), month));
-    let mut parts = vec![(0, Vec::new()); n.max(1)];
-    for (month, bytes) in months {
-        let smallest = parts.iter_mut().min_by_key(|(bytes, _)| *bytes);
-        let (sum, part) = smallest.expect("there is a part at least");
-        *sum += bytes;
-        part.push(month);
-    }
-    parts.into_iter().map(|(_, part)| part).filter(|part| !part.is_empty()).collect()
 }
 
 /// How indices are written: they are read as a whole, over and over, and then deleted.
