@@ -7,6 +7,9 @@ use crate::train::sampling::{TREES_PER_HASH, bootstrap_weight, group_seed, row_h
 /// Rows that are counted tree by tree before the next ones are looked at: what is known of them
 /// stays in the second-level cache while every tree reads it.
 pub(crate) const BLOCK_ROWS: usize = 8192;
+/// The same for large trees: the more rows, the more of them meet in a node. A position among them
+/// has 16 bits.
+pub(crate) const LARGE_BLOCK_ROWS: usize = 7 * BLOCK_ROWS;
 /// Rows of a run at most, so that those of a whole block can be split.
 const RUN_ROWS: usize = BLOCK_ROWS / 2;
 /// Rows of a run on average, from which on it is worth to look at runs and not at rows.
@@ -14,7 +17,7 @@ const RUN_ROWS_MIN: usize = 16;
 /// Largest difference of keys that are put in order. Days of a year are nearer.
 const SPREAD_MAX: u64 = 1_023;
 
-/// At most [`BLOCK_ROWS`] rows.
+/// At most [`LARGE_BLOCK_ROWS`] rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Block<'a> {
     /// Key of each row.
@@ -27,6 +30,46 @@ pub(crate) struct Block<'a> {
     pub(crate) n_features: usize,
 }
 
+/// Rows of several batches, to be counted as one block.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    keys: Vec<i64>,
+    labels: Vec<u8>,
+    indices: Vec<u16>,
+}
+
+impl Rows {
+    /// Number of them.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Adds rows.
+    pub(crate) fn push(&mut self, block: &Block<'_>) {
+        self.keys.extend_from_slice(block.keys);
+        self.labels.extend_from_slice(block.labels);
+        self.indices.extend_from_slice(block.indices);
+    }
+
+    /// All of them.
+    pub(crate) fn block(&self, n_features: usize) -> Block<'_> {
+        let Self { keys, labels, indices } = self;
+        Block { keys, labels, indices, n_features }
+    }
+
+    /// Takes all away.
+    pub(crate) fn clear(&mut self) {
+        self.keys.clear();
+        self.labels.clear();
+        self.indices.clear();
+    }
+
+    /// Bytes of them.
+    pub(crate) fn size(&self) -> usize {
+        size_of_val(&self.keys[..]) + self.labels.len() + size_of_val(&self.indices[..])
+    }
+}
+
 /// Rows one after the other that have the same key, and with it the same weight in each tree.
 #[derive(Debug, Clone)]
 struct Run {
@@ -37,9 +80,7 @@ struct Run {
 /// Space to put the rows of a block in the order of their keys.
 #[derive(Debug, Default)]
 pub(crate) struct Ordered {
-    keys: Vec<i64>,
-    labels: Vec<u8>,
-    indices: Vec<u16>,
+    rows: Rows,
     /// Where the next row of a key goes.
     next: Vec<u16>,
 }
@@ -62,23 +103,23 @@ impl Ordered {
         for next in &mut self.next {
             first += std::mem::replace(next, first);
         }
-        self.keys.resize(keys.len(), 0);
-        self.labels.resize(keys.len(), 0);
-        self.indices.resize(indices.len(), 0);
+        let rows = &mut self.rows;
+        rows.keys.resize(keys.len(), 0);
+        rows.labels.resize(keys.len(), 0);
+        rows.indices.resize(indices.len(), 0);
         for ((key, label), row) in keys.iter().zip(labels).zip(indices.chunks_exact(n_features)) {
             let next = &mut self.next[of_key(*key)];
             let to = usize::from(*next);
             *next += 1;
-            (self.keys[to], self.labels[to]) = (*key, *label);
-            self.indices[to * n_features..][..n_features].copy_from_slice(row);
+            (rows.keys[to], rows.labels[to]) = (*key, *label);
+            rows.indices[to * n_features..][..n_features].copy_from_slice(row);
         }
-        Block { keys: &self.keys, labels: &self.labels, indices: &self.indices, n_features }
+        rows.block(n_features)
     }
 
     /// Bytes of it.
     pub(crate) fn size(&self) -> usize {
-        let of_key = self.next.len() * size_of::<u16>();
-        of_key + self.keys.len() * size_of::<i64>() + self.labels.len() + self.indices.len() * 2
+        self.next.len() * size_of::<u16>() + self.rows.size()
     }
 }
 
@@ -123,8 +164,8 @@ impl Sampler {
             runs: Vec::new(),
             drawn_runs: Vec::new(),
             group: None,
-            weights: vec![[0; TREES_PER_HASH]; BLOCK_ROWS],
-            drawn: vec![0; BLOCK_ROWS],
+            weights: Vec::new(),
+            drawn: Vec::new(),
         }
     }
 
@@ -132,6 +173,9 @@ impl Sampler {
     pub(crate) fn look_at(&mut self, block: &Block<'_>) {
         self.group = None;
         self.runs.clear();
+        let n_rows = self.drawn.len().max(block.keys.len());
+        self.weights.resize(n_rows, [0; TREES_PER_HASH]);
+        self.drawn.resize(n_rows, 0);
         let mut end = 0;
         for run in block.keys.chunk_by(|a, b| a == b) {
             for rows in run.chunks(RUN_ROWS) {
@@ -180,11 +224,10 @@ impl Sampler {
 
     /// Bytes of it.
     pub(crate) fn size(&self) -> usize {
-        let of_row = size_of::<u16>() * (1 + TREES_PER_HASH);
-        let of_drawn_run = size_of::<(Range<u16>, u16)>();
-        BLOCK_ROWS * of_row
-            + self.runs.len() * size_of::<Run>()
-            + self.drawn_runs.len() * of_drawn_run
+        size_of_val(&self.weights[..])
+            + size_of_val(&self.drawn[..])
+            + size_of_val(&self.runs[..])
+            + size_of_val(&self.drawn_runs[..])
     }
 }
 

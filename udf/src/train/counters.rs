@@ -5,6 +5,7 @@
 //! 0xff comes before any other counter, which stands as LEB128: seven bits a byte, the lowest
 //! first, and the highest bit set in all bytes but the last.
 
+use crate::N_CLASSES;
 use crate::train::counters::Token::{Large, Small, Zeros};
 
 /// Longest run of one byte.
@@ -35,48 +36,82 @@ fn token(byte: u8) -> Token {
 
 /// Packs counters.
 pub fn pack<T: Copy + Into<u64>>(counters: &[T]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut n_zeros = 0;
-    for some in counters.chunks(LOOK) {
-        if some.iter().fold(0, |any, &counter| any | counter.into()) == 0 {
-            n_zeros += some.len();
-            continue;
-        }
-        for &counter in some {
-            match counter.into() {
-                0 => n_zeros += 1,
-                counter => {
-                    push_zeros(&mut bytes, std::mem::take(&mut n_zeros));
-                    push(&mut bytes, counter);
-                }
+    let mut packer = Packer::default();
+    packer.push(counters);
+    packer.finish()
+}
+
+/// The four counters of a word, that of the first class lowest.
+pub(crate) fn of_word(word: u64) -> [u16; N_CLASSES] {
+    std::array::from_fn(|class| (word >> (16 * class)) as u16)
+}
+
+/// Packs counters piece by piece.
+#[derive(Debug, Default)]
+pub(crate) struct Packer {
+    bytes: Vec<u8>,
+    /// Zeros that were not written yet.
+    n_zeros: usize,
+}
+
+impl Packer {
+    /// Packs the next counters.
+    pub(crate) fn push<T: Copy + Into<u64>>(&mut self, counters: &[T]) {
+        for some in counters.chunks(LOOK) {
+            if some.iter().fold(0, |any, &counter| any | counter.into()) == 0 {
+                self.n_zeros += some.len();
+            } else {
+                some.iter().for_each(|&counter| self.push_one(counter.into()));
             }
         }
     }
-    push_zeros(&mut bytes, n_zeros);
-    bytes
-}
 
-fn push_zeros(bytes: &mut Vec<u8>, n: usize) {
-    let mut left = n;
-    while left > 0 {
-        let run = left.min(RUN_MAX);
-        bytes.push(0x7f + run as u8);
-        left -= run;
+    /// Packs the next counters, [four a word](of_word).
+    pub(crate) fn push_words(&mut self, words: &[u64]) {
+        for some in words.chunks(LOOK / N_CLASSES) {
+            if some.iter().fold(0, |any, word| any | word) == 0 {
+                self.n_zeros += some.len() * N_CLASSES;
+            } else {
+                let counters = some.iter().flat_map(|&word| of_word(word));
+                counters.for_each(|counter| self.push_one(counter.into()));
+            }
+        }
     }
-}
 
-fn push(bytes: &mut Vec<u8>, counter: u64) {
-    if counter <= 0x80 {
-        bytes.push((counter - 1) as u8);
-        return;
+    /// The bytes of all.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        self.push_zeros();
+        self.bytes
     }
-    bytes.push(0xff);
-    let mut rest = counter;
-    while rest >= 0x80 {
-        bytes.push(rest as u8 | 0x80);
-        rest >>= 7;
+
+    #[inline]
+    fn push_one(&mut self, counter: u64) {
+        if counter == 0 {
+            self.n_zeros += 1;
+            return;
+        }
+        self.push_zeros();
+        if counter <= 0x80 {
+            self.bytes.push((counter - 1) as u8);
+            return;
+        }
+        self.bytes.push(0xff);
+        let mut rest = counter;
+        while rest >= 0x80 {
+            self.bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.bytes.push(rest as u8);
     }
-    bytes.push(rest as u8);
+
+    #[inline]
+    fn push_zeros(&mut self) {
+        while self.n_zeros > 0 {
+            let run = self.n_zeros.min(RUN_MAX);
+            self.bytes.push(0x7f + run as u8);
+            self.n_zeros -= run;
+        }
+    }
 }
 
 /// Packed counters that are read from the first to the last.

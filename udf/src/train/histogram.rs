@@ -20,12 +20,13 @@ use crate::N_CLASSES;
 use crate::encode::encoder::indices_of;
 use crate::functions::load::Load;
 use crate::model::masks::TREES_PER_GROUP;
-use crate::train::block::{BLOCK_ROWS, Block, Ordered, Sampler};
+use crate::train::block::{BLOCK_ROWS, Block, LARGE_BLOCK_ROWS, Ordered, Rows, Sampler};
 use crate::train::counters::{Packed, pack};
+use crate::train::layout::{Counters, Layout};
 use crate::train::pass::Pass;
 use crate::train::sampling::TREES_PER_HASH;
 use crate::train::small::{Scratch, SmallTrees};
-use crate::train::walk::{Fallen, TreeWalk};
+use crate::train::walk::{Fall, TreeWalk};
 
 // trees that share a hash of a row are of one group
 const _: () = assert!(TREES_PER_GROUP.is_multiple_of(TREES_PER_HASH));
@@ -38,15 +39,15 @@ const FLUSH_ROWS: usize = (u32::MAX / 8) as usize;
 pub struct TreeHistogram {
     signature: Signature,
     pass: Arc<Load<Pass>>,
-    trees: Arc<Vec<Trees>>,
+    counted: Arc<CountedForest>,
 }
 
 impl TreeHistogram {
     /// The function that counts `pass`.
     pub fn new(pass: impl Into<Arc<Load<Pass>>>) -> Self {
         let pass = pass.into();
-        let trees = Arc::new(Trees::of_pass(&pass));
-        Self { signature: Signature::any(3, Volatility::Immutable), pass, trees }
+        let counted = Arc::new(CountedForest::new(&pass));
+        Self { signature: Signature::any(3, Volatility::Immutable), pass, counted }
     }
 
     /// What it counts.
@@ -89,7 +90,7 @@ impl AggregateUDFImpl for TreeHistogram {
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(HistogramAccumulator::new(&self.pass, Arc::clone(&self.trees))))
+        Ok(Box::new(HistogramAccumulator::new(&self.pass, Arc::clone(&self.counted))))
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -101,116 +102,129 @@ impl AggregateUDFImpl for TreeHistogram {
     }
 }
 
-/// Neighbouring trees of a pass, by how their rows are counted.
-#[derive(Debug)]
-enum Trees {
-    Small(SmallTrees),
-    Large(Vec<TreeWalk>),
+/// The trees of a pass that have open nodes, by how their rows are counted, and where.
+#[derive(Debug, Default)]
+struct CountedForest {
+    small: Vec<SmallTrees>,
+    large: Vec<TreeWalk>,
+    layout: Layout,
 }
 
-impl Trees {
-    /// All that have open nodes.
-    fn of_pass(pass: &Pass) -> Vec<Self> {
-        let (mut all, mut first) = (Vec::new(), 0);
+impl CountedForest {
+    fn new(pass: &Pass) -> Self {
+        let mut forest = Self::default();
         for open in pass.open.chunk_by(|a, b| a.tree / TREES_PER_GROUP == b.tree / TREES_PER_GROUP)
         {
-            let first_tree = open[0].tree / TREES_PER_GROUP * TREES_PER_GROUP;
-            all.push(match SmallTrees::new(pass, first_tree, open, first) {
-                Some(trees) => Self::Small(trees),
-                None => Self::Large(TreeWalk::of_open(pass, open, first)),
-            });
-            let n_counters = open.iter().map(|open| Pass::n_counters(&pass.n_indices, open));
-            first += n_counters.sum::<usize>();
+            let (layout, group) = (&mut forest.layout, open[0].tree / TREES_PER_GROUP);
+            let first = layout.n_wide();
+            match SmallTrees::new(pass, group * TREES_PER_GROUP, open, first) {
+                Some(trees) => {
+                    open.iter().for_each(|node| _ = layout.add_wide(pass, node));
+                    forest.small.push(trees);
+                }
+                None => {
+                    let places: Vec<_> = open.iter().map(|node| layout.add(pass, node)).collect();
+                    forest.large.extend(TreeWalk::of_open(pass, open, &places));
+                }
+            }
         }
-        all
+        forest
     }
 }
 
 /// The counters of one partition.
 #[derive(Debug)]
 struct HistogramAccumulator {
-    trees: Arc<Vec<Trees>>,
+    forest: Arc<CountedForest>,
     n_features: usize,
     n_counters: usize,
-    /// Both are empty until there is something to count or to merge.
-    recent: Vec<u32>,
+    recent: Counters,
     n_recent_rows: usize,
+    /// Empty until there is something to merge, or more rows than recent counters can hold.
     total: Vec<u64>,
+    /// Rows that large trees have not counted yet.
+    waiting: Rows,
     ordered: Ordered,
     sampler: Sampler,
     scratch: Scratch,
-    fallen: Vec<Fallen>,
+    fall: Fall,
 }
 
 impl HistogramAccumulator {
-    fn new(pass: &Pass, trees: Arc<Vec<Trees>>) -> Self {
+    fn new(pass: &Pass, forest: Arc<CountedForest>) -> Self {
         Self {
-            trees,
+            forest,
             n_features: pass.n_indices.len(),
             n_counters: pass.len(),
-            recent: Vec::new(),
+            recent: Counters::default(),
             n_recent_rows: 0,
             total: Vec::new(),
+            waiting: Rows::default(),
             ordered: Ordered::default(),
             sampler: Sampler::new(pass.seed, pass.trees.len()),
             scratch: Scratch::default(),
-            fallen: Vec::new(),
+            fall: Fall::default(),
         }
     }
 
-    /// Counts a block of rows into every tree.
+    /// Counts a block of rows into every tree, the large ones when there are enough of them.
     fn count(&mut self, block: Block<'_>) {
-        self.n_recent_rows += block.keys.len();
-        if self.n_recent_rows > FLUSH_ROWS {
+        if self.n_recent_rows + block.keys.len() > FLUSH_ROWS {
             self.flush();
-            self.n_recent_rows = block.keys.len();
         }
-        if self.recent.is_empty() {
-            // written: the first addition to memory that is merely promised to be zero costs two
-            // faults of its page, of which the second stops all threads
-            self.recent.resize(self.n_counters, 0);
+        self.n_recent_rows += block.keys.len();
+        self.recent.make_room(&self.forest.layout);
+        if !self.forest.large.is_empty() {
+            if self.waiting.len() + block.keys.len() > LARGE_BLOCK_ROWS {
+                self.count_waiting();
+            }
+            self.waiting.push(&block);
+        }
+        if self.forest.small.is_empty() {
+            return;
         }
         let block = self.ordered.of(block);
         self.sampler.look_at(&block);
-        if self.trees.iter().any(|trees| matches!(trees, Trees::Small(_))) {
-            self.scratch.lay_out(&block);
-        }
-        for trees in self.trees.iter() {
-            match trees {
-                Trees::Small(small) => {
-                    small.find_leaves(&mut self.scratch);
-                    for (i, tree) in small.trees().enumerate() {
-                        let sample = self.sampler.sample(&block, tree);
-                        small.count(i, sample, &mut self.scratch, &mut self.recent);
-                    }
-                }
-                Trees::Large(walks) => {
-                    for walk in walks {
-                        let sample = self.sampler.sample(&block, walk.tree);
-                        walk.count(&block, sample, &mut self.fallen, &mut self.recent);
-                    }
-                }
+        self.scratch.lay_out(&block);
+        for small in &self.forest.small {
+            small.find_leaves(&mut self.scratch);
+            for (i, tree) in small.trees().enumerate() {
+                let sample = self.sampler.sample(&block, tree);
+                small.count(i, sample, &mut self.scratch, &mut self.recent.wide);
             }
         }
+    }
+
+    /// Counts the rows that wait into the large trees.
+    fn count_waiting(&mut self) {
+        if self.waiting.len() == 0 {
+            return;
+        }
+        let block = self.ordered.of(self.waiting.block(self.n_features));
+        self.sampler.look_at(&block);
+        for walk in &self.forest.large {
+            let sample = self.sampler.sample(&block, walk.tree);
+            walk.count(&block, sample, &mut self.fall, &mut self.recent);
+        }
+        self.waiting.clear();
     }
 
     fn flush(&mut self) {
         if self.n_recent_rows == 0 {
             return;
         }
-        // as above: written, not promised
+        self.count_waiting();
+        // written, not promised, as those of rows
         self.total.resize(self.n_counters, 0);
-        for (total, recent) in self.total.iter_mut().zip(&self.recent) {
-            *total += u64::from(*recent);
-        }
-        self.recent.fill(0);
+        self.recent.empty_into(&mut self.total, &self.forest.layout);
         self.n_recent_rows = 0;
     }
 
     /// The counters, packed.
     fn packed(&mut self) -> Vec<u8> {
-        if self.total.is_empty() && !self.recent.is_empty() {
-            return pack(&self.recent);
+        self.count_waiting();
+        if self.total.is_empty() && self.n_recent_rows > 0 {
+            return self.recent.pack(&self.forest.layout);
         }
         self.flush();
         // of no rows there are as many, all 0
@@ -222,7 +236,7 @@ impl HistogramAccumulator {
 /// Counts `rows` (keys, labels, indices) at once, without a query; the counters are
 /// [packed](crate::train::counters).
 pub fn count_rows(pass: &Pass, rows: &[ArrayRef]) -> Result<Vec<u8>> {
-    let mut accumulator = HistogramAccumulator::new(pass, Arc::new(Trees::of_pass(pass)));
+    let mut accumulator = HistogramAccumulator::new(pass, Arc::new(CountedForest::new(pass)));
     accumulator.update_batch(rows)?;
     Ok(accumulator.packed())
 }
@@ -278,9 +292,9 @@ impl Accumulator for HistogramAccumulator {
     }
 
     fn size(&self) -> usize {
-        let counters = self.recent.len() * 4 + self.total.len() * 8;
-        let of_rows = self.ordered.size() + self.sampler.size() + self.scratch.size();
-        size_of_val(self) + counters + of_rows + self.fallen.len() * size_of::<Fallen>()
+        let counters = self.recent.size() + size_of_val(&self.total[..]);
+        let of_rows = self.waiting.size() + self.ordered.size() + self.sampler.size();
+        size_of_val(self) + counters + of_rows + self.scratch.size() + self.fall.size()
     }
 }
 
@@ -295,12 +309,16 @@ mod tests {
     use crate::train::pass::OpenNode;
     use crate::train::sampling::{bootstrap_weight, group_seed, hash, row_hash};
 
-    /// A pass over trees of two depths, most leaves of which are open.
+    /// A pass over trees of two depths, most leaves of which are open, and some of which have more
+    /// rows than narrow counters hold.
     fn pass(seed: u64, depths: [u32; 2], n_counted: usize) -> Pass {
         let features = random_model(seed, 0).features;
         let depth = |t: u64| depths[usize::from(t >= TREES_PER_GROUP as u64)];
-        let trees: Vec<_> =
+        let mut trees: Vec<_> =
             (0..30).map(|t| random_tree(hash(&[seed, t]), depth(t), &features)).collect();
+        for (i, node) in trees.iter_mut().flat_map(|tree| &mut tree.nodes).enumerate() {
+            node.counts[0] += [0, 1 << 16][usize::from(hash(&[seed, i as u64]).is_multiple_of(3))];
+        }
         let mut open = Vec::new();
         for (tree, grown) in trees.iter().enumerate() {
             let first = hash(&[seed, tree as u64, 1]) as usize % (features.len() - n_counted + 1);
@@ -346,16 +364,22 @@ mod tests {
         counters
     }
 
-    fn counted(pass: &Pass, keys: &[i64], labels: &[u8], indices: &[u16]) -> Vec<u64> {
-        let rows: [ArrayRef; 3] = [
+    fn arrays(pass: &Pass, keys: &[i64], labels: &[u8], indices: &[u16]) -> [ArrayRef; 3] {
+        [
             Arc::new(Int64Array::from(keys.to_vec())),
             Arc::new(UInt8Array::from(labels.to_vec())),
             Arc::new(index_array(indices.to_vec(), pass.n_indices.len()).unwrap()),
-        ];
-        let packed = count_rows(pass, &rows).unwrap();
-        let (mut packed, mut counters) = (Packed::new(&packed), vec![0; pass.len()]);
+        ]
+    }
+
+    fn unpacked(pass: &Pass, packed: &[u8]) -> Vec<u64> {
+        let (mut packed, mut counters) = (Packed::new(packed), vec![0; pass.len()]);
         packed.add_to(&mut counters).and_then(|()| packed.end()).unwrap();
         counters
+    }
+
+    fn counted(pass: &Pass, keys: &[i64], labels: &[u8], indices: &[u16]) -> Vec<u64> {
+        unpacked(pass, &count_rows(pass, &arrays(pass, keys, labels, indices)).unwrap())
     }
 
     fn random_rows(pass: &Pass, seed: u64, n: usize) -> (Vec<u8>, Vec<u16>) {
@@ -390,38 +414,73 @@ mod tests {
     #[test]
     fn trees_are_counted_in_both_ways() {
         let ways = |depths| {
-            let is_small = |trees: &Trees| matches!(trees, Trees::Small(_));
-            Trees::of_pass(&pass(7, depths, 3)).iter().map(is_small).collect::<Vec<_>>()
+            let forest = CountedForest::new(&pass(7, depths, 3));
+            let n_small =
+                forest.small.iter().flat_map(SmallTrees::trees).filter(|&t| t < 24).count();
+            let n_large = forest.large.iter().filter(|walk| walk.tree < 24).count();
+            (n_small > 0, n_large > 0, forest.small.len())
         };
-        assert_eq!(ways([4, 9]), [true, false]);
-        assert_eq!(ways([9, 4]), [false, true]);
+        assert_eq!(ways([4, 9]), (true, false, 1));
+        assert_eq!(ways([9, 4]), (false, true, 1));
     }
 
     #[test]
     fn the_heaviest_rows_of_a_whole_block_fit_their_counters() {
-        let pass = pass(7, [0, 0], 3);
+        let mut pass = pass(7, [0, 0], 3);
+        // what nobody has counted yet may be of any size
+        pass.trees.iter_mut().for_each(|tree| tree.nodes[0].counts = [0; N_CLASSES]);
         let weight = |key: i64| bootstrap_weight(row_hash(key, group_seed(pass.seed, 0)) as u16);
         let mut heaviest = (0..).filter(|&key| weight(key) == 8);
         let [one, other] = std::array::from_fn(|_| heaviest.next().unwrap());
         let n = BLOCK_ROWS + 3;
-        let (labels, indices) = (vec![2; n], vec![0; n * pass.n_indices.len()]);
-        // as a run, and row by row
-        for keys in [vec![one; n], (0..n).map(|row| [one, other][row % 2]).collect()] {
-            let got = counted(&pass, &keys, &labels, &indices);
-            assert!(got == plain(&pass, &keys, &labels, &indices));
-            assert!(got.contains(&(8 * n as u64)));
+        // with more than 16 features, rows are counted as those of large trees
+        for n_features in [pass.n_indices.len(), 17] {
+            pass.n_indices.resize(n_features, 1);
+            let (labels, indices) = (vec![2; n], vec![0; n * n_features]);
+            // as a run, and row by row
+            for keys in [vec![one; n], (0..n).map(|row| [one, other][row % 2]).collect()] {
+                let got = counted(&pass, &keys, &labels, &indices);
+                assert!(got == plain(&pass, &keys, &labels, &indices));
+                assert!(got.contains(&(8 * n as u64)));
+            }
         }
     }
 
     #[test]
     fn blocks_are_ordered_whole_wherever_their_keys_are() {
         let pass = pass(11, [3, 7], 3);
-        let n = 2 * BLOCK_ROWS + 5;
+        let n = LARGE_BLOCK_ROWS + BLOCK_ROWS + 5;
         let (labels, indices) = random_rows(&pass, 11, n);
         for first in [i64::MIN, 15_706, i64::MAX - 2] {
             let keys: Vec<i64> = (0..n).map(|row| first + (row % 3) as i64).collect();
             let got = counted(&pass, &keys, &labels, &indices);
             assert!(got == plain(&pass, &keys, &labels, &indices), "{first}");
         }
+    }
+
+    #[test]
+    fn counters_that_were_emptied_or_merged_are_what_they_were() {
+        let pass = pass(13, [3, 7], 3);
+        let n = 1_000;
+        let (labels, indices) = random_rows(&pass, 13, n);
+        let keys: Vec<i64> = (0..n as i64).collect();
+        let want = plain(&pass, &keys, &labels, &indices);
+        let rows = arrays(&pass, &keys, &labels, &indices);
+        let forest = Arc::new(CountedForest::new(&pass));
+        let new = || HistogramAccumulator::new(&pass, Arc::clone(&forest));
+        let [mut emptied, mut other, mut merged] = std::array::from_fn(|_| new());
+        for (part, first) in (0..n).step_by(99).enumerate() {
+            let rows = rows.each_ref().map(|rows| rows.slice(first, 99.min(n - first)));
+            emptied.update_batch(&rows).unwrap();
+            // of some rows before others come, of all at the end, of none
+            (0..2).for_each(|_| emptied.flush());
+            let one = if part % 2 == 0 { &mut merged } else { &mut other };
+            one.update_batch(&rows).unwrap();
+        }
+        assert!(unpacked(&pass, &emptied.packed()) == want);
+        let state = other.state().unwrap().remove(0).to_array().unwrap();
+        merged.merge_batch(&[state]).unwrap();
+        assert!(unpacked(&pass, &merged.packed()) == want);
+        assert!(unpacked(&pass, &new().packed()) == vec![0; pass.len()]);
     }
 }

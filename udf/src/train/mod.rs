@@ -7,6 +7,7 @@ mod block;
 pub mod counters;
 pub mod fit;
 pub mod histogram;
+mod layout;
 pub mod pass;
 pub mod sampling;
 mod small;
