@@ -134,7 +134,7 @@ fn main() {
                 started.elapsed()
             };
             counting += std::iter::repeat_with(once).take(5).min().unwrap_or_default();
-            growth.split(&pass, &counters).expect("counters of the pass");
+            growth.split(&pass, &[counters]).expect("counters of the pass");
             n_levels += 1;
         }
         report(&format!("tree_histogram{preset}"), counting, N_ROWS * params.n_trees * n_levels);

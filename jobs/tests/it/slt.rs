@@ -27,7 +27,7 @@ use udf::model::artefact::{
 };
 use udf::model::scorer::Scorer;
 use udf::train::counters::Packed;
-use udf::train::histogram::TreeHistogram;
+use udf::train::histogram::{self, TreeHistogram};
 use udf::train::pass::{OpenNode, Pass};
 
 use crate::setup::{is_update, repository, session};
@@ -91,20 +91,22 @@ struct Engine {
     ctx: SessionContext,
 }
 
-/// Counters as people read them.
+/// Counters as people read them: the sums of all partitions.
 fn unpacked(arguments: &[ColumnarValue]) -> datafusion::error::Result<ColumnarValue> {
     let all = ColumnarValue::values_to_arrays(arguments)?;
-    let texts = all[0].as_binary::<i32>().iter().map(|bytes| {
-        let mut packed = Packed::new(bytes?);
-        let mut counters = Vec::new();
-        while packed.clone().end().is_err() {
-            let mut next = [0];
-            packed.add_to(&mut next).unwrap();
-            counters.extend(next);
+    let of_row = |row| {
+        let parts = histogram::parts(all[0].as_list(), row);
+        let mut parts: Vec<Packed<'_>> = parts.iter().map(|part| Packed::new(part)).collect();
+        let mut sums = Vec::new();
+        while parts[0].clone().end().is_err() {
+            let mut sum = [0];
+            parts.iter_mut().for_each(|part| part.add_to(&mut sum).unwrap());
+            sums.extend(sum);
         }
-        Some(format!("{counters:?}"))
-    });
-    Ok(ColumnarValue::Array(Arc::new(texts.collect::<StringArray>())))
+        format!("{sums:?}")
+    };
+    let texts: StringArray = (0..all[0].len()).map(of_row).map(Some).collect();
+    Ok(ColumnarValue::Array(Arc::new(texts)))
 }
 
 /// Any error, as a text.
@@ -138,7 +140,7 @@ impl Engine {
         ctx.register_udaf(TreeHistogram::new(Load::from(pass)).into_udaf());
         ctx.register_udf(create_udf(
             "unpacked",
-            vec![DataType::Binary],
+            vec![histogram::parts_type()],
             DataType::Utf8,
             Volatility::Immutable,
             Arc::new(unpacked),

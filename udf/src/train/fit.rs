@@ -127,7 +127,7 @@ where
         while let Some(pass) = growth.next_pass(HISTOGRAM_BYTES) {
             let pass = Arc::new(pass);
             growth
-                .split(&pass, &count_rows(&pass, &rows)?)
+                .split(&pass, &[count_rows(&pass, &rows)?])
                 .map_err(|e| DataFusionError::External(e.into()))?;
         }
         Ok(MatrixForest { encodings, trees: growth.into_trees() })

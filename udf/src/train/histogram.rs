@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, LargeBinaryBuilder, ListArray};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt8Type};
-use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
+use datafusion::common::utils::SingleRowListArrayBuilder;
+use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
@@ -21,7 +22,7 @@ use crate::encode::encoder::indices_of;
 use crate::functions::load::Load;
 use crate::model::masks::TREES_PER_GROUP;
 use crate::train::block::{BLOCK_ROWS, Block, LARGE_BLOCK_ROWS, Ordered, Rows, Sampler};
-use crate::train::counters::{Packed, pack};
+use crate::train::counters::pack;
 use crate::train::layout::{Counters, Layout};
 use crate::train::pass::Pass;
 use crate::train::sampling::TREES_PER_HASH;
@@ -86,7 +87,7 @@ impl AggregateUDFImpl for TreeHistogram {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Binary)
+        Ok(parts_type())
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
@@ -94,12 +95,23 @@ impl AggregateUDFImpl for TreeHistogram {
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        Ok(vec![Arc::new(Field::new(format!("{}[counters]", args.name), DataType::Binary, true))])
+        Ok(vec![Arc::new(Field::new(format!("{}[counters]", args.name), parts_type(), true))])
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
         AggregateOrderSensitivity::Insensitive
     }
+}
+
+/// The packed counters of some partitions.
+pub fn parts_type() -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(DataType::LargeBinary, true)))
+}
+
+/// The packed counters of each partition, of a row of the result.
+pub fn parts(result: &ListArray, row: usize) -> Vec<Vec<u8>> {
+    let parts = result.value(row);
+    parts.as_binary::<i64>().iter().flatten().map(<[u8]>::to_vec).collect()
 }
 
 /// The trees of a pass that have open nodes, by how their rows are counted, and where.
@@ -140,8 +152,10 @@ struct HistogramAccumulator {
     n_counters: usize,
     recent: Counters,
     n_recent_rows: usize,
-    /// Empty until there is something to merge, or more rows than recent counters can hold.
+    /// Empty until there are more rows than recent counters can hold.
     total: Vec<u64>,
+    /// Those of other partitions, packed.
+    others: Vec<Vec<u8>>,
     /// Rows that large trees have not counted yet.
     waiting: Rows,
     ordered: Ordered,
@@ -159,6 +173,7 @@ impl HistogramAccumulator {
             recent: Counters::default(),
             n_recent_rows: 0,
             total: Vec::new(),
+            others: Vec::new(),
             waiting: Rows::default(),
             ordered: Ordered::default(),
             sampler: Sampler::new(pass.seed, pass.trees.len()),
@@ -220,7 +235,7 @@ impl HistogramAccumulator {
         self.n_recent_rows = 0;
     }
 
-    /// The counters, packed.
+    /// The counters of its own rows, packed.
     fn packed(&mut self) -> Vec<u8> {
         self.count_waiting();
         if self.total.is_empty() && self.n_recent_rows > 0 {
@@ -230,6 +245,17 @@ impl HistogramAccumulator {
         // of no rows there are as many, all 0
         self.total.resize(self.n_counters, 0);
         pack(&self.total)
+    }
+
+    /// All counters: its own, if it has rows or there are no others, and those of others.
+    fn parts(&mut self) -> ScalarValue {
+        let mut parts = LargeBinaryBuilder::new();
+        if self.n_recent_rows > 0 || !self.total.is_empty() || self.others.is_empty() {
+            parts.append_value(self.packed());
+        }
+        self.others.drain(..).for_each(|part| parts.append_value(part));
+        let parts: ArrayRef = Arc::new(parts.finish());
+        ScalarValue::List(Arc::new(SingleRowListArrayBuilder::new(parts).build_list_array()))
     }
 }
 
@@ -272,27 +298,22 @@ impl Accumulator for HistogramAccumulator {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![ScalarValue::Binary(Some(self.packed()))])
+        Ok(vec![self.parts()])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.total.resize(self.n_counters, 0);
-        for state in states[0].as_binary::<i32>().iter().flatten() {
-            let mut state = Packed::new(state);
-            state
-                .add_to(&mut self.total)
-                .and_then(|()| state.end())
-                .map_err(|e| exec_datafusion_err!("tree_histogram: partial counters: {e}"))?;
-        }
+        let states = states[0].as_list::<i32>();
+        self.others.extend((0..states.len()).flat_map(|row| parts(states, row)));
         Ok(())
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(ScalarValue::Binary(Some(self.packed())))
+        Ok(self.parts())
     }
 
     fn size(&self) -> usize {
-        let counters = self.recent.size() + size_of_val(&self.total[..]);
+        let others: usize = self.others.iter().map(Vec::len).sum();
+        let counters = self.recent.size() + size_of_val(&self.total[..]) + others;
         let of_rows = self.waiting.size() + self.ordered.size() + self.sampler.size();
         size_of_val(self) + counters + of_rows + self.scratch.size() + self.fall.size()
     }
@@ -306,6 +327,7 @@ mod tests {
     use super::*;
     use crate::encode::encoder::index_array;
     use crate::model::artefact::tests::{random_model, random_tree};
+    use crate::train::counters::Packed;
     use crate::train::pass::OpenNode;
     use crate::train::sampling::{bootstrap_weight, group_seed, hash, row_hash};
 
@@ -372,14 +394,18 @@ mod tests {
         ]
     }
 
-    fn unpacked(pass: &Pass, packed: &[u8]) -> Vec<u64> {
-        let (mut packed, mut counters) = (Packed::new(packed), vec![0; pass.len()]);
-        packed.add_to(&mut counters).and_then(|()| packed.end()).unwrap();
+    fn unpacked(pass: &Pass, parts: &[Vec<u8>]) -> Vec<u64> {
+        let mut counters = vec![0; pass.len()];
+        for part in parts {
+            let mut part = Packed::new(part);
+            part.add_to(&mut counters).and_then(|()| part.end()).unwrap();
+        }
         counters
     }
 
     fn counted(pass: &Pass, keys: &[i64], labels: &[u8], indices: &[u16]) -> Vec<u64> {
-        unpacked(pass, &count_rows(pass, &arrays(pass, keys, labels, indices)).unwrap())
+        let rows = arrays(pass, keys, labels, indices);
+        unpacked(pass, &[count_rows(pass, &rows).unwrap()])
     }
 
     fn random_rows(pass: &Pass, seed: u64, n: usize) -> (Vec<u8>, Vec<u16>) {
@@ -477,10 +503,19 @@ mod tests {
             let one = if part % 2 == 0 { &mut merged } else { &mut other };
             one.update_batch(&rows).unwrap();
         }
-        assert!(unpacked(&pass, &emptied.packed()) == want);
-        let state = other.state().unwrap().remove(0).to_array().unwrap();
+        let array = |value: Result<ScalarValue>| value.unwrap().to_array().unwrap();
+        let evaluated = |one: &mut HistogramAccumulator| {
+            let parts = parts(array(one.evaluate()).as_list(), 0);
+            (parts.len(), unpacked(&pass, &parts))
+        };
+        assert!(evaluated(&mut emptied) == (1, want.clone()));
+        let state = array(other.state().map(|mut state| state.remove(0)));
+        merged.flush();
         merged.merge_batch(&[state]).unwrap();
-        assert!(unpacked(&pass, &merged.packed()) == want);
-        assert!(unpacked(&pass, &new().packed()) == vec![0; pass.len()]);
+        // as it is where nothing is counted, only merged
+        let mut twice = new();
+        twice.merge_batch(&[array(merged.state().map(|mut state| state.remove(0)))]).unwrap();
+        assert!(evaluated(&mut twice) == (2, want));
+        assert!(evaluated(&mut new()) == (1, vec![0; pass.len()]));
     }
 }

@@ -18,8 +18,8 @@ use crate::train::sampling::{draw, hash};
 /// Rows per class, each counted as often as it was drawn.
 type Counts = [u64; N_CLASSES];
 
-/// Bytes of a counter: 32 bits while rows are counted, 64 where those of partitions are added up
-/// and in rows without end; what they travel as is little beside.
+/// Bytes of a counter: 32 bits while rows are counted, 64 more in rows without end; what they
+/// travel as is less.
 const COUNTER_BYTES: usize = size_of::<u32>() + size_of::<u64>();
 
 fn root() -> Node {
@@ -94,21 +94,21 @@ impl Growth {
     }
 
     /// Splits the nodes of `pass`, which [`next_pass`](Self::next_pass) gave, by its
-    /// [packed](crate::train::counters) counters.
+    /// [packed](crate::train::counters) counters, which come in parts that are added up.
     ///
     /// Errors when the counters are not those of the pass; then this is of no use any more.
-    pub fn split(&mut self, pass: &Pass, counters: &[u8]) -> Result<(), BadCounters> {
-        let mut counters = Packed::new(counters);
+    pub fn split(&mut self, pass: &Pass, parts: &[Vec<u8>]) -> Result<(), BadCounters> {
+        let mut parts: Vec<Packed<'_>> = parts.iter().map(|part| Packed::new(part)).collect();
         let mut own = Vec::new();
         for open in &pass.open {
             let (queued, path) = self.this_level.pop_front().expect("the pass came from here");
             assert_eq!(&queued, open, "the pass came from here");
             own.clear();
             own.resize(Pass::n_counters(&self.n_indices, open), 0);
-            counters.add_to(&mut own)?;
+            parts.iter_mut().try_for_each(|part| part.add_to(&mut own))?;
             self.split_node(open, path, &own);
         }
-        counters.end()?;
+        parts.into_iter().try_for_each(Packed::end)?;
         if self.this_level.is_empty() {
             self.this_level = std::mem::take(&mut self.next_level);
             self.depth += 1;
@@ -456,7 +456,7 @@ mod tests {
             *counts = if index <= 50 { [7, 2, 0, 0] } else { [0, 0, 2, 7] };
         }
         let pass = growth.next_pass(usize::MAX).unwrap();
-        growth.split(&pass, &pack(&counters.repeat(5))).unwrap();
+        growth.split(&pass, &[pack(&counters.repeat(5))]).unwrap();
         let sizes = |bytes| -> Vec<usize> {
             growth.next_pass(bytes).unwrap().trees.iter().map(|tree| tree.nodes.len()).collect()
         };
