@@ -19,24 +19,28 @@
 //!   `day:5`; see [`HoldOut`]. A day is a number of days since 1970-01-01.
 //! - `log_loss_billionths(probability)`: -ln(probability) in whole billionths, the same on every
 //!   processor; less than 1e-15 counts as that.
+//! - `probability_of(class, probabilities)`: the one of that class.
+//! - `uncalibrated(probabilities, temperature)`: what they were before they were calibrated by a
+//!   temperature.
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, AsArray, BooleanArray, BooleanBuilder, Date32Array, Int32Array, Int64Array,
-    StringViewArray, TimestampMicrosecondArray,
+    Array, AsArray, BooleanArray, BooleanBuilder, Date32Array, Float64Array, Int32Array,
+    Int64Array, StringViewArray, TimestampMicrosecondArray,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
     DataType, Date32Type, Float64Type, Int32Type, Int64Type, TimeUnit, UInt64Type,
 };
-use datafusion::common::{Result, exec_datafusion_err};
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, create_udf,
 };
 use events::{clock_minutes, flight_code, is_code, parse_uuid};
 use sha2::{Digest, Sha256};
-use udf::model::calibration::log_loss_billionths;
+use udf::functions::classes;
+use udf::model::calibration::{calibrate, log_loss_billionths};
 use udf::model::holdout::HoldOut;
 use udf::train::sampling::{GOLDEN, hash_text, mix};
 use uuid::Uuid;
@@ -193,7 +197,48 @@ fn functions_of_models() -> Vec<ScalarUDF> {
             immutable,
             Arc::new(log_loss),
         ),
+        probability_of(),
+        uncalibrated(),
     ]
+}
+
+/// See [`self`].
+fn probability_of() -> ScalarUDF {
+    let of_class = |args: &[ColumnarValue]| {
+        let [classes, lists] =
+            ColumnarValue::values_to_arrays(args)?.try_into().expect("two arguments");
+        let classes = classes.as_primitive::<Int32Type>().iter();
+        let rows = classes.zip(classes::numbers(&lists)?).enumerate();
+        let probabilities = rows.map(|(row, (class, probabilities))| {
+            let Some(class) = class.filter(|_| lists.is_valid(row)) else { return Ok(None) };
+            let probability =
+                usize::try_from(class).ok().and_then(|class| probabilities.get(class));
+            let none = || exec_datafusion_err!("probability_of: there is no class {class}");
+            probability.copied().map(Some).ok_or_else(none)
+        });
+        Ok(ColumnarValue::Array(Arc::new(probabilities.collect::<Result<Float64Array>>()?)))
+    };
+    let of_row = vec![DataType::Int32, classes::class_list()];
+    let immutable = Volatility::Immutable;
+    create_udf("probability_of", of_row, DataType::Float64, immutable, Arc::new(of_class))
+}
+
+/// See [`self`].
+fn uncalibrated() -> ScalarUDF {
+    let before = |args: &[ColumnarValue]| {
+        let [ColumnarValue::Array(lists), ColumnarValue::Scalar(temperature)] = args else {
+            return exec_err!("uncalibrated needs probabilities of rows and one temperature");
+        };
+        let ScalarValue::Float64(Some(temperature)) = temperature else {
+            return exec_err!("uncalibrated needs a temperature");
+        };
+        let mut rows = classes::numbers(lists)?.to_vec();
+        calibrate(&mut rows, 1.0 / temperature);
+        Ok(ColumnarValue::Array(classes::by_class(rows.into_flattened(), lists.nulls())?))
+    };
+    let of_row = vec![classes::class_list(), DataType::Float64];
+    let immutable = Volatility::Immutable;
+    create_udf("uncalibrated", of_row, classes::class_list(), immutable, Arc::new(before))
 }
 
 /// The same of the texts of one flight.

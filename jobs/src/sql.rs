@@ -70,8 +70,6 @@ steps! {
     EVALUATION = "sql/50_evaluation.sql";
     /// A sample for the baselines.
     BASELINE_ROWS = "sql/51_baseline_rows.sql";
-    /// Two models against each other.
-    COMPARISON = "sql/52_comparison.sql";
     /// What became of the flights that answers are about.
     OUTCOMES = "sql/53_outcomes.sql";
     /// These answers by model and day.

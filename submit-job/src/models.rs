@@ -9,7 +9,7 @@ use jobs::lease::while_reading;
 use jobs::models::promotion::{Decision, Promotion, decisions, roll_back, settle};
 use jobs::models::registry;
 use jobs::progress::Progress;
-use jobs::train::gate::{Gate, judge};
+use jobs::train::gate::{Candidate, Gate, judge};
 use serde_json::{Value, json};
 use udf::model::artefact::Model;
 
@@ -74,7 +74,8 @@ pub async fn promote_if_better(opened: &JobContext, model: &str) -> Result<()> {
     let show = |progress: Progress| shown.show(progress);
     let judging = async {
         lake.register_flights(ctx).await?;
-        judge(ctx, lake, id, (&version, &candidate), Gate::IfBetter).await
+        let judged = Candidate { version: &version, scorer: &candidate, evaluated: None };
+        judge(ctx, lake, id, judged, Gate::IfBetter).await
     };
     let judged = while_reading(lake, id, &show, judging).await;
     shown.clear();

@@ -40,9 +40,9 @@ pub async fn run_evaluate(opened: &JobContext, args: &ModelArgs) -> Result<Value
     let version = model.version().to_owned();
     let show = |progress| shown.show(progress);
     let evaluating = evaluate(ctx, lake, model, &show);
-    let evaluation = while_reading(lake, id, &show, evaluating).await;
+    let evaluated = while_reading(lake, id, &show, evaluating).await;
     shown.clear();
-    let (evaluation, future) = evaluation?;
+    let evaluated = evaluated?;
     let of = |evaluation: &Evaluation| {
         json!({
             "holdout_rows": evaluation.n_rows(),
@@ -50,10 +50,10 @@ pub async fn run_evaluate(opened: &JobContext, args: &ModelArgs) -> Result<Value
             "confusion": evaluation.confusion,
         })
     };
-    let mut result = of(&evaluation);
+    let mut result = of(&evaluated.all);
     result["model"] = json!(version);
     // after the last day of its training
-    result["future_days"] = json!(future.as_ref().map(of));
+    result["future_days"] = json!(evaluated.future.as_ref().map(of));
     print(&serde_json::to_string_pretty(&result)?)?;
     Ok(result)
 }

@@ -2,7 +2,7 @@
 //!
 //! Everything that is counted is a whole number, so measures are the same for any order of rows.
 
-use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int32Type, Int64Type};
 use events::N_CLASSES;
 use udf::model::artefact::{Metrics, most_probable};
@@ -26,6 +26,19 @@ pub struct Evaluation {
     pub classes: [ClassMetrics; N_CLASSES],
     /// Confidence against truth, by calibration bin.
     pub calibration: [Bin; N_BINS],
+}
+
+/// What `sql/50_evaluation.sql` says of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluated {
+    /// On all held-out flights.
+    pub all: Evaluation,
+    /// On those after the last day of the training, where there are any.
+    pub future: Option<Evaluation>,
+    /// On all, with the probabilities before calibration.
+    pub uncalibrated: Evaluation,
+    /// Flights and log loss, summed, of each day, in order.
+    pub days: Vec<(u64, f64)>,
 }
 
 /// Measures of one class. NaN where nothing was predicted as, or is of, the class.
@@ -200,27 +213,6 @@ impl Evaluation {
         self.confusion.map(|row| row.iter().sum::<u64>() as f64 / n_rows)
     }
 
-    /// From the rows of `sql/50_evaluation.sql`: of all held-out flights, and of those after the
-    /// last day of the training, where there are any.
-    pub fn from_batches(batches: &[RecordBatch]) -> (Self, Option<Self>) {
-        let (mut past, mut future) = (Tally::default(), Tally::default());
-        for batch in batches {
-            let small = |i: usize| batch.column(i).as_primitive::<Int32Type>();
-            let large = |i: usize| batch.column(i).as_primitive::<Int64Type>();
-            for row in 0..batch.num_rows() {
-                let index = |i: usize| small(i).value(row).unsigned_abs() as usize;
-                let number = |i: usize| large(i).value(row).unsigned_abs();
-                let is_future = batch.column(2).as_boolean().value(row);
-                let tally = if is_future { &mut future } else { &mut past };
-                let sums = [number(5), number(6)];
-                tally.count([index(0), index(1)], index(3).min(N_STEPS - 1), number(4), sums);
-            }
-        }
-        let later = future.evaluation();
-        past.merge(&future);
-        (past.evaluation(), Some(later).filter(|later| later.n_rows() > 0))
-    }
-
     /// What always predicting the most frequent class gives; its probabilities are the shares.
     pub fn majority(shares_of: &Self) -> Self {
         let shares = shares_of.class_shares();
@@ -229,6 +221,42 @@ impl Evaluation {
             tally.add(label, &shares, row.iter().sum());
         }
         tally.evaluation()
+    }
+}
+
+impl Evaluated {
+    /// From the rows of `sql/50_evaluation.sql`, in order.
+    pub fn from_batches(batches: &[RecordBatch]) -> Self {
+        let [mut past, mut future, mut uncalibrated] = [(); 3].map(|()| Tally::default());
+        let mut days = Vec::new();
+        for batch in batches {
+            let small = |i: usize| batch.column(i).as_primitive::<Int32Type>();
+            let large = |i: usize| batch.column(i).as_primitive::<Int64Type>();
+            for row in 0..batch.num_rows() {
+                let index = |i: usize| small(i).value(row).unsigned_abs() as usize;
+                let number = |i: usize| large(i).value(row).unsigned_abs();
+                // what the row is not grouped by is null
+                if small(5).is_valid(row) {
+                    days.push((number(6), number(8) as f64 / 1e9));
+                    continue;
+                }
+                let is_future = batch.column(2).as_boolean().value(row);
+                let (tally, step, sums) = match (small(4).is_valid(row), is_future) {
+                    (true, _) => (&mut uncalibrated, index(4), [number(9), number(10)]),
+                    (false, true) => (&mut future, index(3), [number(7), number(8)]),
+                    (false, false) => (&mut past, index(3), [number(7), number(8)]),
+                };
+                tally.count([index(0), index(1)], step.min(N_STEPS - 1), number(6), sums);
+            }
+        }
+        let later = future.evaluation();
+        past.merge(&future);
+        Self {
+            all: past.evaluation(),
+            future: Some(later).filter(|later| later.n_rows() > 0),
+            uncalibrated: uncalibrated.evaluation(),
+            days,
+        }
     }
 }
 

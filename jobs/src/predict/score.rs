@@ -7,7 +7,7 @@ use datafusion::prelude::SessionContext;
 use udf::model::scorer::Scorer;
 
 use crate::lake::Lake;
-use crate::models::evaluation::Evaluation;
+use crate::models::evaluation::Evaluated;
 use crate::models::registry;
 use crate::progress::{OnProgress, stage};
 use crate::sql;
@@ -45,14 +45,13 @@ pub async fn score(
     Ok((n_rows, lake.url(&directory)))
 }
 
-/// Evaluates a model on the flights that its training held out: on all of them, and on those after
-/// its last training day, where there are any.
+/// Evaluates a model on the flights that its training held out.
 pub async fn evaluate(
     ctx: &SessionContext,
     lake: &Lake,
     model: Arc<Scorer>,
     on_progress: OnProgress<'_>,
-) -> Result<(Evaluation, Option<Evaluation>)> {
+) -> Result<Evaluated> {
     lake.register_flights(ctx).await?;
     let of_model = model.model();
     register_training(ctx, &of_model.params.holdout, &of_model.feature_names()).await?;

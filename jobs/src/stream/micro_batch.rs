@@ -23,6 +23,7 @@ use events::{
     request_uuid,
 };
 use tokio::sync::Mutex;
+use udf::functions::classes;
 use uuid::Uuid;
 
 use crate::sql;
@@ -237,11 +238,11 @@ fn answer(
         field.with_context(|| format!("no {name} in {of}"))
     };
     let prediction = field("answer", "prediction")?.as_primitive::<Int32Type>().values();
-    let probabilities = by_class(field("answer", "probabilities")?)?;
+    let probabilities = classes::numbers(field("answer", "probabilities")?)?;
     let version = field("answer", "model_version")?.as_string_view();
     let contributions = field("reasons", "contributions")?.as_list::<i32>();
     let changes = contributions.values().as_struct().column_by_name("changes");
-    let changes = by_class(changes.context("no changes in contributions")?)?;
+    let changes = classes::numbers(changes.context("no changes in contributions")?)?;
     let unseen = column("unseen")?.as_list::<i32>();
     let distances = distances_of(column("features")?.as_struct())?;
     for (row, request) in requests {
@@ -313,14 +314,6 @@ pub(crate) fn field_of(feature: &str) -> &str {
         "crs_arr" => "CRSArrTime",
         _ => feature,
     }
-}
-
-/// Numbers of rows, one a class.
-fn by_class(numbers: &ArrayRef) -> Result<&[[f64; N_CLASSES]]> {
-    let numbers = numbers.as_fixed_size_list().values().as_primitive::<Float64Type>().values();
-    let (rows, rest) = numbers.as_chunks();
-    anyhow::ensure!(rest.is_empty(), "a number for each class");
-    Ok(rows)
 }
 
 #[cfg(test)]

@@ -9,20 +9,17 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use datafusion::arrow::array::AsArray;
-use datafusion::arrow::datatypes::Int64Type;
 use datafusion::prelude::SessionContext;
 use udf::model::scorer::Scorer;
 use udf::train::sampling::hash;
 
 use crate::features;
 use crate::lake::Lake;
-use crate::models::evaluation::Evaluation;
+use crate::models::evaluation::{Evaluated, Evaluation};
 use crate::models::promotion::{
     Comparison, DAYS_MIN, Decision, MARGIN, Promotion, ROWS_MIN, decisions,
 };
 use crate::models::registry;
-use crate::sql;
 use crate::train::training::{evaluate, register_training};
 
 /// Times that the days are drawn anew.
@@ -55,12 +52,23 @@ pub struct Rival {
     pub importances: Vec<(String, f64)>,
 }
 
+/// A model that is to be judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// What it will be called.
+    pub version: &'a str,
+    /// It.
+    pub scorer: &'a Arc<Scorer>,
+    /// How it did on the flights that it held out, where that is known.
+    pub evaluated: Option<&'a Evaluated>,
+}
+
 /// Compares a model with the champion and decides. The flights are registered.
 pub async fn judge(
     ctx: &SessionContext,
     lake: &Lake,
     job: &str,
-    (version, candidate): (&str, &Arc<Scorer>),
+    candidate: Candidate<'_>,
     gate: Gate,
 ) -> Result<(Promotion, Option<Rival>)> {
     let decided = |decision| Promotion::new(decision, job);
@@ -71,7 +79,7 @@ pub async fn judge(
     };
     let champion = match registry::champion_if_sound(lake).await? {
         None => return Ok((decided(unless_asked(Decision::First)), None)),
-        Some(Ok(champion)) if champion.version() == version => {
+        Some(Ok(champion)) if champion.version() == candidate.version => {
             return Ok((decided(Decision::IsChampion), None));
         }
         Some(Ok(champion)) => features::check(&champion).await.map(|()| Arc::new(champion)),
@@ -87,7 +95,7 @@ pub async fn judge(
     };
     let (comparison, rival) = compare(ctx, candidate, &champion).await?;
     // training again makes the same bytes; what they did since is not known from flights of before
-    let taken_back = decisions(lake, version).await?.into_iter().next();
+    let taken_back = decisions(lake, candidate.version).await?.into_iter().next();
     let taken_back = taken_back.filter(|last| last.decision == Decision::TakenBack);
     let decision = match taken_back {
         Some(_) => unless_asked(Decision::WasTakenBack),
@@ -107,45 +115,33 @@ fn verdict(comparison: &Comparison) -> Decision {
 
 async fn compare(
     ctx: &SessionContext,
-    candidate: &Arc<Scorer>,
+    candidate: Candidate<'_>,
     champion: &Arc<Scorer>,
 ) -> Result<(Comparison, Rival)> {
-    let (model, other) = (candidate.model(), champion.model());
+    let (model, other) = (candidate.scorer.model(), champion.model());
     let both = model.params.holdout.and(&other.params.holdout);
     let own = model.feature_names();
     let mut used = own.clone();
     used.extend(other.feature_names().into_iter().filter(|name| !own.contains(name)));
     register_training(ctx, &both, &used).await?;
-    let (losses, of_candidate) = answered(ctx, candidate).await?;
-    let (other_losses, of_champion) = answered(ctx, champion).await?;
-    let days: Vec<Day> = losses
+    let of_candidate = match candidate.evaluated {
+        Some(evaluated) if both == model.params.holdout => evaluated.clone(),
+        _ => evaluate(ctx, candidate.scorer).await?,
+    };
+    let of_champion = evaluate(ctx, champion).await?;
+    let days: Vec<Day> = of_candidate
+        .days
         .iter()
-        .zip(&other_losses)
+        .zip(&of_champion.days)
         .map(|(&(n_rows, loss), &(_, other_loss))| (n_rows, loss, other_loss))
         .collect();
     let rival = Rival {
         version: champion.version().to_owned(),
-        evaluation: of_champion,
-        candidate: of_candidate,
+        evaluation: of_champion.all,
+        candidate: of_candidate.all,
         importances: other.feature_names().into_iter().zip(other.importances.clone()).collect(),
     };
     Ok((comparison(champion.version(), &days), rival))
-}
-
-/// Flights and log loss of each day that is held out in `training`, and the evaluation over all.
-async fn answered(
-    ctx: &SessionContext,
-    scorer: &Arc<Scorer>,
-) -> Result<(Vec<(u64, f64)>, Evaluation)> {
-    let model = [registry::register_one(ctx, scorer)];
-    let by_day = sql::collect(ctx, sql::COMPARISON, &model).await?;
-    let mut days = Vec::new();
-    for batch in &by_day {
-        let numbers = |i: usize| batch.column(i).as_primitive::<Int64Type>().values();
-        let rows = numbers(1).iter().zip(numbers(2));
-        days.extend(rows.map(|(n, loss)| (n.unsigned_abs(), *loss as f64 / 1e9)));
-    }
-    Ok((days, evaluate(ctx, scorer).await?.0))
 }
 
 /// A day: its flights, and the sums of the log losses of both models.

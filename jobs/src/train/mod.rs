@@ -41,12 +41,13 @@ use crate::features;
 use crate::lake::Lake;
 use crate::lease;
 use crate::models::cards;
-use crate::models::evaluation::Evaluation;
+use crate::models::evaluation::{Evaluated, Evaluation};
 use crate::models::promotion;
 use crate::models::registry;
 use crate::progress::{OnProgress, Progress, stage};
 use crate::sql;
 use crate::train::checkpoint::{Checkpoint, Counted};
+use crate::train::gate::Candidate;
 use crate::train::options::TrainOptions;
 use crate::train::report::{Phase, Report};
 use crate::train::training::{evaluate, register_training, share};
@@ -106,28 +107,29 @@ async fn make(
     clock.end("calibration", n_training.min(OUT_OF_BAG_ROWS));
 
     let candidate = Arc::new(Scorer::new(model.clone(), "candidate"));
-    let evaluating = evaluate_twice(ctx, &candidate);
+    let evaluating = evaluate(ctx, &candidate);
     let name = "evaluating it by sql/50_evaluation.sql";
-    let (forest, future, uncalibrated) = stage(on_progress, name, evaluating).await?;
-    model.rows.holdout = forest.n_rows();
-    model.holdout = forest.metrics;
+    let evaluated = stage(on_progress, name, evaluating).await?;
+    model.rows.holdout = evaluated.all.n_rows();
+    model.holdout = evaluated.all.metrics;
     if let Some(reference) = &mut model.reference {
-        reference.predicted = forest.predicted();
+        reference.predicted = evaluated.all.predicted();
     }
-    clock.end("evaluation", 2 * forest.n_rows());
+    clock.end("evaluation", evaluated.all.n_rows());
 
     let training = baselines::evaluate(ctx, Arc::clone(&candidate), model.rows);
     let baselines = stage(on_progress, "training the baselines", training).await?;
     clock.end("baselines", model.rows.training + model.rows.holdout);
 
     let version = version_of(&model.to_bytes());
-    let comparing = gate::judge(ctx, lake, run, (version.as_str(), &candidate), options.gate);
-    let name = "comparing it with the champion by sql/52_comparison.sql";
+    let judged = Candidate { version: &version, scorer: &candidate, evaluated: Some(&evaluated) };
+    let comparing = gate::judge(ctx, lake, run, judged, options.gate);
+    let name = "comparing it with the champion by sql/50_evaluation.sql";
     let (promotion, rival) = stage(on_progress, name, comparing).await?;
     clock.end("comparison", rival.as_ref().map_or(0, |rival| rival.evaluation.n_rows()));
 
+    let Evaluated { all: forest, future, uncalibrated, .. } = evaluated;
     let majority = Evaluation::majority(&forest);
-    let phases = clock.phases;
     Ok(Report {
         model,
         version,
@@ -138,23 +140,8 @@ async fn make(
         baselines,
         rival,
         promotion,
-        phases,
+        phases: clock.phases,
     })
-}
-
-/// The evaluation of a model on all held-out flights and on later ones, and before its calibration.
-async fn evaluate_twice(
-    ctx: &SessionContext,
-    candidate: &Arc<Scorer>,
-) -> Result<(Evaluation, Option<Evaluation>, Evaluation)> {
-    let (calibrated, future) = evaluate(ctx, candidate).await?;
-    let model = candidate.model();
-    if model.temperature == 1.0 {
-        return Ok((calibrated.clone(), future, calibrated));
-    }
-    let model = Model { temperature: 1.0, ..model.clone() };
-    let (uncalibrated, _) = evaluate(ctx, &Arc::new(Scorer::new(model, "uncalibrated"))).await?;
-    Ok((calibrated, future, uncalibrated))
 }
 
 /// Saves the report and then the model, and makes it the champion if that was decided.

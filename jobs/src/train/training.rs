@@ -9,7 +9,7 @@ use datafusion::prelude::{SessionContext, col, lit};
 use udf::model::holdout::HoldOut;
 use udf::model::scorer::Scorer;
 
-use crate::models::evaluation::Evaluation;
+use crate::models::evaluation::Evaluated;
 use crate::models::registry;
 use crate::sql;
 
@@ -29,16 +29,17 @@ pub async fn register_training(
     sql::register(ctx, "training", training)
 }
 
-/// Evaluates a model on the held-out rows of `training`: on all of them, and on those after the
-/// last day that it was trained on, where there are any.
-pub async fn evaluate(
-    ctx: &SessionContext,
-    scorer: &Arc<Scorer>,
-) -> Result<(Evaluation, Option<Evaluation>)> {
+/// Evaluates a model on the held-out rows of `training`.
+pub async fn evaluate(ctx: &SessionContext, scorer: &Arc<Scorer>) -> Result<Evaluated> {
+    let model = scorer.model();
     // models that do not say have seen every day
-    let last_day = scorer.model().days.map_or(i32::MAX, |days| days.last);
-    let params = [registry::register_one(ctx, scorer), ("last_day", ScalarValue::from(last_day))];
-    Ok(Evaluation::from_batches(&sql::collect(ctx, sql::EVALUATION, &params).await?))
+    let last_day = model.days.map_or(i32::MAX, |days| days.last);
+    let params = [
+        registry::register_one(ctx, scorer),
+        ("last_day", ScalarValue::from(last_day)),
+        ("temperature", ScalarValue::from(model.temperature)),
+    ];
+    Ok(Evaluated::from_batches(&sql::collect(ctx, sql::EVALUATION, &params).await?))
 }
 
 /// The share, in 65,536ths, that gives about `n_wanted` of `n_rows` rows.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jobs::lake::Lake;
 use jobs::models::promotion::{Decision, decisions, roll_back, settle};
 use jobs::models::registry;
-use jobs::train::gate::{Gate, judge};
+use jobs::train::gate::{Candidate, Gate, judge};
 use jobs::train::options::TrainOptions;
 use jobs::train::report::Report;
 use jobs::train::train;
@@ -53,7 +53,7 @@ async fn a_model_that_may_be_worse_is_kept_and_the_champion_stays() {
     let kept = Arc::new(registry::load(&lake, &worse.version).await.unwrap());
     let ctx = session(2);
     lake.register_flights(&ctx).await.unwrap();
-    let of_model = (worse.version.as_str(), &kept);
+    let of_model = Candidate { version: &worse.version, scorer: &kept, evaluated: None };
     for (gate, decision) in [
         (Gate::IfBetter, Decision::Worse),
         (Gate::Never, Decision::NotAsked),
@@ -62,6 +62,8 @@ async fn a_model_that_may_be_worse_is_kept_and_the_champion_stays() {
         let (promotion, _) = judge(&ctx, &lake, "by-hand", of_model, gate).await.unwrap();
         settle(&lake, &worse.version, &promotion).await.unwrap();
         assert_eq!(promotion.decision, decision);
+        // asked anew, it answers as it did after its training
+        assert_eq!(promotion.comparison, worse.promotion.comparison);
         assert_eq!(champion(&lake).await == worse.version, decision.promotes());
         assert_eq!(decisions(&lake, &worse.version).await.unwrap()[0], promotion);
     }

@@ -188,6 +188,7 @@ fn step_of(text: &str) -> (Step, Vec<(&str, ScalarValue)>) {
         let (name, value) = word.split_once('=').unwrap();
         let truth = value.parse::<bool>().map(ScalarValue::from);
         let number = value.parse::<i64>().map(ScalarValue::from);
+        let number = number.or_else(|_| value.parse::<f64>().map(ScalarValue::from));
         (name, truth.or(number).unwrap_or_else(|_| ScalarValue::from(value)))
     });
     (*step.unwrap_or_else(|| panic!("there is no {file}")), params.collect())

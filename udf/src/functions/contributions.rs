@@ -19,8 +19,8 @@ pub(crate) fn contributions(scorer: &Scorer, indices: &[u16]) -> Result<StructAr
     let n_rows = changes.len() / model.features.len();
     let names = model.features.iter().map(|spec| spec.name.as_str());
     let names = StringArray::from_iter_values(names.cycle().take(changes.len()));
-    let base_rates = by_class(model.base_rates().repeat(n_rows))?;
-    let columns: Vec<ArrayRef> = vec![Arc::new(names), by_class(changes.into_flattened())?];
+    let base_rates = by_class(model.base_rates().repeat(n_rows), None)?;
+    let columns: Vec<ArrayRef> = vec![Arc::new(names), by_class(changes.into_flattened(), None)?];
     let contributions = ListArray::try_new(
         contribution_item(),
         OffsetBuffer::from_repeated_length(model.features.len(), n_rows),

@@ -1,6 +1,6 @@
 //! What SQL can call, and how functions travel to other processes with what they carry ([`wire`]).
 
-mod classes;
+pub mod classes;
 mod contributions;
 pub mod distinct_counts;
 pub mod fingerprint;

@@ -194,7 +194,7 @@ fn predictions(scorer: &Scorer, indices: &[u16]) -> Result<StructArray> {
     let n_rows = scores.classes.len();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int32Array::from(scores.classes)),
-        by_class(scores.probabilities)?,
+        by_class(scores.probabilities, None)?,
         Arc::new(repeated(scorer.version(), n_rows)),
     ];
     Ok(StructArray::try_new(prediction_fields(), columns, None)?)

@@ -173,6 +173,9 @@ mod tests {
             let change = highest(after) - highest(before);
             let is_right = if temperature <= 1.0 { change >= -1e-12 } else { change <= 1e-12 };
             prop_assert!(is_right);
+            // the inverse takes it back
+            let back = calibrated(after, 1.0 / temperature);
+            prop_assert!(back.iter().zip(before).all(|(a, b)| (a - b).abs() < 1e-9));
         }
     }
 }
