@@ -40,6 +40,7 @@ use datafusion::logical_expr::{
 use events::{clock_minutes, flight_code, is_code, parse_uuid};
 use sha2::{Digest, Sha256};
 use udf::functions::classes;
+use udf::model::artefact::{TEMPERATURE_MAX, TEMPERATURE_MIN};
 use udf::model::calibration::{calibrate, log_loss_billionths};
 use udf::model::holdout::HoldOut;
 use udf::train::sampling::{GOLDEN, hash_text, mix};
@@ -229,8 +230,10 @@ fn uncalibrated() -> ScalarUDF {
         let [ColumnarValue::Array(lists), ColumnarValue::Scalar(temperature)] = args else {
             return exec_err!("uncalibrated needs probabilities of rows and one temperature");
         };
-        let ScalarValue::Float64(Some(temperature)) = temperature else {
-            return exec_err!("uncalibrated needs a temperature");
+        let ScalarValue::Float64(Some(temperature @ TEMPERATURE_MIN..=TEMPERATURE_MAX)) =
+            temperature
+        else {
+            return exec_err!("{temperature} is no temperature of a model");
         };
         let mut rows = classes::numbers(lists)?.to_vec();
         calibrate(&mut rows, 1.0 / temperature);

@@ -37,8 +37,19 @@ pub struct Evaluated {
     pub future: Option<Evaluation>,
     /// On all, with the probabilities before calibration.
     pub uncalibrated: Evaluation,
-    /// Flights and log loss, summed, of each day, in order.
-    pub days: Vec<(u64, f64)>,
+    /// Its days, in order.
+    pub days: Vec<OfDay>,
+}
+
+/// A model on the held-out flights of a day.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OfDay {
+    /// Days since 1970-01-01.
+    pub day: i32,
+    /// Flights.
+    pub n_rows: u64,
+    /// Log loss, summed.
+    pub log_loss: f64,
 }
 
 /// Measures of one class. NaN where nothing was predicted as, or is of, the class.
@@ -237,7 +248,8 @@ impl Evaluated {
                 let number = |i: usize| large(i).value(row).unsigned_abs();
                 // what the row is not grouped by is null
                 if small(5).is_valid(row) {
-                    days.push((number(6), number(8) as f64 / 1e9));
+                    let (day, log_loss) = (small(5).value(row), number(8) as f64 / 1e9);
+                    days.push(OfDay { day, n_rows: number(6), log_loss });
                     continue;
                 }
                 let is_future = batch.column(2).as_boolean().value(row);

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use datafusion::prelude::SessionContext;
 use udf::model::scorer::Scorer;
 use udf::train::sampling::hash;
@@ -129,12 +129,15 @@ async fn compare(
         _ => evaluate(ctx, candidate.scorer).await?,
     };
     let of_champion = evaluate(ctx, champion).await?;
-    let days: Vec<Day> = of_candidate
-        .days
-        .iter()
-        .zip(&of_champion.days)
-        .map(|(&(n_rows, loss), &(_, other_loss))| (n_rows, loss, other_loss))
-        .collect();
+    let [flights, other_flights] = [&of_candidate, &of_champion]
+        .map(|of| of.days.iter().map(|day| (day.day, day.n_rows)).collect::<Vec<_>>());
+    ensure!(
+        flights == other_flights,
+        "the held-out flights changed while two models were compared on them"
+    );
+    let pairs = of_candidate.days.iter().zip(&of_champion.days);
+    let days: Vec<Day> =
+        pairs.map(|(one, other)| (one.n_rows, one.log_loss, other.log_loss)).collect();
     let rival = Rival {
         version: champion.version().to_owned(),
         evaluation: of_champion.all,

@@ -237,7 +237,7 @@ async fn grow(
     on_progress: OnProgress<'_>,
 ) -> Result<u64> {
     let (n_trees, total) = (at.growth.params().n_trees, at.growth.params().depth);
-    // each partition holds counters of its own; packed, those of all are less than another's
+    // each partition holds counters of its own, and packed ones of all are no more than another's
     let n_partitions = ctx.state().config().target_partitions();
     let pass_bytes = histogram_bytes / (n_partitions + 1);
     let by_day = [("by_day", ScalarValue::from(at.draws_days()))];
@@ -248,7 +248,7 @@ async fn grow(
         ctx.register_udaf(TreeHistogram::new(Arc::clone(&pass)).into_udaf());
         let counted = sql::collect(ctx, sql::HISTOGRAM, &by_day).await?;
         let counted = one_row(&counted, sql::HISTOGRAM.file)?;
-        let counters = histogram::parts(counted.column(0).as_list(), 0);
+        let counters = histogram::packed_parts(counted.column(0).as_list(), 0);
         at.growth.split(&pass, &counters).context(sql::HISTOGRAM.file)?;
         n_passes += 1;
         // a large forest takes as long to write down as to grow a little further

@@ -14,6 +14,7 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use jobs::ingest::ingest;
 use jobs::ingest::options::IngestOptions;
 use jobs::lake::Lake;
+use jobs::models::registry;
 use jobs::sql::{self, Step};
 use jobs::stream;
 use jobs::stream::micro_batch;
@@ -162,6 +163,25 @@ async fn distinct_values_are_counted_in_one_scan_of_the_columns_that_are_used() 
     let plan = plan(&ctx, sql::VALUES, &[]).await;
     assert!(!plan.contains("crs_arr_minutes"), "{plan}");
     check_golden("plan_of_41_values.txt", &plan);
+}
+
+#[tokio::test]
+async fn a_model_is_asked_once_about_each_held_out_flight() {
+    let ctx = session(2);
+    let lake = &shipped().await.lake;
+    lake.register_flights(&ctx).await.unwrap();
+    let champion = Arc::new(registry::champion(lake).await.unwrap().unwrap());
+    let model = champion.model();
+    register_training(&ctx, &model.params.holdout, &model.feature_names()).await.unwrap();
+    let params = [
+        registry::register_one(&ctx, &champion),
+        ("last_day", ScalarValue::from(0)),
+        ("temperature", ScalarValue::from(model.temperature)),
+    ];
+    let plan = plan(&ctx, sql::EVALUATION, &params).await;
+    for function in ["predict_delay(", "uncalibrated("] {
+        assert_eq!(plan.matches(function).count(), 1, "{plan}");
+    }
 }
 
 #[tokio::test]

@@ -95,7 +95,7 @@ struct Engine {
 fn unpacked(arguments: &[ColumnarValue]) -> datafusion::error::Result<ColumnarValue> {
     let all = ColumnarValue::values_to_arrays(arguments)?;
     let of_row = |row| {
-        let parts = histogram::parts(all[0].as_list(), row);
+        let parts = histogram::packed_parts(all[0].as_list(), row);
         let mut parts: Vec<Packed<'_>> = parts.iter().map(|part| Packed::new(part)).collect();
         let mut sums = Vec::new();
         while parts[0].clone().end().is_err() {

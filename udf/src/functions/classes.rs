@@ -23,6 +23,7 @@ pub fn by_class(numbers: Vec<f64>, nulls: Option<&NullBuffer>) -> Result<ArrayRe
 /// The numbers of each list, also of those that are null.
 pub fn numbers(lists: &dyn Array) -> Result<&[[f64; N_CLASSES]]> {
     let lists = lists.as_fixed_size_list_opt();
+    let lists = lists.filter(|lists| lists.value_length() == N_CLASSES as i32);
     let numbers = lists.and_then(|lists| lists.values().as_primitive_opt::<Float64Type>());
     let numbers = numbers.ok_or_else(|| exec_datafusion_err!("a list has no number per class"))?;
     Ok(numbers.values().as_chunks().0)

@@ -66,7 +66,8 @@ impl Rows {
 
     /// Bytes of them.
     pub(crate) fn size(&self) -> usize {
-        size_of_val(&self.keys[..]) + self.labels.len() + size_of_val(&self.indices[..])
+        let of_row = self.keys.capacity() * size_of::<i64>() + self.labels.capacity();
+        of_row + self.indices.capacity() * size_of::<u16>()
     }
 }
 

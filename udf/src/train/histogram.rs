@@ -2,15 +2,16 @@
 //!
 //! The forest so far travels inside the function, not as an argument: an argument would be
 //! expanded to an array for every batch. Each partition drops its rows down each tree to the open
-//! node they belong to and adds their bootstrap weight; states are [packed](crate::train::counters)
-//! integers, merged by addition, so neither order nor partitioning shows in the result.
+//! node they belong to and adds their bootstrap weight. What comes out are the counters of each
+//! partition, [packed](crate::train::counters); whoever splits adds them up, node by node. They are
+//! integers, so neither order nor partitioning shows in their sums.
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, LargeBinaryBuilder, ListArray};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt8Type};
 use datafusion::common::utils::SingleRowListArrayBuilder;
-use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
@@ -22,7 +23,7 @@ use crate::encode::encoder::indices_of;
 use crate::functions::load::Load;
 use crate::model::masks::TREES_PER_GROUP;
 use crate::train::block::{BLOCK_ROWS, Block, LARGE_BLOCK_ROWS, Ordered, Rows, Sampler};
-use crate::train::counters::pack;
+use crate::train::counters::{Packed, pack};
 use crate::train::layout::{Counters, Layout};
 use crate::train::pass::Pass;
 use crate::train::sampling::TREES_PER_HASH;
@@ -103,13 +104,13 @@ impl AggregateUDFImpl for TreeHistogram {
     }
 }
 
-/// The packed counters of some partitions.
+/// The type of packed counters in parts, which are to be added up.
 pub fn parts_type() -> DataType {
     DataType::List(Arc::new(Field::new_list_field(DataType::LargeBinary, true)))
 }
 
-/// The packed counters of each partition, of a row of the result.
-pub fn parts(result: &ListArray, row: usize) -> Vec<Vec<u8>> {
+/// The parts in one row.
+pub fn packed_parts(result: &ListArray, row: usize) -> Vec<Vec<u8>> {
     let parts = result.value(row);
     parts.as_binary::<i64>().iter().flatten().map(<[u8]>::to_vec).collect()
 }
@@ -152,7 +153,7 @@ struct HistogramAccumulator {
     n_counters: usize,
     recent: Counters,
     n_recent_rows: usize,
-    /// Empty until there are more rows than recent counters can hold.
+    /// Empty until there are more rows than recent counters can hold, or many parts of others.
     total: Vec<u64>,
     /// Those of other partitions, packed.
     others: Vec<Vec<u8>>,
@@ -247,6 +248,18 @@ impl HistogramAccumulator {
         pack(&self.total)
     }
 
+    /// Unpacks the counters of others, where they would fill more bytes than their sums.
+    fn add_up_others(&mut self) -> Result<()> {
+        self.total.resize(self.n_counters, 0);
+        for part in self.others.drain(..) {
+            let mut part = Packed::new(&part);
+            part.add_to(&mut self.total)
+                .and_then(|()| part.end())
+                .map_err(|e| exec_datafusion_err!("tree_histogram: partial counters: {e}"))?;
+        }
+        Ok(())
+    }
+
     /// All counters: its own, if it has rows or there are no others, and those of others.
     fn parts(&mut self) -> ScalarValue {
         let mut parts = LargeBinaryBuilder::new();
@@ -303,7 +316,11 @@ impl Accumulator for HistogramAccumulator {
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         let states = states[0].as_list::<i32>();
-        self.others.extend((0..states.len()).flat_map(|row| parts(states, row)));
+        self.others.extend((0..states.len()).flat_map(|row| packed_parts(states, row)));
+        let n_bytes: usize = self.others.iter().map(Vec::len).sum();
+        if n_bytes > self.n_counters * size_of::<u64>() {
+            self.add_up_others()?;
+        }
         Ok(())
     }
 
@@ -327,7 +344,6 @@ mod tests {
     use super::*;
     use crate::encode::encoder::index_array;
     use crate::model::artefact::tests::{random_model, random_tree};
-    use crate::train::counters::Packed;
     use crate::train::pass::OpenNode;
     use crate::train::sampling::{bootstrap_weight, group_seed, hash, row_hash};
 
@@ -453,15 +469,19 @@ mod tests {
     #[test]
     fn the_heaviest_rows_of_a_whole_block_fit_their_counters() {
         let mut pass = pass(7, [0, 0], 3);
-        // what nobody has counted yet may be of any size
-        pass.trees.iter_mut().for_each(|tree| tree.nodes[0].counts = [0; N_CLASSES]);
         let weight = |key: i64| bootstrap_weight(row_hash(key, group_seed(pass.seed, 0)) as u16);
         let mut heaviest = (0..).filter(|&key| weight(key) == 8);
         let [one, other] = std::array::from_fn(|_| heaviest.next().unwrap());
-        let n = BLOCK_ROWS + 3;
-        // with more than 16 features, rows are counted as those of large trees
-        for n_features in [pass.n_indices.len(), 17] {
+        // with more than 16 features, rows are counted as those of large trees, in counters that
+        // are as wide as what is known of the node wants; of a root nothing is
+        for (n_features, weight, n) in [
+            (pass.n_indices.len(), 0, BLOCK_ROWS + 3),
+            (17, 0, BLOCK_ROWS + 3),
+            (17, 65_536, BLOCK_ROWS),
+            (17, 65_535, BLOCK_ROWS - 1),
+        ] {
             pass.n_indices.resize(n_features, 1);
+            pass.trees.iter_mut().for_each(|tree| tree.nodes[0].counts = [0, 0, weight, 0]);
             let (labels, indices) = (vec![2; n], vec![0; n * n_features]);
             // as a run, and row by row
             for keys in [vec![one; n], (0..n).map(|row| [one, other][row % 2]).collect()] {
@@ -505,17 +525,23 @@ mod tests {
         }
         let array = |value: Result<ScalarValue>| value.unwrap().to_array().unwrap();
         let evaluated = |one: &mut HistogramAccumulator| {
-            let parts = parts(array(one.evaluate()).as_list(), 0);
+            let parts = packed_parts(array(one.evaluate()).as_list(), 0);
             (parts.len(), unpacked(&pass, &parts))
         };
         assert!(evaluated(&mut emptied) == (1, want.clone()));
         let state = array(other.state().map(|mut state| state.remove(0)));
         merged.flush();
-        merged.merge_batch(&[state]).unwrap();
+        merged.merge_batch(&[Arc::clone(&state)]).unwrap();
         // as it is where nothing is counted, only merged
         let mut twice = new();
         twice.merge_batch(&[array(merged.state().map(|mut state| state.remove(0)))]).unwrap();
         assert!(evaluated(&mut twice) == (2, want));
         assert!(evaluated(&mut new()) == (1, vec![0; pass.len()]));
+        // many parts are not kept apart
+        let mut many = new();
+        (0..100).for_each(|_| many.merge_batch(&[Arc::clone(&state)]).unwrap());
+        let (n_parts, sums) = evaluated(&mut many);
+        let of_one: Vec<u64> = unpacked(&pass, &packed_parts(state.as_list(), 0));
+        assert!(n_parts < 50 && sums.iter().zip(of_one).all(|(sum, one)| *sum == 100 * one));
     }
 }

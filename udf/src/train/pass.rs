@@ -16,7 +16,8 @@ pub struct Pass {
     pub seed: u64,
     /// Number of indices of each feature.
     pub n_indices: Vec<usize>,
-    /// The forest so far. Leaves that are not open stay leaves.
+    /// The forest so far. Leaves that are not open stay leaves. The counts of open nodes are what
+    /// all rows weigh there, or 0: counters are as wide as that needs.
     pub trees: Vec<Tree>,
     /// Nodes to count, ascending by tree and node.
     pub open: Vec<OpenNode>,

@@ -98,6 +98,9 @@ impl Growth {
     ///
     /// Errors when the counters are not those of the pass; then this is of no use any more.
     pub fn split(&mut self, pass: &Pass, parts: &[Vec<u8>]) -> Result<(), BadCounters> {
+        if parts.is_empty() {
+            return Err(BadCounters);
+        }
         let mut parts: Vec<Packed<'_>> = parts.iter().map(|part| Packed::new(part)).collect();
         let mut own = Vec::new();
         for open in &pass.open {
@@ -456,7 +459,13 @@ mod tests {
             *counts = if index <= 50 { [7, 2, 0, 0] } else { [0, 0, 2, 7] };
         }
         let pass = growth.next_pass(usize::MAX).unwrap();
-        growth.split(&pass, &[pack(&counters.repeat(5))]).unwrap();
+        assert_eq!(growth.clone().split(&pass, &[]), Err(BadCounters));
+        // in two parts, of which one alone would not be split
+        let (mut one, mut other) = (vec![0_u64; counters.len()], counters);
+        let half = one.len() / 2;
+        one[..half].swap_with_slice(&mut other[..half]);
+        let parts = [one, other].map(|part| pack(&part.repeat(5)));
+        growth.split(&pass, &parts).unwrap();
         let sizes = |bytes| -> Vec<usize> {
             growth.next_pass(bytes).unwrap().trees.iter().map(|tree| tree.nodes.len()).collect()
         };
