@@ -6,6 +6,7 @@ use crate::model::masks::{
     LEAVES_MAX, LeafMasks, ROWS_TOGETHER, Survivors, TREES_PER_GROUP, leaf, leaves,
 };
 use crate::train::block::{BLOCK_ROWS, Block, Sample};
+use crate::train::counters::of_word;
 use crate::train::pass::{OpenNode, Pass};
 
 /// Indices of a row, filled up so that rows lie at even places.
@@ -138,9 +139,8 @@ impl SmallTrees {
         }
         let (counters, _) = counters[tree.first..].as_chunks_mut::<N_CLASSES>();
         for (counters, word) in counters.iter_mut().zip(&mut words[HIDDEN..][..tree.n_words]) {
-            let word = std::mem::take(word);
-            for (class, counter) in counters.iter_mut().enumerate() {
-                *counter += u32::from((word >> (16 * class)) as u16);
+            for (counter, recent) in counters.iter_mut().zip(of_word(std::mem::take(word))) {
+                *counter += u32::from(recent);
             }
         }
     }
