@@ -2,6 +2,7 @@
 //! and multinomial logistic regression (`linfa-logistic`) with numbers standardised and frequent
 //! categories as indicators; and, on the same rows, what the forest loses without each feature.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -95,11 +96,15 @@ fn on_sample(rows: &RecordBatch, forest: &Scorer) -> Result<Baselines> {
     if sample.holdout.is_empty() {
         return Ok(Baselines::default());
     }
-    Ok(Baselines {
-        lookup: lookup(&sample, model, &forest.encoder().encode(&sample.features)?),
-        logistic: logistic(&sample, &model.features)?,
-        permutation: permutation(&sample, forest)?,
-    })
+    let indices = forest.encoder().encode(&sample.features)?;
+    // both take a while on one core
+    let (logistic, permutation) = std::thread::scope(|scope| {
+        let permuting = scope.spawn(|| permutation(&sample, forest, &indices));
+        let logistic = logistic(&sample, &model.features);
+        (logistic, permuting.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    let lookup = lookup(&sample, model, &indices);
+    Ok(Baselines { lookup, logistic: logistic?, permutation })
 }
 
 impl Sample {
@@ -204,9 +209,8 @@ fn design_matrix(
 }
 
 /// See [`Baselines::permutation`].
-fn permutation(sample: &Sample, forest: &Scorer) -> Result<Vec<f64>> {
+fn permutation(sample: &Sample, forest: &Scorer, all: &[u16]) -> Vec<f64> {
     let n_features = forest.model().features.len();
-    let all = forest.encoder().encode(&sample.features)?;
     let rows = &sample.holdout[..sample.holdout.len().min(PERMUTED_ROWS)];
     let of_rows: Vec<u16> =
         rows.iter().flat_map(|&row| &all[row * n_features..][..n_features]).copied().collect();
@@ -230,5 +234,5 @@ fn permutation(sample: &Sample, forest: &Scorer) -> Result<Vec<f64>> {
         }
         loss(&dealt) - as_they_are
     };
-    Ok((0..n_features).map(without).collect())
+    (0..n_features).map(without).collect()
 }
