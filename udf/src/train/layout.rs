@@ -15,6 +15,12 @@ pub(crate) enum Place {
     Narrow(usize),
 }
 
+/// Whether the counters of a node of these counts are narrow. What its rows weigh was counted where
+/// its parent was split; of a root nobody knows it, and it has 0.
+pub(crate) fn is_narrow(counts: &[u64; N_CLASSES]) -> bool {
+    (1..=u64::from(u16::MAX)).contains(&counts.iter().sum())
+}
+
 /// Where all of a pass are.
 #[derive(Debug, Default)]
 pub(crate) struct Layout {
@@ -43,9 +49,7 @@ impl Layout {
 
     /// Adds a node whose counters may be as narrow as they can be.
     pub(crate) fn add(&mut self, pass: &Pass, node: &OpenNode) -> Place {
-        // what its rows weigh was counted where its parent was split; of a root nobody knows it
-        let weight: u64 = pass.trees[node.tree].nodes[node.node].counts.iter().sum();
-        if !(1..=u64::from(u16::MAX)).contains(&weight) {
+        if !is_narrow(&pass.trees[node.tree].nodes[node.node].counts) {
             return self.add_wide(pass, node);
         }
         let n_words = Pass::n_counters(&pass.n_indices, node) / N_CLASSES;
