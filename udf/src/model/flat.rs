@@ -1,18 +1,20 @@
 //! A forest laid out to be walked fast, whatever the size of its trees.
 //!
-//! The nodes of all trees are in one array, twelve bytes each. A node has a bit for each index of
-//! its feature, which is added to its left child to give the next node; a leaf leads to itself.
-//! Rows walk a tree side by side, a level at a time: a row must wait for memory at every node, but
-//! many can wait together.
+//! Where a row is after the upper levels, [masks](crate::model::masks) tell for many trees at once;
+//! of small trees these are all levels. From there it walks. The nodes of all trees are in one
+//! array, twelve bytes each. A node has a bit for each index of its feature, which is added to its
+//! left child to give the next node; a leaf leads to itself. Rows walk a tree side by side, a level
+//! at a time: a row must wait for memory at every node, but many can wait together.
 
 use std::collections::HashMap;
 
 use crate::N_CLASSES;
 use crate::encode::encoder::Encoding;
 use crate::model::artefact::{FeatureSpec, LeftIndices, Node, Split, Tree};
+use crate::model::masks::{LEAVES_MAX, LeafMasks, TREES_PER_GROUP, crown, leaf, leaves};
 
 /// Rows that walk side by side.
-pub(crate) const BLOCK_ROWS: usize = 512;
+pub(crate) const BLOCK_ROWS: usize = 2048;
 /// Bits of a word.
 const WORD: usize = u32::BITS as usize;
 
@@ -28,6 +30,16 @@ pub(crate) struct FlatForest {
     shares: Vec<[f64; N_CLASSES]>,
     /// How they differ from those of its parent; 0 at roots.
     steps: Vec<[f64; N_CLASSES]>,
+    crowns: Vec<Crowns>,
+}
+
+/// The upper levels of at most [`TREES_PER_GROUP`] trees.
+#[derive(Debug)]
+struct Crowns {
+    masks: LeafMasks,
+    /// For each tree the nodes that are leaves of its crown, from left to right, and the levels
+    /// below them.
+    below: Vec<([u32; LEAVES_MAX], u32)>,
 }
 
 /// `child + right(index & mask)` is the next node.
@@ -48,11 +60,26 @@ impl FlatForest {
             rights: vec![0],
             shares: Vec::new(),
             steps: Vec::new(),
+            crowns: Vec::new(),
         };
         // thresholds recur, and their words with them
         let mut known = HashMap::new();
         for tree in trees {
             flat.add(tree, features, &mut known);
+        }
+        let n_indices: Vec<usize> = features.iter().map(|f| f.encoding.n_indices()).collect();
+        let mut roots = flat.trees.iter().map(|&(root, _)| root);
+        for trees in trees.chunks(TREES_PER_GROUP) {
+            let crowns: Vec<Tree> = trees.iter().map(crown).collect();
+            let masks = LeafMasks::new(&crowns, &n_indices).expect("a crown is small");
+            let below = crowns.iter().zip(trees).zip(&mut roots).map(|((crown, tree), root)| {
+                let mut nodes = [root; LEAVES_MAX];
+                for (node, leaf) in nodes.iter_mut().zip(leaves(crown)) {
+                    *node = root + leaf as u32;
+                }
+                (nodes, n_levels_below(crown, tree))
+            });
+            flat.crowns.push(Crowns { masks, below: below.collect() });
         }
         flat
     }
@@ -103,11 +130,6 @@ impl FlatForest {
         first as u32
     }
 
-    /// Number of trees.
-    pub(crate) fn n_trees(&self) -> usize {
-        self.trees.len()
-    }
-
     #[inline]
     fn next(&self, node: u32, indices: &[u16]) -> u32 {
         let at = self.nodes[node as usize];
@@ -116,33 +138,46 @@ impl FlatForest {
         at.child + ((word >> (index % WORD)) & 1)
     }
 
-    /// Shares of the classes at the leaf of `tree` that each row falls to, of at most
-    /// [`BLOCK_ROWS`] rows of `n_features` indices.
+    /// Tells, tree by tree, the leaves that rows fall to, at most [`BLOCK_ROWS`] of `n_features`
+    /// indices.
     pub(crate) fn leaves(
         &self,
-        tree: usize,
         indices: &[u16],
         n_features: usize,
-    ) -> impl Iterator<Item = &[f64; N_CLASSES]> {
-        let (root, n_levels) = self.trees[tree];
-        let mut at = [root; BLOCK_ROWS];
-        for _ in 0..n_levels {
-            for (node, row) in at.iter_mut().zip(indices.chunks_exact(n_features)) {
-                *node = self.next(*node, row);
+        mut tell: impl FnMut(usize, &[u32]),
+    ) {
+        let n_rows = indices.len() / n_features;
+        let mut alive = vec![[0; TREES_PER_GROUP]; n_rows];
+        let mut at = vec![0; n_rows];
+        for (group, crowns) in self.crowns.iter().enumerate() {
+            crowns.masks.survivors(indices, n_features, &mut alive);
+            for (t, (nodes, n_levels)) in crowns.below.iter().enumerate() {
+                for (node, alive) in at.iter_mut().zip(&alive) {
+                    *node = nodes[leaf(alive[t])];
+                }
+                for _ in 0..*n_levels {
+                    for (node, row) in at.iter_mut().zip(indices.chunks_exact(n_features)) {
+                        *node = self.next(*node, row);
+                    }
+                }
+                tell(group * TREES_PER_GROUP + t, &at);
             }
         }
-        let n_rows = indices.len() / n_features;
-        at.into_iter().take(n_rows).map(|node| &self.shares[node as usize])
+    }
+
+    /// Shares of the classes at a leaf.
+    #[inline]
+    pub(crate) fn shares(&self, leaf: u32) -> &[f64; N_CLASSES] {
+        &self.shares[leaf as usize]
     }
 
     /// Adds the shares at the leaves that each row falls to, in the order of the trees.
     pub(crate) fn add_to(&self, sums: &mut [[f64; N_CLASSES]], indices: &[u16], n_features: usize) {
         let blocks = sums.chunks_mut(BLOCK_ROWS).zip(indices.chunks(BLOCK_ROWS * n_features));
         for (sums, indices) in blocks {
-            for tree in 0..self.trees.len() {
-                let leaves = self.leaves(tree, indices, n_features);
-                sums.iter_mut().zip(leaves).for_each(|(sum, shares)| add(sum, shares));
-            }
+            self.leaves(indices, n_features, |_, leaves| {
+                sums.iter_mut().zip(leaves).for_each(|(sum, &leaf)| add(sum, self.shares(leaf)));
+            });
         }
     }
 
@@ -177,7 +212,35 @@ impl FlatForest {
     }
 }
 
+/// Most levels of a tree below its crown. Children come after their parents.
+fn n_levels_below(crown: &Tree, tree: &Tree) -> u32 {
+    let mut below = vec![0; tree.nodes.len()];
+    for (i, node) in tree.nodes.iter().enumerate() {
+        if let (Some(split), None) = (&node.split, &crown.nodes[i].split) {
+            let levels = below[i] + 1;
+            below[split.left..=split.left + 1].fill(levels);
+        }
+    }
+    below.into_iter().max().unwrap_or(0)
+}
+
 #[inline]
 fn add(sums: &mut [f64; N_CLASSES], shares: &[f64; N_CLASSES]) {
     sums.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::artefact::tests::random_model;
+
+    #[test]
+    fn each_tree_tells_the_leaves_of_all_rows_once() {
+        let model = random_model(2, 7);
+        let forest = FlatForest::new(&model.trees, &model.features);
+        let mut told = Vec::new();
+        forest.leaves(&[0; 6 * 3], 6, |tree, leaves| told.push((tree, leaves.len())));
+        let want: Vec<_> = (0..model.trees.len()).map(|tree| (tree, 3)).collect();
+        assert_eq!(told, want);
+    }
 }

@@ -1,19 +1,22 @@
-//! Small trees as bit masks, by which a row finds its leaf in all of them at once.
+//! Small trees, and the upper levels of large ones, as bit masks, by which a row finds its leaf in
+//! all of them at once.
 //!
 //! After QuickScorer (Lucchese et al., SIGIR 2015): each (feature, index) has a row of masks, one a
 //! tree, that strike out the leaves which the index cannot reach; the lowest bit that survives all
 //! features is the leaf. Since features are indices, the row is looked up, not searched.
 
-use crate::model::artefact::Tree;
+use std::collections::VecDeque;
+
+use crate::model::artefact::{Node, Tree};
 
 /// Leaves that a mask can hold.
 pub(crate) const LEAVES_MAX: usize = 32;
 /// Trees whose masks are combined together, in registers.
 pub(crate) const TREES_PER_GROUP: usize = 24;
-/// Rows whose leaves are found together.
+/// Rows whose leaves are best found together, where they can be few.
 pub(crate) const ROWS_TOGETHER: usize = 64;
-/// The leaves that survive, a bit each, in each tree for each row.
-pub(crate) type Survivors = [[u32; TREES_PER_GROUP]; ROWS_TOGETHER];
+/// The leaves of each tree that a row may fall to, a bit each.
+pub(crate) type Survivors = [u32; TREES_PER_GROUP];
 
 /// The masks of at most [`TREES_PER_GROUP`] trees.
 #[derive(Debug)]
@@ -21,7 +24,7 @@ pub(crate) struct LeafMasks {
     /// Where the masks of a feature begin.
     first: Vec<usize>,
     /// A mask a tree, for each index of each feature.
-    of_index: Vec<[u32; TREES_PER_GROUP]>,
+    of_index: Vec<Survivors>,
 }
 
 impl LeafMasks {
@@ -67,12 +70,12 @@ impl LeafMasks {
         self.add_below(tree, t, split.left + 1, middle, n_indices)
     }
 
-    /// Finds the leaves of at most [`ROWS_TOGETHER`] rows, which [`leaf`] then tells. Rows are
-    /// `stride` indices, of which those of the features come first.
+    /// Finds the leaves of rows, which [`leaf`] then tells. Rows are `stride` indices, of which
+    /// those of the features come first.
     // not inlined: where the bits are used at once, one by one, the compiler keeps each mask in a
     // register of its own
     #[inline(never)]
-    pub(crate) fn survivors(&self, rows: &[u16], stride: usize, alive: &mut Survivors) {
+    pub(crate) fn survivors(&self, rows: &[u16], stride: usize, alive: &mut [Survivors]) {
         for (indices, alive) in rows.chunks_exact(stride).zip(alive) {
             let mut all = [!0; TREES_PER_GROUP];
             for (&index, first) in indices.iter().zip(&self.first) {
@@ -91,6 +94,24 @@ impl LeafMasks {
 pub(crate) fn leaf(alive: u32) -> usize {
     // never 32, as one survives, which the compiler does not know
     alive.trailing_zeros() as usize % LEAVES_MAX
+}
+
+/// The upper levels of a tree, as many as have masks: nodes keep their positions, and those that are
+/// leaves here may be split in the tree. A small tree is all its crown.
+pub(crate) fn crown(tree: &Tree) -> Tree {
+    let unsplit = |node: &Node| Node { counts: node.counts, split: None };
+    let mut crown = Tree { nodes: tree.nodes.iter().map(unsplit).collect() };
+    let (mut n_leaves, mut highest) = (1, VecDeque::from([0]));
+    while let Some(node) = highest.pop_front()
+        && n_leaves < LEAVES_MAX
+    {
+        if let Some(split) = &tree.nodes[node].split {
+            highest.extend([split.left, split.left + 1]);
+            crown.nodes[node].split = Some(split.clone());
+            n_leaves += 1;
+        }
+    }
+    crown
 }
 
 /// The leaves of a tree from left to right: positions of nodes.

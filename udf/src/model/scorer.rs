@@ -1,7 +1,7 @@
 //! A model made ready to score columns of values, fast.
 //!
 //! Trees of few leaves are evaluated together by bit masks (`masks.rs`), larger ones are walked
-//! (`flat.rs`).
+//! (`flat.rs`) from where the masks of their upper levels end.
 
 use datafusion::arrow::array::StructArray;
 use datafusion::common::Result;
@@ -130,7 +130,7 @@ impl MaskedTrees {
 
     /// Adds the shares at the leaves that each row falls to, in the order of the trees.
     fn add_to(&self, sums: &mut [[f64; N_CLASSES]], indices: &[u16], n_features: usize) {
-        let mut alive: Survivors = [[0; _]; _];
+        let mut alive: [Survivors; ROWS_TOGETHER] = [[0; _]; _];
         let rows = indices.chunks(ROWS_TOGETHER * n_features);
         let blocks = sums.chunks_mut(ROWS_TOGETHER).zip(rows);
         for (sums, indices) in blocks {
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn rows_are_walked_by_the_block_in_their_order() {
-        let model = random_model(3, 9);
+        let model = random_model(4, 9);
         let random = |i: u64| crate::train::sampling::hash(&[i]);
         let n_indices: Vec<u64> =
             model.features.iter().map(|spec| spec.encoding.n_indices() as u64).collect();

@@ -100,7 +100,7 @@ impl SmallTrees {
         scratch.words.resize(scratch.words.len().max(HIDDEN + n_words), 0);
         scratch.leaves.resize(TREES_PER_GROUP, [0; STRIDE]);
         let n_trees = self.trees.last().map_or(0, |last| last.tree + 1 - self.first_tree);
-        let mut alive: Survivors = [[0; _]; _];
+        let mut alive: [Survivors; ROWS_TOGETHER] = [[0; _]; _];
         let rows = &scratch.rows[..scratch.shifts.len()];
         for (i, rows) in rows.chunks(ROWS_TOGETHER).enumerate() {
             self.masks.survivors(rows.as_flattened(), INDICES, &mut alive);

@@ -82,17 +82,16 @@ fn out_of_bag(
     let blocks = keys.chunks(BLOCK_ROWS).zip(labels.chunks(BLOCK_ROWS));
     for ((keys, labels), indices) in blocks.zip(indices.chunks(BLOCK_ROWS * n_features)) {
         let mut sums = vec![([0.0; N_CLASSES], 0_u32); keys.len()];
-        for tree in 0..forest.n_trees() {
+        forest.leaves(indices, n_features, |tree, leaves| {
             let group = group_seed(seed, tree / TREES_PER_HASH);
             let lane = 16 * (tree % TREES_PER_HASH);
-            let leaves = forest.leaves(tree, indices, n_features);
-            for (((sum, n_trees), &key), shares) in sums.iter_mut().zip(keys).zip(leaves) {
+            for (((sum, n_trees), &key), &leaf) in sums.iter_mut().zip(keys).zip(leaves) {
                 if bootstrap_weight((row_hash(key, group) >> lane) as u16) == 0 {
-                    sum.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share);
+                    sum.iter_mut().zip(forest.shares(leaf)).for_each(|(sum, share)| *sum += share);
                     *n_trees += 1;
                 }
             }
-        }
+        });
         let means = sums.into_iter().zip(labels).filter(|((_, n_trees), _)| *n_trees > 0);
         answers.extend(
             means.map(|((sum, n_trees), &label)| (sum.map(|s| s / f64::from(n_trees)), label)),
