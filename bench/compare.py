@@ -18,6 +18,8 @@ SCORE = [
     ("median", ("ns_per_row_median",), "{:.1f}"),
     ("cpu", ("ns_per_row_cpu",), "{:.1f}"),
     ("trees", ("trees",), "{:.0f}"),
+    ("ns/tree", ("ns_per_tree",), "{:.2f}"),
+    ("leaves", ("leaves",), "{:.0f}"),
     ("deviation", ("deviation",), "{:.1e}"),
 ]
 SCORE_RATIOS = ["ns/row"]
@@ -44,6 +46,9 @@ def main():
                 return result[key], key
         return None, None
 
+    for result in results:
+        if result.get("ns_per_row") and result.get("trees"):
+            result["ns_per_tree"] = result["ns_per_row"] / result["trees"]
     ours = next((r for r in results if r["peer"] == "tarmac" and "error" not in r), {})
     table = [["", *(name for name, _, _ in columns), *(f"{name} ratio" for name in ratios)]]
     notes = []

@@ -20,12 +20,16 @@ rm -f "$RESULTS"
 
 echo "tarmac" >&2
 ${SCORE:-cargo bench --profile dev --workspace --bench kernels} | tee "$LOG" >&2
-ns=$(sed -nE 's/^.*predict_delay ns_per_row[ :=]*([0-9.]+).*$/\1/p' "$LOG" | tail -1)
-if [ -n "$ns" ]; then
-    echo "{\"peer\": \"tarmac\", \"ns_per_row\": $ns}" >>"$RESULTS"
-else
-    echo '{"peer": "tarmac", "error": "no line predict_delay ns_per_row"}' >>"$RESULTS"
-fi
+for preset in "" _default; do
+    line="predict_delay$preset ns_per_row"
+    found=$(sed -nE "s/^$line ([0-9.]+), ([0-9]+) trees of ([0-9]+) leaves$/\1 \2 \3/p" "$LOG" | tail -1)
+    read -r ns trees leaves <<<"$found" || true
+    if [ -n "$ns" ]; then
+        echo "{\"peer\": \"tarmac$preset\", \"ns_per_row\": $ns, \"trees\": $trees, \"leaves\": $leaves}"
+    else
+        echo "{\"peer\": \"tarmac$preset\", \"error\": \"no line $line\"}"
+    fi
+done >>"$RESULTS"
 
 echo "peers" >&2
 "$PYTHON" bench/score_peers.py --data "$FILE" --rows "$ROWS" 2>>"$LOG" >>"$RESULTS" || echo "a peer failed, see $LOG" >&2

@@ -7,6 +7,7 @@ Prints one JSON line a peer:
   ns_per_row_median  their median
   ns_per_row_cpu     the best in processor time; far below ns_per_row: the machine was busy
   trees              single trees walked for a row
+  leaves             of a tree, on average
   deviation          largest difference from the library the model came from
 """
 
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 
-PEERS = ["lightgbm", "treelite_lightgbm", "treelite_sklearn"]
+PEERS = ["lightgbm", "treelite_lightgbm", "lleaves", "lleaves_default", "treelite_sklearn"]
 
 
 def main():
@@ -84,14 +85,30 @@ def main():
             matrix = tl2cgen.DMatrix(wide, dtype="float64")
             report(name, lambda: predictor.predict(matrix), trees, expected, version=tl2cgen.__version__)
 
+    def with_lleaves(name, booster):
+        import lleaves
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "forest.txt"
+            booster.save_model(path)
+            model = lleaves.Model(model_file=path)
+            model.compile(cache=pathlib.Path(folder) / "forest.o")
+        leaves = sum(tree["num_leaves"] for tree in booster.dump_model()["tree_info"]) / booster.num_trees()
+        report(name, lambda: model.predict(wide, n_jobs=1), booster.num_trees(),
+               booster.predict(wide[some], num_threads=1), leaves=round(leaves))
+
     some = slice(0, 10_000)
     failed = False
     try:
-        if {"lightgbm", "treelite_lightgbm"} & set(peers):
+        if {"lightgbm", "treelite_lightgbm", "lleaves", "lleaves_default"} & set(peers):
             import lightgbm as lgb
 
-            dataset = lgb.Dataset(train_x, train_y, feature_name=flights.FEATURES, categorical_feature=flights.CATEGORICAL)
-            booster = lgb.train({**flights.FOREST_LIGHTGBM, "num_threads": 1}, dataset, num_boost_round=flights.TREES)
+            def fitted(settings, rounds):
+                dataset = lgb.Dataset(
+                    train_x, train_y, feature_name=flights.FEATURES, categorical_feature=flights.CATEGORICAL)
+                return lgb.train({**settings, "num_threads": 1}, dataset, num_boost_round=rounds)
+
+            booster = fitted(flights.FOREST_LIGHTGBM, flights.TREES)
             if "lightgbm" in peers:
                 report("lightgbm", lambda: booster.predict(asked, num_threads=1), booster.num_trees(), version=lgb.__version__)
             if "treelite_lightgbm" in peers:
@@ -99,6 +116,10 @@ def main():
 
                 compiled("treelite_lightgbm", treelite.frontend.from_lightgbm(booster), booster.num_trees(),
                          booster.predict(wide[some], num_threads=1))
+            if "lleaves" in peers:
+                with_lleaves("lleaves", booster)
+            if "lleaves_default" in peers:
+                with_lleaves("lleaves_default", fitted(flights.DEFAULT_LIGHTGBM, flights.DEFAULT_ROUNDS))
     except Exception as error:  # one peer's failure leaves the others their figures
         failed = True
         print(json.dumps({"peer": "lightgbm", "error": str(error)}), flush=True)

@@ -139,7 +139,10 @@ fn main() {
         }
         report(&format!("tree_histogram{preset}"), counting, N_ROWS * params.n_trees * n_levels);
 
-        let scorer = Scorer::new(model(growth.into_trees()), "bench");
+        let trees = growth.into_trees();
+        let n_leaves = trees.iter().flat_map(|tree| &tree.nodes).filter(|n| n.split.is_none());
+        let size = format!(", {} trees of {} leaves", trees.len(), n_leaves.count() / trees.len());
+        let scorer = Scorer::new(model(trees), "bench");
         // the first time is for the caches
         for _ in 0..2 {
             let started = Instant::now();
@@ -147,7 +150,7 @@ fn main() {
                 let n_rows = BATCH_ROWS.min(N_ROWS - first);
                 scorer.score(&features.slice(first, n_rows)).expect("fields fit the model");
             }
-            report(&format!("predict_delay{preset}"), started.elapsed(), N_ROWS);
+            report_with(&format!("predict_delay{preset}"), started.elapsed(), N_ROWS, &size);
         }
         let some = scorer.encoder().encode(&features.slice(0, BATCH_ROWS)).expect("fields fit");
         let started = Instant::now();
@@ -156,7 +159,11 @@ fn main() {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a benchmark prints")]
 fn report(what: &str, took: Duration, n_rows: usize) {
-    println!("{what} ns_per_row {:.2}", took.as_nanos() as f64 / n_rows as f64);
+    report_with(what, took, n_rows, "");
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark prints")]
+fn report_with(what: &str, took: Duration, n_rows: usize, more: &str) {
+    println!("{what} ns_per_row {:.2}{more}", took.as_nanos() as f64 / n_rows as f64);
 }
