@@ -96,8 +96,8 @@ pub(crate) fn leaf(alive: u32) -> usize {
     alive.trailing_zeros() as usize % LEAVES_MAX
 }
 
-/// The upper levels of a tree, as many as have masks: nodes keep their positions, and those that are
-/// leaves here may be split in the tree. A small tree is all its crown.
+/// The upper levels of a tree, as many as have masks: nodes keep their positions, and those that
+/// are leaves here may be split in the tree. A small tree is all its crown.
 pub(crate) fn crown(tree: &Tree) -> Tree {
     let unsplit = |node: &Node| Node { counts: node.counts, split: None };
     let mut crown = Tree { nodes: tree.nodes.iter().map(unsplit).collect() };
