@@ -19,8 +19,8 @@ use crate::train::sampling::{draw, hash};
 /// Rows per class, each counted as often as it was drawn.
 type Counts = [u64; N_CLASSES];
 
-/// Bytes of a counter that is not [narrow](is_narrow): 32 bits while rows are counted, 64 more in rows without
-/// end; what they travel as is less.
+/// Bytes of a counter that is not [narrow](is_narrow): 32 bits while rows are counted, 64 more in
+/// rows without end; what they travel as is less.
 const WIDE_BYTES: usize = size_of::<u32>() + size_of::<u64>();
 /// Bytes of a [narrow](is_narrow) counter, with the one that most travel as.
 const NARROW_BYTES: usize = size_of::<u16>() + 1;
