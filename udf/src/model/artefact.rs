@@ -266,12 +266,18 @@ impl Tree {
     /// indices of the features.
     pub(crate) fn check(&self, n_indices: &[usize]) -> Result<(), String> {
         let mut n_reached = 1;
+        let mut depths = vec![0; self.nodes.len()];
         for (i, node) in self.nodes.iter().enumerate() {
             let Some(split) = &node.split else { continue };
             if split.left != n_reached || split.left <= i {
                 return Err(format!("node {i}: children are not in breadth-first order"));
             }
             n_reached += 2;
+            if depths[i] == DEPTH_MAX {
+                return Err(format!("node {i}: a tree has more than {DEPTH_MAX} levels"));
+            }
+            let depth = depths[i] + 1;
+            depths.iter_mut().skip(split.left).take(2).for_each(|of| *of = depth);
             let Some(&n_indices) = n_indices.get(split.feature) else {
                 return Err(format!("node {i}: there is no feature {}", split.feature));
             };
@@ -569,6 +575,9 @@ pub(crate) mod tests {
         check(&twice, "feature \"carrier\" is listed twice");
         check(&good.replace("\"trees\"", "\"tries\""), "unknown field `tries`");
         check(&good.replace("\"left\":3", "\"left\":0"), "not in breadth-first order");
+        let deep = Model { trees: vec![random_tree(1, 15, &example().features)], ..example() };
+        let deep = String::from_utf8(deep.to_bytes()).unwrap();
+        check(&deep, "a tree has more than 14 levels");
         let damaged = good.replace("\"BC\"", "\"BD\"");
         let error = Model::parse(damaged.as_bytes(), &version_of(good.as_bytes())).unwrap_err();
         assert!(matches!(error, BadModel::Damaged { .. }), "{error}");

@@ -1,17 +1,19 @@
 //! A forest laid out to be walked fast, whatever the size of its trees.
 //!
-//! Where a row is after the upper levels, [masks](crate::model::masks) tell for many trees at once;
-//! of small trees these are all levels. From there it walks. The nodes of all trees are in one
-//! array, twelve bytes each. A node has a bit for each index of its feature, which is added to its
-//! left child to give the next node; a leaf leads to itself. Rows walk a tree side by side, a level
-//! at a time: a row must wait for memory at every node, but many can wait together.
+//! Where a row is after the first splits, [masks](crate::model::masks) tell for many trees at once;
+//! a small tree has no others. From there it walks. The nodes of all trees are in one array, twelve
+//! bytes each. A node has a bit for each index of its feature, which is added to its left child to
+//! give the next node; a leaf leads to itself. Rows walk a tree side by side, a level at a time: a
+//! row must wait for memory at every node, but many can wait together.
 
 use std::collections::HashMap;
 
 use crate::N_CLASSES;
 use crate::encode::encoder::Encoding;
 use crate::model::artefact::{FeatureSpec, LeftIndices, Node, Split, Tree};
-use crate::model::masks::{LEAVES_MAX, LeafMasks, TREES_PER_GROUP, crown, leaf, leaves};
+use crate::model::masks::{
+    LEAVES_MAX, LeafMasks, ROWS_TOGETHER, Survivors, TREES_PER_GROUP, crown, leaf, leaves,
+};
 
 /// Rows that walk side by side.
 pub(crate) const BLOCK_ROWS: usize = 2048;
@@ -33,13 +35,21 @@ pub(crate) struct FlatForest {
     crowns: Vec<Crowns>,
 }
 
-/// The upper levels of at most [`TREES_PER_GROUP`] trees.
+/// The [crowns](crown) of at most [`TREES_PER_GROUP`] trees.
 #[derive(Debug)]
 struct Crowns {
     masks: LeafMasks,
-    /// For each tree the nodes that are leaves of its crown, from left to right, and the levels
-    /// below them.
-    below: Vec<([u32; LEAVES_MAX], u32)>,
+    trees: Vec<Crown>,
+}
+
+#[derive(Debug)]
+struct Crown {
+    /// The nodes where it ends, from left to right.
+    ends: [u32; LEAVES_MAX],
+    /// Shares of the classes at them.
+    shares: [[f64; N_CLASSES]; LEAVES_MAX],
+    /// Most levels below them: none of a small tree.
+    n_levels: u32,
 }
 
 /// `child + right(index & mask)` is the next node.
@@ -68,18 +78,13 @@ impl FlatForest {
             flat.add(tree, features, &mut known);
         }
         let n_indices: Vec<usize> = features.iter().map(|f| f.encoding.n_indices()).collect();
-        let mut roots = flat.trees.iter().map(|&(root, _)| root);
-        for trees in trees.chunks(TREES_PER_GROUP) {
+        for (group, trees) in trees.chunks(TREES_PER_GROUP).enumerate() {
             let crowns: Vec<Tree> = trees.iter().map(crown).collect();
             let masks = LeafMasks::new(&crowns, &n_indices).expect("a crown is small");
-            let below = crowns.iter().zip(trees).zip(&mut roots).map(|((crown, tree), root)| {
-                let mut nodes = [root; LEAVES_MAX];
-                for (node, leaf) in nodes.iter_mut().zip(leaves(crown)) {
-                    *node = root + leaf as u32;
-                }
-                (nodes, n_levels_below(crown, tree))
-            });
-            flat.crowns.push(Crowns { masks, below: below.collect() });
+            let roots = flat.trees[group * TREES_PER_GROUP..].iter().map(|&(root, _)| root);
+            let crowns = crowns.iter().zip(trees).zip(roots);
+            let trees = crowns.map(|((crown, tree), root)| flat.crown(crown, tree, root)).collect();
+            flat.crowns.push(Crowns { masks, trees });
         }
         flat
     }
@@ -119,6 +124,15 @@ impl FlatForest {
         self.trees.push((root, levels.into_iter().max().unwrap_or(0)));
     }
 
+    fn crown(&self, crown: &Tree, tree: &Tree, root: u32) -> Crown {
+        let (mut ends, mut shares) = ([root; LEAVES_MAX], [[0.0; N_CLASSES]; LEAVES_MAX]);
+        for (leaf, node) in leaves(crown).into_iter().enumerate() {
+            ends[leaf] = root + node as u32;
+            shares[leaf] = self.shares[ends[leaf] as usize];
+        }
+        Crown { ends, shares, n_levels: n_levels_below(crown, tree) }
+    }
+
     /// The words of a split; returns where they begin.
     fn add_rights(&mut self, split: &Split, encoding: &Encoding) -> u32 {
         let first = self.rights.len();
@@ -151,11 +165,11 @@ impl FlatForest {
         let mut at = vec![0; n_rows];
         for (group, crowns) in self.crowns.iter().enumerate() {
             crowns.masks.survivors(indices, n_features, &mut alive);
-            for (t, (nodes, n_levels)) in crowns.below.iter().enumerate() {
+            for (t, crown) in crowns.trees.iter().enumerate() {
                 for (node, alive) in at.iter_mut().zip(&alive) {
-                    *node = nodes[leaf(alive[t])];
+                    *node = crown.ends[leaf(alive[t])];
                 }
-                for _ in 0..*n_levels {
+                for _ in 0..crown.n_levels {
                     for (node, row) in at.iter_mut().zip(indices.chunks_exact(n_features)) {
                         *node = self.next(*node, row);
                     }
@@ -173,12 +187,23 @@ impl FlatForest {
 
     /// Adds the shares at the leaves that each row falls to, in the order of the trees.
     pub(crate) fn add_to(&self, sums: &mut [[f64; N_CLASSES]], indices: &[u16], n_features: usize) {
+        if self.is_small() {
+            for crowns in &self.crowns {
+                crowns.add_to(sums, indices, n_features);
+            }
+            return;
+        }
         let blocks = sums.chunks_mut(BLOCK_ROWS).zip(indices.chunks(BLOCK_ROWS * n_features));
         for (sums, indices) in blocks {
             self.leaves(indices, n_features, |_, leaves| {
                 sums.iter_mut().zip(leaves).for_each(|(sum, &leaf)| add(sum, self.shares(leaf)));
             });
         }
+    }
+
+    /// Whether masks tell the leaves of all trees.
+    fn is_small(&self) -> bool {
+        self.crowns.iter().flat_map(|crowns| &crowns.trees).all(|crown| crown.n_levels == 0)
     }
 
     /// Adds up, for at most [`BLOCK_ROWS`] rows of `n_features` indices, the shares at the leaves
@@ -190,7 +215,7 @@ impl FlatForest {
         changes: &mut [[f64; N_CLASSES]],
         leaves: &mut [[f64; N_CLASSES]],
     ) {
-        let mut at = [0; BLOCK_ROWS];
+        let mut at = vec![0; leaves.len()];
         for &(root, n_levels) in &self.trees {
             at.fill(root);
             for _ in 0..n_levels {
@@ -205,8 +230,25 @@ impl FlatForest {
                     }
                 }
             }
-            for (sum, node) in leaves.iter_mut().zip(at) {
-                add(sum, &self.shares[node as usize]);
+            for (sum, &node) in leaves.iter_mut().zip(&at) {
+                add(sum, self.shares(node));
+            }
+        }
+    }
+}
+
+impl Crowns {
+    /// Adds the shares at their ends: a row after the other, which is quicker while no tree is
+    /// walked.
+    fn add_to(&self, sums: &mut [[f64; N_CLASSES]], indices: &[u16], n_features: usize) {
+        let mut alive: [Survivors; ROWS_TOGETHER] = [[0; _]; _];
+        let rows = indices.chunks(ROWS_TOGETHER * n_features);
+        for (sums, indices) in sums.chunks_mut(ROWS_TOGETHER).zip(rows) {
+            self.masks.survivors(indices, n_features, &mut alive);
+            for (sum, alive) in sums.iter_mut().zip(&alive) {
+                for (alive, crown) in alive.iter().zip(&self.trees) {
+                    add(sum, &crown.shares[leaf(*alive)]);
+                }
             }
         }
     }
@@ -233,14 +275,51 @@ fn add(sums: &mut [f64; N_CLASSES], shares: &[f64; N_CLASSES]) {
 mod tests {
     use super::*;
     use crate::model::artefact::tests::random_model;
+    use crate::train::sampling::hash;
 
     #[test]
-    fn each_tree_tells_the_leaves_of_all_rows_once() {
-        let model = random_model(2, 7);
+    fn each_tree_tells_the_leaves_of_all_rows() {
+        let model = random_model(2, 9);
         let forest = FlatForest::new(&model.trees, &model.features);
+        let n_indices: Vec<usize> =
+            model.features.iter().map(|spec| spec.encoding.n_indices()).collect();
+        let random = |i: usize| hash(&[i as u64]) as usize;
+        let rows: Vec<[u16; 6]> = (0..100)
+            .map(|row| std::array::from_fn(|i| (random(6 * row + i) % n_indices[i]) as u16))
+            .collect();
         let mut told = Vec::new();
-        forest.leaves(&[0; 6 * 3], 6, |tree, leaves| told.push((tree, leaves.len())));
-        let want: Vec<_> = (0..model.trees.len()).map(|tree| (tree, 3)).collect();
-        assert_eq!(told, want);
+        forest.leaves(rows.as_flattened(), 6, |tree, leaves| {
+            told.push(tree);
+            for (row, &leaf) in rows.iter().zip(leaves) {
+                let want = model.trees[tree].leaf(row).probabilities();
+                assert_eq!(*forest.shares(leaf), want, "tree {tree}");
+            }
+        });
+        assert!(told.into_iter().eq(0..model.trees.len()));
+    }
+
+    #[test]
+    fn small_trees_are_not_walked_and_large_ones_only_below_their_crowns() {
+        let levels = |depth| -> Vec<u32> {
+            let model = random_model(1, depth);
+            let forest = FlatForest::new(&model.trees, &model.features);
+            let crowns = forest.crowns.iter().flat_map(|crowns| &crowns.trees);
+            crowns.map(|crown| crown.n_levels).collect()
+        };
+        assert_eq!(levels(5), [0; 5]);
+        let deep = levels(9);
+        assert!(deep.iter().any(|&n| n > 0) && deep.iter().all(|&n| n < 9), "{deep:?}");
+        // a chain: one split a level, of which 31 are its crown
+        let chain = |n_splits: usize| {
+            let mut nodes = vec![Node { counts: [1; N_CLASSES], split: None }; 2 * n_splits + 1];
+            for i in 0..n_splits {
+                let left = 2 * i + 1;
+                let left_indices = LeftIndices::UpTo(0);
+                let split = Split { feature: 0, left_indices, missing_left: true, left };
+                nodes[2 * i].split = Some(split);
+            }
+            Tree { nodes }
+        };
+        assert_eq!([31, 32, 40].map(|n| n_levels_below(&crown(&chain(n)), &chain(n))), [0, 1, 9]);
     }
 }

@@ -5,15 +5,13 @@
 //! tree, that strike out the leaves which the index cannot reach; the lowest bit that survives all
 //! features is the leaf. Since features are indices, the row is looked up, not searched.
 
-use std::collections::VecDeque;
-
 use crate::model::artefact::{Node, Tree};
 
 /// Leaves that a mask can hold.
 pub(crate) const LEAVES_MAX: usize = 32;
 /// Trees whose masks are combined together, in registers.
 pub(crate) const TREES_PER_GROUP: usize = 24;
-/// Rows whose leaves are best found together, where they can be few.
+/// Rows whose survivors stay in the nearest cache until they are used.
 pub(crate) const ROWS_TOGETHER: usize = 64;
 /// The leaves of each tree that a row may fall to, a bit each.
 pub(crate) type Survivors = [u32; TREES_PER_GROUP];
@@ -96,22 +94,15 @@ pub(crate) fn leaf(alive: u32) -> usize {
     alive.trailing_zeros() as usize % LEAVES_MAX
 }
 
-/// The upper levels of a tree, as many as have masks: nodes keep their positions, and those that
-/// are leaves here may be split in the tree. A small tree is all its crown.
+/// The first splits of a tree in the order of its levels, as many as have masks. Nodes keep their
+/// positions; those that are leaves here may be split in the tree.
 pub(crate) fn crown(tree: &Tree) -> Tree {
-    let unsplit = |node: &Node| Node { counts: node.counts, split: None };
-    let mut crown = Tree { nodes: tree.nodes.iter().map(unsplit).collect() };
-    let (mut n_leaves, mut highest) = (1, VecDeque::from([0]));
-    while let Some(node) = highest.pop_front()
-        && n_leaves < LEAVES_MAX
-    {
-        if let Some(split) = &tree.nodes[node].split {
-            highest.extend([split.left, split.left + 1]);
-            crown.nodes[node].split = Some(split.clone());
-            n_leaves += 1;
-        }
-    }
-    crown
+    let mut room = 1..LEAVES_MAX;
+    let nodes = tree.nodes.iter().map(|node| Node {
+        counts: node.counts,
+        split: node.split.clone().filter(|_| room.next().is_some()),
+    });
+    Tree { nodes: nodes.collect() }
 }
 
 /// The leaves of a tree from left to right: positions of nodes.

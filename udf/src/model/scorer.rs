@@ -1,20 +1,15 @@
-//! A model made ready to score columns of values, fast.
-//!
-//! Trees of few leaves are evaluated together by bit masks (`masks.rs`), larger ones are walked
-//! (`flat.rs`) from where the masks of their upper levels end.
+//! A model made ready to score columns of values, fast: they are encoded, and the encoded rows find
+//! their leaves (`flat.rs`).
 
 use datafusion::arrow::array::StructArray;
 use datafusion::common::Result;
 
 use crate::N_CLASSES;
 use crate::encode::encoder::FeatureEncoder;
-use crate::model::artefact::{Model, Tree, most_probable};
+use crate::model::artefact::{Model, most_probable};
 use crate::model::attribution;
 use crate::model::calibration::calibrate;
 use crate::model::flat::{BLOCK_ROWS, FlatForest};
-use crate::model::masks::{
-    LEAVES_MAX, LeafMasks, ROWS_TOGETHER, Survivors, TREES_PER_GROUP, leaf, leaves,
-};
 
 /// A model that is ready to score.
 #[derive(Debug)]
@@ -22,9 +17,7 @@ pub struct Scorer {
     version: String,
     model: Model,
     encoder: FeatureEncoder,
-    flat: FlatForest,
-    /// If all trees are.
-    small: Option<Vec<MaskedTrees>>,
+    forest: FlatForest,
 }
 
 /// The scores of a batch.
@@ -41,9 +34,8 @@ impl Scorer {
     pub fn new(model: Model, version: impl Into<String>) -> Self {
         let features = model.features.iter().map(|spec| (spec.name.as_str(), &spec.encoding));
         let encoder = FeatureEncoder::new(features);
-        let flat = FlatForest::new(&model.trees, &model.features);
-        let small = MaskedTrees::of_model(&model);
-        Self { version: version.into(), small, flat, encoder, model }
+        let forest = FlatForest::new(&model.trees, &model.features);
+        Self { version: version.into(), forest, encoder, model }
     }
 
     /// The model.
@@ -71,10 +63,7 @@ impl Scorer {
         let n_features = self.encoder.n_features();
         let n_rows = indices.len() / n_features;
         let mut sums = vec![[0.0; N_CLASSES]; n_rows];
-        match &self.small {
-            Some(all) => all.iter().for_each(|trees| trees.add_to(&mut sums, indices, n_features)),
-            None => self.flat.add_to(&mut sums, indices, n_features),
-        }
+        self.forest.add_to(&mut sums, indices, n_features);
         let n_trees = self.model.trees.len() as f64;
         let mut rows = sums;
         rows.as_flattened_mut().iter_mut().for_each(|sum| *sum /= n_trees);
@@ -92,57 +81,11 @@ impl Scorer {
         let blocks = changes.chunks_mut(BLOCK_ROWS * n_features);
         for (changes, indices) in blocks.zip(indices.chunks(BLOCK_ROWS * n_features)) {
             let mut leaves = vec![[0.0; N_CLASSES]; indices.len() / n_features];
-            self.flat.changes(indices, n_features, changes, &mut leaves);
+            self.forest.changes(indices, n_features, changes, &mut leaves);
             let (n_trees, temperature) = (self.model.trees.len(), self.model.temperature);
             attribution::contributions(changes, &mut leaves, n_trees, temperature);
         }
         changes
-    }
-}
-
-/// Small trees whose leaves are found together by masks.
-#[derive(Debug)]
-struct MaskedTrees {
-    masks: LeafMasks,
-    /// Shares of the classes at each leaf of each tree, from left to right.
-    leaves: Vec<[[f64; N_CLASSES]; LEAVES_MAX]>,
-}
-
-impl MaskedTrees {
-    /// All trees of a model, [`TREES_PER_GROUP`] at a time; none when some are too large.
-    fn of_model(model: &Model) -> Option<Vec<Self>> {
-        let n_indices = model.features.iter().map(|spec| spec.encoding.n_indices());
-        let n_indices: Vec<usize> = n_indices.collect();
-        model.trees.chunks(TREES_PER_GROUP).map(|trees| Self::new(trees, &n_indices)).collect()
-    }
-
-    fn new(trees: &[Tree], n_indices: &[usize]) -> Option<Self> {
-        let masks = LeafMasks::new(trees, n_indices)?;
-        let shares = |tree: &Tree| {
-            let mut shares = [[0.0; N_CLASSES]; LEAVES_MAX];
-            for (shares, node) in shares.iter_mut().zip(leaves(tree)) {
-                *shares = tree.nodes[node].probabilities();
-            }
-            shares
-        };
-        Some(Self { masks, leaves: trees.iter().map(shares).collect() })
-    }
-
-    /// Adds the shares at the leaves that each row falls to, in the order of the trees.
-    fn add_to(&self, sums: &mut [[f64; N_CLASSES]], indices: &[u16], n_features: usize) {
-        let mut alive: [Survivors; ROWS_TOGETHER] = [[0; _]; _];
-        let rows = indices.chunks(ROWS_TOGETHER * n_features);
-        let blocks = sums.chunks_mut(ROWS_TOGETHER).zip(rows);
-        for (sums, indices) in blocks {
-            self.masks.survivors(indices, n_features, &mut alive);
-            for (sum, alive) in sums.iter_mut().zip(&alive) {
-                for (alive, leaves) in alive.iter().zip(&self.leaves) {
-                    for (total, share) in sum.iter_mut().zip(&leaves[leaf(*alive)]) {
-                        *total += share;
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -275,11 +218,5 @@ mod tests {
             assert_eq!(got, model.probabilities(indices), "row {row}");
             assert_eq!(contributions[row * 6..][..6], model.contributions(indices), "row {row}");
         }
-    }
-
-    #[test]
-    fn small_trees_use_masks_and_large_ones_are_walked() {
-        assert!(Scorer::new(example(), "v").small.is_some());
-        assert!(Scorer::new(random_model(1, 7), "v").small.is_none());
     }
 }
