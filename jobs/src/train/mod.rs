@@ -237,7 +237,8 @@ async fn grow(
     on_progress: OnProgress<'_>,
 ) -> Result<u64> {
     let (n_trees, total) = (at.growth.params().n_trees, at.growth.params().depth);
-    // each partition holds counters of its own, and packed ones of all are no more than another's
+    // each partition holds counters of its own with those it packs, and parts that are too many are
+    // added up in one more
     let n_partitions = ctx.state().config().target_partitions();
     let pass_bytes = histogram_bytes / (n_partitions + 1);
     let by_day = [("by_day", ScalarValue::from(at.draws_days()))];

@@ -342,10 +342,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::encode::encoder::index_array;
+    use crate::encode::encoder::{Encoding, index_array};
+    use crate::model::artefact::ForestParams;
     use crate::model::artefact::tests::{random_model, random_tree};
     use crate::train::pass::OpenNode;
     use crate::train::sampling::{bootstrap_weight, group_seed, hash, row_hash};
+    use crate::train::split::Growth;
 
     /// A pass over trees of two depths, most leaves of which are open, and some of which have more
     /// rows than narrow counters hold.
@@ -464,6 +466,31 @@ mod tests {
         };
         assert_eq!(ways([4, 9]), (true, false, 1));
         assert_eq!(ways([9, 4]), (false, true, 1));
+    }
+
+    #[test]
+    fn the_counters_of_a_pass_fit_the_memory_that_it_may_take() {
+        const BYTES: usize = 160_000;
+        // of 100 indices, and labels that nothing explains: trees grow as deep as they may
+        let encoding = Encoding::Numeric((0..98).map(f64::from).collect());
+        let params =
+            ForestParams { n_trees: 3, depth: 8, features_per_node: 2, ..ForestParams::original() };
+        let mut growth = Growth::new(&params, &[&encoding; 2]);
+        let first = growth.next_pass(BYTES).unwrap();
+        let (labels, indices) = random_rows(&first, 3, 5_000);
+        let keys: Vec<i64> = (0..5_000).map(|row| hash(&[row]) as i64).collect();
+        let rows = arrays(&first, &keys, &labels, &indices);
+        let mut n_open = 0;
+        while let Some(pass) = growth.next_pass(BYTES) {
+            let mut counters = Counters::default();
+            counters.make_room(&CountedForest::new(&pass).layout);
+            let packed = count_rows(&pass, &rows).unwrap();
+            assert!(counters.size() + packed.len() <= BYTES);
+            n_open = n_open.max(pass.open.len());
+            growth.split(&pass, &[packed]).unwrap();
+        }
+        // by the twelve bytes of a wide counter there were room for 16 nodes
+        assert!(n_open > 40, "{n_open}");
     }
 
     #[test]
