@@ -18,11 +18,11 @@ SCORE = [
     ("median", ("ns_per_row_median",), "{:.1f}"),
     ("cpu", ("ns_per_row_cpu",), "{:.1f}"),
     ("trees", ("trees",), "{:.0f}"),
-    ("ns/tree", ("ns_per_tree",), "{:.2f}"),
+    ("ns/tree", ("ns_per_tree",), "{:.1f}"),
     ("leaves", ("leaves",), "{:.0f}"),
     ("deviation", ("deviation",), "{:.1e}"),
 ]
-SCORE_RATIOS = ["ns/row"]
+SCORE_RATIOS = ["ns/row", "ns/tree"]
 
 
 def print_table(table):
@@ -49,7 +49,7 @@ def main():
     for result in results:
         if result.get("ns_per_row") and result.get("trees"):
             result["ns_per_tree"] = result["ns_per_row"] / result["trees"]
-    ours = next((r for r in results if r["peer"] == "tarmac" and "error" not in r), {})
+    ours = {r["peer"]: r for r in results if "error" not in r}
     table = [["", *(name for name, _, _ in columns), *(f"{name} ratio" for name in ratios)]]
     notes = []
     for result in results:
@@ -61,8 +61,9 @@ def main():
             if key and key == "wall_seconds":
                 notes.append(f"{result['peer']}: no {keys[0]} reported, the wall of the process stands for it")
             row.append("-" if got is None else form.format(got))
+        alike = "tarmac_default" if result["peer"].endswith("_default") else "tarmac"
         for heading in ratios:
-            (theirs, _), (mine, _) = value(result, heading), value(ours, heading)
+            (theirs, _), (mine, _) = value(result, heading), value(ours.get(alike, {}), heading)
             row.append(f"{theirs / mine:.2f}" if theirs and mine else "-")
         table.append(row)
     rows_fitted = {value(r, "fit rows")[0] for r in results} - {None} if args.kind == "train" else set()
@@ -70,7 +71,7 @@ def main():
         notes.append("the fits had different numbers of rows: weigh the ratios by them")
 
     print_table(table)
-    print("\nratio = peer / tarmac: above 1, tarmac is the smaller")
+    print("\nratio = peer / tarmac, of _default / tarmac_default: above 1, tarmac is the smaller")
     for note in notes:
         print(f"note: {note}")
 

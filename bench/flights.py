@@ -29,15 +29,21 @@ FOREST_LIGHTGBM = {
 }
 TREES = 20
 
-# Trees as large as those of Tarmac's default, about as many of them: four a round.
-DEFAULT_LIGHTGBM = {
-    **FOREST_LIGHTGBM,
-    "num_leaves": 560,
-    "max_depth": 12,
-    "feature_fraction_bynode": 5 / 9,
-    "min_data_in_leaf": 20,
+# Settings and rounds of LightGBM's random forests; a round is a tree for each of four classes.
+LIGHTGBM = {
+    "original": (FOREST_LIGHTGBM, TREES),
+    # trees as large as those of Tarmac's default in `cargo bench --bench kernels`, about as many
+    "default": (
+        {
+            **FOREST_LIGHTGBM,
+            "num_leaves": 1747,
+            "max_depth": 12,
+            "feature_fraction_bynode": 5 / 9,
+            "min_data_in_leaf": 20,
+        },
+        13,
+    ),
 }
-DEFAULT_ROUNDS = 13
 
 
 def _codes(column):

@@ -7,11 +7,12 @@ Prints one JSON line a peer:
   ns_per_row_median  their median
   ns_per_row_cpu     the best in processor time; far below ns_per_row: the machine was busy
   trees              single trees walked for a row
-  leaves             of a tree, on average
+  leaves             of a tree, on average, where it is compared
   deviation          largest difference from the library the model came from
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 
-PEERS = ["lightgbm", "treelite_lightgbm", "lleaves", "lleaves_default", "treelite_sklearn"]
+PEERS = ["lightgbm", "treelite_lightgbm", "treelite_sklearn", "lleaves", "lleaves_default"]
 
 
 def main():
@@ -99,43 +100,50 @@ def main():
         report(name, lambda: model.predict(wide, n_jobs=1), booster.num_trees(), leaves=round(leaves))
 
     some = slice(0, 10_000)
+
+    @functools.cache
+    def boosted(name):
+        import lightgbm as lgb
+
+        settings, rounds = flights.LIGHTGBM[name]
+        dataset = lgb.Dataset(
+            train_x, train_y, feature_name=flights.FEATURES, categorical_feature=flights.CATEGORICAL)
+        return lgb.train({**settings, "num_threads": 1}, dataset, num_boost_round=rounds)
+
+    def lightgbm():
+        booster = boosted("original")
+        report("lightgbm", lambda: booster.predict(asked, num_threads=1), booster.num_trees())
+
+    def treelite_lightgbm():
+        import treelite
+
+        booster = boosted("original")
+        compiled("treelite_lightgbm", treelite.frontend.from_lightgbm(booster), booster.num_trees(),
+                 booster.predict(wide[some], num_threads=1))
+
+    def treelite_sklearn():
+        import treelite
+        from sklearn.ensemble import RandomForestClassifier
+
+        forest = RandomForestClassifier(
+            n_estimators=flights.TREES, max_depth=5, max_features=3, n_jobs=1, random_state=7).fit(train_x, train_y)
+        compiled("treelite_sklearn", treelite.sklearn.import_model(forest), flights.TREES,
+                 forest.predict_proba(asked[some]))
+
+    run = {
+        "lightgbm": lightgbm,
+        "treelite_lightgbm": treelite_lightgbm,
+        "treelite_sklearn": treelite_sklearn,
+        "lleaves": lambda: with_lleaves("lleaves", boosted("original")),
+        "lleaves_default": lambda: with_lleaves("lleaves_default", boosted("default")),
+    }
     failed = False
-    try:
-        if {"lightgbm", "treelite_lightgbm", "lleaves", "lleaves_default"} & set(peers):
-            import lightgbm as lgb
-
-            def fitted(settings, rounds):
-                dataset = lgb.Dataset(
-                    train_x, train_y, feature_name=flights.FEATURES, categorical_feature=flights.CATEGORICAL)
-                return lgb.train({**settings, "num_threads": 1}, dataset, num_boost_round=rounds)
-
-            booster = fitted(flights.FOREST_LIGHTGBM, flights.TREES)
-            if "lightgbm" in peers:
-                report("lightgbm", lambda: booster.predict(asked, num_threads=1), booster.num_trees(), version=lgb.__version__)
-            if "treelite_lightgbm" in peers:
-                import treelite
-
-                compiled("treelite_lightgbm", treelite.frontend.from_lightgbm(booster), booster.num_trees(),
-                         booster.predict(wide[some], num_threads=1))
-            if "lleaves" in peers:
-                with_lleaves("lleaves", booster)
-            if "lleaves_default" in peers:
-                with_lleaves("lleaves_default", fitted(flights.DEFAULT_LIGHTGBM, flights.DEFAULT_ROUNDS))
-    except Exception as error:  # one peer's failure leaves the others their figures
-        failed = True
-        print(json.dumps({"peer": "lightgbm", "error": str(error)}), flush=True)
-    try:
-        if "treelite_sklearn" in peers:
-            import treelite
-            from sklearn.ensemble import RandomForestClassifier
-
-            forest = RandomForestClassifier(
-                n_estimators=flights.TREES, max_depth=5, max_features=3, n_jobs=1, random_state=7).fit(train_x, train_y)
-            compiled("treelite_sklearn", treelite.sklearn.import_model(forest), flights.TREES,
-                     forest.predict_proba(asked[some]))
-    except Exception as error:
-        failed = True
-        print(json.dumps({"peer": "treelite_sklearn", "error": str(error)}), flush=True)
+    for name in peers:
+        try:
+            run[name]()
+        except Exception as error:  # one peer's failure leaves the others their figures
+            failed = True
+            print(json.dumps({"peer": name, "error": str(error)}), flush=True)
     sys.exit(1 if failed else 0)
 
 
