@@ -515,6 +515,14 @@ pub(crate) mod tests {
         }
     }
 
+    /// Indices of rows, one a feature of the model.
+    pub(crate) fn random_indices(model: &Model, n_rows: usize) -> Vec<u16> {
+        let n_indices: Vec<u64> =
+            model.features.iter().map(|spec| spec.encoding.n_indices() as u64).collect();
+        let index = |i: usize| (hash(&[i as u64]) % n_indices[i % n_indices.len()]) as u16;
+        (0..n_rows * n_indices.len()).map(index).collect()
+    }
+
     pub(crate) fn random_tree(seed: u64, depth: u32, features: &[FeatureSpec]) -> Tree {
         let random = |i: usize, what: u64| hash(&[seed, i as u64, what]);
         let counts = |i: usize| [1, 2, 3, 4].map(|class| random(i, class) % 100);

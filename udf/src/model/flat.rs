@@ -15,7 +15,7 @@ use crate::model::masks::{
     LEAVES_MAX, LeafMasks, ROWS_TOGETHER, Survivors, TREES_PER_GROUP, crown, leaf, leaves,
 };
 
-/// Rows that walk side by side.
+/// Rows that had best walk side by side.
 pub(crate) const BLOCK_ROWS: usize = 2048;
 /// Bits of a word.
 const WORD: usize = u32::BITS as usize;
@@ -152,8 +152,8 @@ impl FlatForest {
         at.child + ((word >> (index % WORD)) & 1)
     }
 
-    /// Tells, tree by tree, the leaves that rows fall to, at most [`BLOCK_ROWS`] of `n_features`
-    /// indices.
+    /// Tells, tree by tree, the leaves that a [block](BLOCK_ROWS) of rows of `n_features` indices
+    /// falls to.
     pub(crate) fn leaves(
         &self,
         indices: &[u16],
@@ -206,7 +206,7 @@ impl FlatForest {
         self.crowns.iter().flat_map(|crowns| &crowns.trees).all(|crown| crown.n_levels == 0)
     }
 
-    /// Adds up, for at most [`BLOCK_ROWS`] rows of `n_features` indices, the shares at the leaves
+    /// Adds up, for a [block](BLOCK_ROWS) of rows of `n_features` indices, the shares at the leaves
     /// that each falls to, and how they changed on the way: an element for each feature and row.
     pub(crate) fn changes(
         &self,
@@ -274,23 +274,17 @@ fn add(sums: &mut [f64; N_CLASSES], shares: &[f64; N_CLASSES]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::artefact::tests::random_model;
-    use crate::train::sampling::hash;
+    use crate::model::artefact::tests::{random_indices, random_model};
 
     #[test]
     fn each_tree_tells_the_leaves_of_all_rows() {
         let model = random_model(2, 9);
         let forest = FlatForest::new(&model.trees, &model.features);
-        let n_indices: Vec<usize> =
-            model.features.iter().map(|spec| spec.encoding.n_indices()).collect();
-        let random = |i: usize| hash(&[i as u64]) as usize;
-        let rows: Vec<[u16; 6]> = (0..100)
-            .map(|row| std::array::from_fn(|i| (random(6 * row + i) % n_indices[i]) as u16))
-            .collect();
+        let indices = random_indices(&model, 100);
         let mut told = Vec::new();
-        forest.leaves(rows.as_flattened(), 6, |tree, leaves| {
+        forest.leaves(&indices, 6, |tree, leaves| {
             told.push(tree);
-            for (row, &leaf) in rows.iter().zip(leaves) {
+            for (row, &leaf) in indices.chunks_exact(6).zip(leaves) {
                 let want = model.trees[tree].leaf(row).probabilities();
                 assert_eq!(*forest.shares(leaf), want, "tree {tree}");
             }

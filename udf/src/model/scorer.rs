@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::encode::encoder::Encoding;
-    use crate::model::artefact::tests::{example, random_model};
+    use crate::model::artefact::tests::{example, random_indices, random_model};
 
     type Row = (Option<f64>, Option<f64>, Option<i32>, Option<String>, Option<String>);
 
@@ -203,13 +203,7 @@ mod tests {
     #[test]
     fn rows_are_walked_by_the_block_in_their_order() {
         let model = random_model(4, 9);
-        let random = |i: u64| crate::train::sampling::hash(&[i]);
-        let n_indices: Vec<u64> =
-            model.features.iter().map(|spec| spec.encoding.n_indices() as u64).collect();
-        let n_rows = 2 * crate::model::flat::BLOCK_ROWS + 3;
-        let indices: Vec<u16> = (0..n_rows as u64 * 6)
-            .map(|i| (random(i) % n_indices[i as usize % 6]) as u16)
-            .collect();
+        let indices = random_indices(&model, 2 * BLOCK_ROWS + 3);
         let scorer = Scorer::new(model.clone(), "v");
         let scores = scorer.score_indices(&indices);
         let contributions = scorer.contributions(&indices);

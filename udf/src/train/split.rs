@@ -79,10 +79,13 @@ impl Growth {
         let mut bytes_left = bytes;
         for (node, _) in &self.this_level {
             let nodes = &self.trees[node.tree].nodes;
-            let is_small = nodes.len() < 2 * LEAVES_MAX;
-            let is_narrow = !is_small && is_narrow(&nodes[node.node].counts);
-            let bytes = if is_narrow { NARROW_BYTES } else { WIDE_BYTES };
-            let needed = Pass::n_counters(&self.n_indices, node) * bytes;
+            // a tree of few leaves is counted by masks, in wide counters
+            let is_walked = nodes.len() >= 2 * LEAVES_MAX;
+            let of_counter = match is_walked && is_narrow(&nodes[node.node].counts) {
+                true => NARROW_BYTES,
+                false => WIDE_BYTES,
+            };
+            let needed = Pass::n_counters(&self.n_indices, node) * of_counter;
             if !open.is_empty() && needed > bytes_left {
                 break;
             }
